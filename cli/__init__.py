@@ -1,0 +1,1 @@
+"""The command line of resegeo. It parses, calls and reports; the work is in the library."""

@@ -1,0 +1,100 @@
+"""What the terminal shows: one sentence for a mistake, notes for warnings, a bar for each stage."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec
+
+import click
+
+from resegeo.errors import ResegeoError, ResegeoWarning
+
+P = ParamSpec("P")
+
+
+@contextmanager
+def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
+    """Show resegeo's warnings as notes on stderr, and turn every error into a sentence and an exit code."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, ResegeoWarning):
+            if not quiet:
+                click.echo(f"Note: {message}", err=True)
+        elif verbose:
+            click.echo(f"{category.__name__}: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ResegeoWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except ResegeoError as error:
+            _stop(str(error), error.exit_code, verbose=verbose)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Nothing half-written was left; the same command starts again.", err=True)
+            sys.exit(130)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except MemoryError:
+            _stop("Out of memory. A smaller scene or model needs less.", 1, verbose=verbose)
+        except Exception as error:
+            _stop(
+                f"This is a defect of resegeo ({type(error).__name__}: {error}). "
+                "Please report it with what the same command prints with -v.",
+                1,
+                verbose=verbose,
+            )
+
+
+def _stop(sentence: str, code: int, *, verbose: bool) -> NoReturn:
+    if verbose:
+        traceback.print_exc()
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(code)
+
+
+def shows(command: Callable[P, None]) -> Callable[P, None]:
+    """Add -v and -q to a command and run it under :func:`console`."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show library warnings, and tracebacks of errors.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        verbose, quiet = bool(kwargs.pop("verbose")), bool(kwargs.pop("quiet"))
+        click.get_current_context().obj = {"quiet": quiet}
+        with console(verbose=verbose, quiet=quiet):
+            command(*args, **kwargs)
+
+    return wrapped
+
+
+class Bars:
+    """A progress bar with a time estimate for each stage, on stderr, silent where that is no terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Stay silent if ``quiet``."""
+        self._disable = True if quiet else None  # None: tqdm asks whether stderr is a terminal
+        self._bar: Any = None
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of ``stage``; a new stage begins a new bar."""
+        from tqdm import tqdm
+
+        if stage != self._stage:
+            self.close()
+            self._bar = tqdm(total=total, desc=f"{stage:9}", disable=self._disable, file=sys.stderr)
+            self._stage = stage
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar in hand."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._stage = ""

@@ -1,0 +1,64 @@
+"""resegeo: segment georeferenced images by words, without training and without labels.
+
+``resegeo.segment("scene.tif", ["water", "forest", "road"])`` does what the command does. The stages
+are importable for those who want to put them together: :mod:`resegeo.scene`, :mod:`resegeo.windows`,
+:mod:`resegeo.segments`, :mod:`resegeo.encoder`, :mod:`resegeo.scores`, :mod:`resegeo.labels`,
+:mod:`resegeo.raster`, :mod:`resegeo.polygons`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
+
+if TYPE_CHECKING:
+    from resegeo.classes import ClassList, ClassSpec, class_list, load_class_list
+    from resegeo.pipeline import Segmentation, segment
+    from resegeo.polygons import polygonize, write_polygons
+    from resegeo.scene import Scene, open_scene
+    from resegeo.settings import Settings
+
+# Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
+_HOME = {
+    "ClassList": "classes",
+    "ClassSpec": "classes",
+    "class_list": "classes",
+    "load_class_list": "classes",
+    "Segmentation": "pipeline",
+    "segment": "pipeline",
+    "polygonize": "polygons",
+    "write_polygons": "polygons",
+    "Scene": "scene",
+    "open_scene": "scene",
+    "Settings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"resegeo.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'resegeo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+__all__ = [
+    "ClassList",
+    "ClassSpec",
+    "ResegeoError",
+    "ResegeoWarning",
+    "Scene",
+    "Segmentation",
+    "Settings",
+    "UsageError",
+    "class_list",
+    "load_class_list",
+    "open_scene",
+    "polygonize",
+    "segment",
+    "write_polygons",
+]

@@ -1,0 +1,449 @@
+"""The class list: one object behind codes, names, colours and prompts of every output.
+
+Read from a class file (YAML), or from the reference implementation's own ``config.yml``. A mistake is
+answered with its line, what was found and what is expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from PIL import ImageColor
+
+from resegeo.errors import ClassFileError
+
+MOST_CLASSES = 65_000
+
+TEMPLATE = """\
+# Classes for resegeo. Run:  resegeo segment scene.tif --prompts classes.yml
+
+# Optional. Every prompt is put into each template, and the results are averaged.
+# Without templates a prompt reaches the model exactly as written.
+templates:
+  - "an aerial photo of {}"
+  - "a satellite image of {}"
+
+# Optional. A pixel whose best class is less probable than this becomes background (code 0).
+# threshold: 0.3
+
+# Codes in the raster are 1, 2, ... in this order. Only the name is required: it is then the prompt.
+classes:
+  - name: water
+    prompts: [water, lake, river]
+    color: "#2b83ba"
+  - name: forest
+    prompts: [forest, trees]
+    color: "#1a7837"
+  - name: grass
+  - name: road
+    prompts: [road, street]
+    threshold: 0.2        # for this class instead of the one above
+  - name: building
+    prompts: [building, roof]
+  - name: shadow
+    background: true      # competes with the others, but is written as 0
+"""
+
+# Okabe and Ito's colours, then Tol's muted ones: told apart by colour-blind people too.
+_PALETTE = (
+    "#0072b2 #e69f00 #009e73 #cc79a7 #56b4e9 #d55e00 #f0e442 #332288 #88ccee #44aa99 #117733 #999933 "
+    "#ddcc77 #cc6677 #882255 #aa4499"
+).split()
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class: ``code`` is 0 where ``background``, else 1, 2, … in the file's order."""
+
+    name: str
+    code: int
+    prompts: tuple[str, ...]
+    color: tuple[int, int, int]
+    threshold: float | None = None
+    background: bool = False
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Classes in the file's order, and what applies to all of them."""
+
+    classes: tuple[ClassSpec, ...]
+    templates: tuple[str, ...] = ()
+    threshold: float | None = None
+    attention: Mapping[str, int] | None = None
+    """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Type of the class raster: uint8, or uint16 beyond code 250."""
+        return "uint8" if max(spec.code for spec in self.classes) <= 250 else "uint16"
+
+    @property
+    def nodata(self) -> int:
+        """Code of pixels that the scene marks invalid."""
+        return 255 if self.dtype == "uint8" else 65535
+
+    @property
+    def unprocessed(self) -> int:
+        """Code of pixels that could not be computed."""
+        return self.nodata - 1
+
+    @property
+    def drawn(self) -> tuple[ClassSpec, ...]:
+        """Classes with a code of their own, by code."""
+        return tuple(sorted((spec for spec in self.classes if spec.code > 0), key=lambda spec: spec.code))
+
+    @property
+    def prompt_texts(self) -> tuple[tuple[str, ...], ...]:
+        """For each prompt what reaches the model: its templates filled in, or the prompt itself."""
+        return tuple(
+            tuple(template.replace("{}", prompt) for template in self.templates) or (prompt,)
+            for spec in self.classes
+            for prompt in spec.prompts
+        )
+
+    @property
+    def prompt_class(self) -> tuple[int, ...]:
+        """For each prompt the index of its class in ``classes``."""
+        return tuple(index for index, spec in enumerate(self.classes) for _ in spec.prompts)
+
+    def name_of(self, code: int) -> str:
+        """Name of a code, those of background, unprocessed and nodata included."""
+        special = {0: "background", self.nodata: "nodata", self.unprocessed: "unprocessed"}
+        return special.get(code) or next(spec.name for spec in self.classes if spec.code == code)
+
+    def color_of(self, code: int) -> tuple[int, int, int]:
+        """Colour of a code; background, unprocessed and nodata are grays."""
+        special = {0: (235, 235, 235), self.nodata: (0, 0, 0), self.unprocessed: (120, 120, 120)}
+        return special.get(code) or next(spec.color for spec in self.classes if spec.code == code)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, from which :meth:`from_json` builds the list again."""
+        return {
+            "classes": [
+                {**asdict(spec), "prompts": list(spec.prompts), "color": list(spec.color)} for spec in self.classes
+            ],
+            "templates": list(self.templates),
+            "threshold": self.threshold,
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> ClassList:
+        """Build a list from what :meth:`to_json` gave."""
+        specs = [
+            ClassSpec(**{**spec, "prompts": tuple(spec["prompts"]), "color": tuple(spec["color"])})
+            for spec in plain["classes"]
+        ]
+        return cls(tuple(specs), tuple(plain["templates"]), plain["threshold"])
+
+
+def load_class_list(path: str | Path) -> ClassList:
+    """Read a class file.
+
+    Raises
+    ------
+    ClassFileError:
+        With file, line, what was found and what is expected.
+
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ClassFileError(f"{path}: no such file. `resegeo classes template > {path}` writes an example.") from error
+    except UnicodeDecodeError as error:
+        raise ClassFileError(f"{path} is not UTF-8 text; expected a class file in YAML.") from error
+    except OSError as error:
+        raise ClassFileError(f"{path} cannot be read ({error.strerror}); expected a class file in YAML.") from error
+    return parse_class_list(text, Path(path).name)
+
+
+def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
+    """Parse the text of a class file; ``source`` is the name that messages give it."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}, line {mark.line + 1}" if mark is not None else source
+        problem = getattr(error, "problem", None) or "characters that YAML does not allow"
+        raise ClassFileError(f"{where}: this is not valid YAML ({problem}). Check indentation and quotes.") from error
+    except (RecursionError, ValueError) as error:
+        raise ClassFileError(f"{source}: this is not valid YAML (nested too deeply).") from error
+    parser = _Parser(source)
+    if node is None:
+        raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
+    if not isinstance(node, yaml.MappingNode):
+        parser.fail(node, parser.shown(node), "a line 'classes:' and the classes below it")
+    if any(getattr(key, "value", None) == "text_queries" for key, _ in node.value):
+        return parser.reference(node)
+    return parser.classes_file(node)
+
+
+def class_list(entries: Sequence[str | Mapping[str, Any]], **top: Any) -> ClassList:
+    """Build a list in Python, from names or from mappings with the keys of a class file.
+
+    ``top`` takes the file's other keys: ``templates``, ``threshold``.
+    """
+    plain = [dict(entry) if isinstance(entry, Mapping) else entry for entry in entries]
+    try:
+        text = yaml.safe_dump({"classes": plain, **top}, allow_unicode=True, sort_keys=False)
+    except yaml.YAMLError as error:
+        raise ClassFileError("The classes hold objects that are neither text, numbers nor lists of them.") from error
+    return parse_class_list(text, "classes")
+
+
+class _Parser:
+    """Turns YAML nodes, which know their lines, into a class list."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def fail(self, node: yaml.Node | None, found: str, expected: str) -> NoReturn:
+        where = f"{self.source}, line {node.start_mark.line + 1}" if node is not None else self.source
+        raise ClassFileError(f"{where}: found {found}; expected {expected}.")
+
+    @staticmethod
+    def shown(node: yaml.Node) -> str:
+        if isinstance(node, yaml.ScalarNode):
+            return repr(node.value) if node.value else "nothing"
+        return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+
+    # the parts of a file
+
+    def classes_file(self, node: yaml.MappingNode) -> ClassList:
+        keys = self.mapping(node, ("classes", "templates", "threshold"))
+        if "classes" not in keys:
+            self.fail(node, "no line 'classes:'", "one, with the classes below it")
+        listed = keys["classes"]
+        if not isinstance(listed, yaml.SequenceNode) or not listed.value:
+            self.fail(listed, self.shown(listed) if not isinstance(listed, yaml.SequenceNode) else "an empty list",
+                      "a list of classes, each on a line that begins with '- '")
+        if len(listed.value) > MOST_CLASSES:
+            self.fail(listed, f"{len(listed.value)} classes", f"at most {MOST_CLASSES}")
+        entries = [self.entry(item) for item in listed.value]
+        self.unique([(entry["name"], entry["node"]) for entry in entries])
+        if all(entry.get("background") for entry in entries):
+            self.fail(listed, "background classes alone", "at least one class without 'background: true'")
+        threshold = self.probability(keys["threshold"]) if "threshold" in keys else None
+        return ClassList(tuple(_numbered(entries)), self.templates(keys.get("templates")), threshold)
+
+    def entry(self, node: yaml.Node) -> dict[str, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            name = self.text(node, "a class name")
+            return {"name": name, "prompts": (name,), "node": node}
+        keys = self.mapping(node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"})
+        if "name" not in keys:
+            self.fail(node, "a class without a name", "a line 'name: ...'")
+        name = self.text(keys["name"], "a class name")
+        if "prompt" in keys and "prompts" in keys:
+            self.fail(keys["prompt"], "both 'prompt' and 'prompts'", "one of the two")
+        prompts = keys.get("prompts", keys.get("prompt"))
+        entry: dict[str, Any] = {"name": name, "node": node}
+        entry["prompts"] = (name,) if prompts is None else self.texts(prompts, "a prompt")
+        if "color" in keys:
+            entry["color"] = self.color(keys["color"])
+        if "threshold" in keys:
+            entry["threshold"] = self.probability(keys["threshold"])
+        if "background" in keys:
+            entry["background"] = self.flag(keys["background"])
+        return entry
+
+    def templates(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        found = self.texts(node, "a template such as 'an aerial photo of {}'")
+        for text in found:
+            if text.count("{}") != 1:
+                self.fail(node, repr(text), "a template with one {} where the prompt goes")
+        return found
+
+    def reference(self, node: yaml.MappingNode) -> ClassList:
+        """Read the reference's own config.yml: query index -> class_mapping -> category_to_index + 1."""
+        keys = self.mapping(node, None)
+        queries = self.texts(keys["text_queries"], "a text query")
+        for needed in ("class_mapping", "category_to_index"):
+            if not isinstance(keys.get(needed), yaml.MappingNode):
+                self.fail(keys.get(needed, node), f"no mapping '{needed}'", "one, as the reference's config.yml has it")
+        mapping = {self.index(k): (self.text(v, "a class name"), v) for k, v in self.pairs(keys["class_mapping"])}
+        codes = {self.text(k, "a class name"): self.index(v) for k, v in self.pairs(keys["category_to_index"])}
+        if len(set(codes.values())) < len(codes):
+            self.fail(keys["category_to_index"], "two categories with the same index", "an index of its own for each")
+        if codes and max(codes.values()) >= MOST_CLASSES:
+            self.fail(keys["category_to_index"], f"the index {max(codes.values())}", f"one below {MOST_CLASSES}")
+        prompts: dict[str, list[str]] = {}
+        for number, query in enumerate(queries):
+            if number not in mapping:
+                self.fail(keys["class_mapping"], f"no entry for query {number} ({query!r})", "one for each text query")
+            name, at = mapping[number]
+            if name not in codes:
+                self.fail(at, f"the class {name!r}", "a name that category_to_index lists")
+            prompts.setdefault(name, []).append(query)
+        ordered = sorted(prompts, key=codes.__getitem__)
+        colors = _free_colors(len(ordered), ())
+        specs = [
+            ClassSpec(name, codes[name] + 1, tuple(prompts[name]), color)
+            for name, color in zip(ordered, colors, strict=True)
+        ]
+        attention, notices = self.attention(keys.get("attention"))
+        known = {"text_queries", "class_mapping", "category_to_index", "attention"}
+        ignored = [key for key in keys if key not in known]
+        if ignored:
+            notices.append(f"{self.source}: ignored {', '.join(ignored)}; files, model and output are given as options.")
+        return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
+
+    def attention(self, node: yaml.Node | None) -> tuple[dict[str, int] | None, list[str]]:
+        if node is None:
+            return None, []
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, self.shown(node), "a mapping with the numbers of layers")
+        names = {
+            "num_initial_layers": "free_layers",
+            "num_sam_attention_layers": "segment_layers",
+            "num_neighbor_attention_layers": "local_layers",
+        }
+        keys = self.mapping(node, None)
+        found = {names[key]: self.index(value) for key, value in keys.items() if key in names}
+        ignored = [key for key in keys if key not in names]
+        notices = [f"{self.source}: ignored in attention: {', '.join(ignored)}."] if ignored else []
+        return found or None, notices
+
+    # the kinds of values
+
+    def pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+        return list(node.value)
+
+    def mapping(
+        self, node: yaml.MappingNode, known: tuple[str, ...] | None, aliases: Mapping[str, str] | None = None
+    ) -> dict[str, yaml.Node]:
+        result: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.fail(key_node, self.shown(key_node), "a key")
+            key = (aliases or {}).get(key_node.value, key_node.value)
+            if known is not None and key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                self.fail(key_node, f"the unknown key '{key}'{hint}", f"one of {', '.join(known)}")
+            if key in result:
+                self.fail(key_node, f"'{key}' a second time", "each key once")
+            result[key] = value
+        return result
+
+    def text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, self.shown(node), what)
+        if node.tag == "tag:yaml.org,2002:bool":
+            self.fail(node, f"{node.value}, which YAML reads as true or false", f'{what}; write it in quotes: "{node.value}"')
+        text = " ".join(node.value.split())
+        if not text or node.tag == "tag:yaml.org,2002:null":
+            self.fail(node, "nothing", what)
+        if not text.isprintable():
+            self.fail(node, repr(text), f"{what} of printable characters")
+        return text
+
+    def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            return (self.text(node, what),)
+        if not node.value:
+            self.fail(node, "an empty list", what)
+        return tuple(self.text(item, what) for item in node.value)
+
+    def probability(self, node: yaml.Node) -> float:
+        expected = "a probability from 0 to 1"
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, self.shown(node), expected)
+        try:
+            value = float(node.value)
+        except ValueError:
+            self.fail(node, self.shown(node), expected)
+        if not 0 <= value <= 1:
+            self.fail(node, node.value, expected)
+        return value
+
+    def index(self, node: yaml.Node) -> int:
+        value = getattr(node, "value", None)
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
+            self.fail(node, self.shown(node), "a whole number from 0")
+        return int(value)
+
+    def flag(self, node: yaml.Node) -> bool:
+        value = str(getattr(node, "value", "")).lower()
+        if not isinstance(node, yaml.ScalarNode) or value not in {"true", "false", "yes", "no"}:
+            self.fail(node, self.shown(node), "true or false")
+        return value in {"true", "yes"}
+
+    def color(self, node: yaml.Node) -> tuple[int, int, int]:
+        expected = "a colour such as \"#1f78b4\" (in quotes), [31, 120, 180] or a name like green"
+        if isinstance(node, yaml.SequenceNode):
+            parts = [self.index(item) for item in node.value]
+            if len(parts) != 3 or max(parts) > 255:
+                self.fail(node, str(parts), expected)
+            return parts[0], parts[1], parts[2]
+        if not isinstance(node, yaml.ScalarNode) or not node.value:
+            self.fail(node, self.shown(node), expected)
+        try:
+            rgb = ImageColor.getrgb(node.value)
+        except ValueError:
+            self.fail(node, self.shown(node), expected)
+        if len(rgb) != 3:
+            self.fail(node, self.shown(node), expected + ", without transparency")
+        return int(rgb[0]), int(rgb[1]), int(rgb[2])
+
+    def unique(self, names: Sequence[tuple[str, yaml.Node]]) -> None:
+        seen: dict[str, yaml.Node] = {}
+        for name, node in names:
+            if name.casefold() in seen:
+                line = seen[name.casefold()].start_mark.line + 1
+                self.fail(node, f"the class {name!r} a second time (first in line {line})", "each name once")
+            seen[name.casefold()] = node
+
+
+def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:
+    """Give classes their codes, and colours to those without one."""
+    taken = tuple(entry["color"] for entry in entries if "color" in entry)
+    free = iter(_free_colors(len(entries) - len(taken), taken))
+    specs, code = [], 0
+    for entry in entries:
+        background = bool(entry.get("background", False))
+        code += not background
+        specs.append(
+            ClassSpec(
+                name=entry["name"],
+                code=0 if background else code,
+                prompts=entry["prompts"],
+                color=entry["color"] if "color" in entry else next(free),
+                threshold=entry.get("threshold"),
+                background=background,
+            )
+        )
+    return specs
+
+
+def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Choose ``count`` colours that are neither taken nor near a taken one, if that can be had."""
+    import colorsys
+
+    def distance(a: Sequence[int], b: Sequence[int]) -> int:
+        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
+
+    candidates: list[tuple[int, int, int]] = [ImageColor.getrgb(color)[:3] for color in _PALETTE]  # type: ignore[misc]
+    if count > len(candidates) - len(taken):
+        for number in range(count + len(taken)):  # hues by the golden ratio: neighbours in the list differ
+            r, g, b = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45 + 0.1 * (number % 6), 0.95 - 0.13 * (number % 5))
+            candidates.append((round(r * 255), round(g * 255), round(b * 255)))
+    chosen = [c for c in dict.fromkeys(candidates) if all(distance(c, t) > 60 for t in taken)][:count]
+    spare = [c for c in dict.fromkeys(candidates) if c not in chosen and c not in taken]
+    chosen += spare[: count - len(chosen)]
+    value = 1
+    while len(chosen) < count:  # thousands of classes: any colour not used yet
+        color = (value * 7919 % 256, value // 256 % 256, value % 256)
+        if color not in chosen and color not in taken:
+            chosen.append(color)
+        value += 1
+    return chosen

@@ -1,0 +1,276 @@
+"""open_clip's two towers: windows to dense features under attention masks, words to embeddings.
+
+The image side knows nothing of the words: :meth:`Encoder.encode_windows` needs pixels and segments
+only, :meth:`Encoder.encode_texts` words only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from resegeo.attention import Schedule, layer_masks
+from resegeo.errors import ResegeoError, UsageError
+
+if TYPE_CHECKING:
+    from resegeo.weights import ModelSource
+
+
+def _attend(attention: torch.nn.MultiheadAttention, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+    """Multi-head self-attention of (B, T, D) tokens under a boolean keep-mask (B or 1, 1, T, T)."""
+    batch, tokens, width = x.shape
+    heads = attention.num_heads
+    qkv = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    # (B, T, 3·D) -> 3 × (B, heads, T, D / heads)
+    q, k, v = qkv.view(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    # `keep` stays boolean: cast to the dtype of x it would be added to the logits as 0 and 1.
+    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
+    projected: torch.Tensor = attention.out_proj(mixed)
+    return projected
+
+
+def dense_features(visual: Any, images: torch.Tensor, masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Run open_clip's vision transformer with one keep-mask a layer and project every token.
+
+    Parameters
+    ----------
+    visual:
+        An ``open_clip.transformer.VisionTransformer`` with learned CLS token and standard blocks.
+    images:
+        Normalised images (B, 3, H, W) of the tower's own size.
+    masks:
+        One entry a layer: None (free) or a boolean keep-mask (B or 1, 1, 1 + N, 1 + N).
+
+    Returns
+    -------
+    (B, 1 + N, D): CLS first, then the patches row by row, after the final LayerNorm and the visual
+    projection, not normalised. With all masks None this equals open_clip's own tokens.
+
+    """
+    blocks = visual.transformer.resblocks
+    if len(masks) != len(blocks):
+        raise UsageError(
+            f"The attention schedule has {len(masks)} layers, but the model has {len(blocks)}; "
+            "the numbers of free, segment and local layers must add up to the model's depth."
+        )
+    x = visual._embeds(images)  # (B, 1 + N, D), position embedding and first LayerNorm included
+    for block, keep in zip(blocks, masks, strict=True):
+        x = x + block.ls_1(_attend(block.attn, block.ln_1(x), keep))
+        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    x = visual.ln_post(x)
+    return x if visual.proj is None else x @ visual.proj
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP model ready for dense use. Build it with :func:`load_encoder`."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    device: str
+    image_size: int
+    patch_size: int
+    depth: int
+    dimension: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    logit_scale: float
+    sha256: str
+    activation: str
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a window."""
+        return self.image_size // self.patch_size
+
+    def encode_windows(
+        self,
+        rgb: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        levels: NDArray[np.int64],
+        schedule: Schedule,
+        *,
+        fill: str = "mean",
+    ) -> NDArray[np.float32]:
+        """Compute the dense features of a batch of windows.
+
+        Parameters
+        ----------
+        rgb:
+            (B, S, S, 3) uint8, S being the model's image size.
+        valid:
+            (B, S, S) bool; pixels that are False are replaced by ``fill``.
+        levels:
+            Patch ids (B, K, g, g), see :func:`resegeo.attention.patch_ids`.
+        schedule:
+            The layer schedule; its depth must be the model's.
+        fill:
+            ``mean`` (the model's mean colour) or ``black`` (the paper's code).
+
+        Returns
+        -------
+        (B, g, g, D) float32, not normalised.
+
+        """
+        with torch.inference_mode():
+            pixels = torch.from_numpy(rgb).to(self.device)
+            images = pixels.permute(0, 3, 1, 2).float().div_(255.0)  # (B, S, S, 3) -> (B, 3, S, S)
+            mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
+            std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
+            outside = ~torch.from_numpy(valid).to(self.device)[:, None]
+            images = images.masked_fill(outside, 0.0) if fill == "black" else torch.where(outside, mean, images)
+            images = (images - mean) / std
+            masks = layer_masks(schedule, torch.from_numpy(levels).to(self.device))
+            tokens = dense_features(self.model.visual, images, masks)[:, 1:]
+            features = tokens.reshape(len(rgb), self.grid, self.grid, -1).float().cpu().numpy()
+        return np.asarray(features, dtype=np.float32)
+
+    def encode_texts(self, prompts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """Embed prompts, each given by its phrasings: Q lists of strings -> (Q, D) float32, unit length.
+
+        The phrasings of one prompt (its templates) are normalised, averaged and normalised again.
+        """
+        flat = [text for phrasings in prompts for text in phrasings]
+        with torch.inference_mode():
+            tokens = self.tokenizer(flat).to(self.device)
+            embedded = functional.normalize(self.model.encode_text(tokens).float(), dim=-1).cpu()
+        rows, start = [], 0
+        for phrasings in prompts:
+            rows.append(embedded[start : start + len(phrasings)].mean(dim=0))
+            start += len(phrasings)
+        unit = functional.normalize(torch.stack(rows), dim=-1)
+        return np.asarray(unit.numpy(), dtype=np.float32)
+
+
+def pick_device(name: str | None) -> str:
+    """Return ``name`` if usable, or the best device there is: cuda, mps, cpu.
+
+    Raises
+    ------
+    UsageError:
+        When the device is unknown or not present on this machine.
+
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    kind = name.split(":", 1)[0]
+    usable = ", ".join(device for device, there in present.items() if there)
+    if not present.get(kind, False):
+        raise UsageError(f"--device {name} is not available on this machine; available: {usable}.")
+    try:
+        torch.empty(1, device=name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name} is not available on this machine; available: {usable}.") from error
+    return name
+
+
+def load_encoder(source: ModelSource, *, device: str | None = None) -> Encoder:
+    """Load a model's weights through open_clip, in evaluation mode and float32.
+
+    Raises
+    ------
+    ResegeoError:
+        When the weights do not fit the architecture, or the architecture has no dense patch tokens.
+
+    """
+    import open_clip
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+    where = pick_device(device)
+    if source.config is not None:
+        open_clip.add_model_config(source.config)
+    model = open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False)
+    _load_weights(model, source)
+    visual = model.visual
+    if not (
+        isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and not visual.final_ln_after_pool
+        and visual.patch_size[0] == visual.patch_size[1]
+        and visual.image_size[0] == visual.image_size[1]
+        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
+    ):
+        raise ResegeoError(
+            f"The architecture {source.architecture} cannot be segmented with: its vision tower is not a plain "
+            "CLIP vision transformer with a CLS token. Use one such as ViT-B-16, ViT-L-14 or ViT-H-14."
+        )
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    model.eval().requires_grad_(False).to(where)
+    act = type(visual.transformer.resblocks[0].mlp.gelu).__name__
+    return Encoder(
+        model=model,
+        tokenizer=open_clip.get_tokenizer(source.architecture),
+        name=source.name,
+        device=where,
+        image_size=int(visual.image_size[0]),
+        patch_size=int(visual.patch_size[0]),
+        depth=len(visual.transformer.resblocks),
+        dimension=int(visual.output_dim),
+        mean=tuple(preprocess["mean"]),
+        std=tuple(preprocess["std"]),
+        logit_scale=float(model.logit_scale.exp()),
+        sha256=source.sha256,
+        activation=act,
+    )
+
+
+def _load_weights(model: torch.nn.Module, source: ModelSource) -> None:
+    """Fill ``model`` from the checkpoint file; every mismatch becomes one sentence."""
+    import pickle
+
+    from open_clip.factory import load_state_dict
+    from safetensors import SafetensorError
+
+    try:
+        state = load_state_dict(str(source.path), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ResegeoError(
+            f"{source.path} is refused: loading it would run code stored in the file. Convert it to safetensors "
+            "on a machine you trust, or get the weights in that format."
+        ) from error
+    except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError, StopIteration) as error:
+        raise ResegeoError(
+            f"{source.path} cannot be read as a CLIP checkpoint ({type(error).__name__}); expected a state dict "
+            "in .safetensors or .pt, plain or as open_clip's trainer writes it."
+        ) from error
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ResegeoError(f"{source.path} holds no CLIP state dict: not all of its entries are tensors.")
+    wanted = model.state_dict()
+    # HF-style extras that older checkpoints carry and no computation needs
+    state = {key: value for key, value in state.items() if not key.endswith("position_ids")}
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    if missing or extra or shapes:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} parameters are missing (first: {missing[0]})")
+        if extra:
+            parts.append(f"{len(extra)} are unknown (first: {extra[0]})")
+        if shapes:
+            key = min(shapes)
+            parts.append(
+                f"{len(shapes)} have another shape (first: {key}, {tuple(state[key].shape)} in the file, "
+                f"{tuple(wanted[key].shape)} in the architecture)"
+            )
+        raise ResegeoError(
+            f"{source.path} does not fit the architecture {source.architecture}: {'; '.join(parts)}. "
+            "Name the architecture it was trained with by --arch."
+        )
+    model.load_state_dict(state)
+
+
+def set_threads(threads: int | None) -> None:
+    """Compute on ``threads`` CPU threads; None leaves torch's own choice, the number of cores."""
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads {threads} is too few; it must be 1 or more.")
+        torch.set_num_threads(threads)

@@ -1,0 +1,40 @@
+"""The one error a user can meet, and the warnings a run may give.
+
+Every mistake a user can make ends as a :class:`ResegeoError` whose text is one readable
+sentence: what was found, the values, the remedy. The command line prints it and exits with
+:attr:`ResegeoError.exit_code`; nothing else is shown unless ``-v`` asks for the traceback.
+"""
+
+from __future__ import annotations
+
+
+class ResegeoError(Exception):
+    """Something that the user can put right; the text is one readable sentence."""
+
+    exit_code = 1
+
+
+class UsageError(ResegeoError):
+    """Options that do not fit together (exit code 2)."""
+
+    exit_code = 2
+
+
+class ClassFileError(ResegeoError):
+    """A mistake in a class file; the text names file and line."""
+
+
+class ResegeoWarning(UserWarning):
+    """Base of all warnings: the run goes on, but the user should know."""
+
+
+class GeoreferenceWarning(ResegeoWarning):
+    """The scene lacks a CRS or another part of its georeference."""
+
+
+class InputNotice(ResegeoWarning):
+    """How an unusual input was read (one band repeated, a stretch taken, ...)."""
+
+
+class IgnoredSettingWarning(ResegeoWarning):
+    """A setting was read and understood, but does not apply."""

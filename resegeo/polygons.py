@@ -1,0 +1,301 @@
+"""Class raster to valid polygons without overlaps, gaps or missing nodes; and the vector formats.
+
+GDAL's polygonizer leaves out nodes where three regions meet, so that its polygons are no valid
+coverage. The missing nodes are inserted in integer pixel coordinates, polygons are simplified there as
+a coverage, and the transform is applied once: shared vertices stay equal to the bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import rasterio
+import rasterio.features
+import shapely
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import GCPTransformer
+
+from resegeo.classes import ClassList
+from resegeo.errors import ResegeoError
+from resegeo.raster import read_class_raster_info
+from resegeo.scene import GeoReference
+from resegeo.styles import qml_vector, sld_vector
+
+_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+_DATE = "2000-01-01T00:00:00.000Z"
+"""Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+
+def polygonize(
+    path: Path,
+    *,
+    classes: ClassList | None = None,
+    keep_background: bool = False,
+    min_area: int = 0,
+    simplify: float = 0.0,
+) -> gpd.GeoDataFrame:
+    """Draw one polygon a connected region of a class raster; nodata and unprocessed are never drawn.
+
+    Parameters
+    ----------
+    path:
+        A class raster of this program.
+    classes:
+        The class list; by default the one among the raster's tags.
+    keep_background:
+        Draw background too.
+    min_area:
+        Regions of fewer pixels join a neighbour first (GDAL's sieve).
+    simplify:
+        Tolerance in pixels of a simplification that keeps shared borders shared; 0: pixel edges.
+
+    Returns
+    -------
+    class_id, class_name, area_m2 (planar in a projected CRS, geodesic in a geographic one, NaN without
+    CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up.
+
+    Raises
+    ------
+    ResegeoError:
+        For a scene with RPCs alone, and where the polygons would not be a valid coverage.
+
+    """
+    tagged, where = read_class_raster_info(path)
+    classes = classes or tagged
+    if where.kind == "rpcs":
+        raise ResegeoError(f"{path} is georeferenced by RPCs alone: without an elevation model there are no polygons.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as raster:
+            codes = raster.read(1)
+    seen = (codes != classes.nodata) & (codes != classes.unprocessed)
+    if min_area > 1:
+        codes = np.where(seen, rasterio.features.sieve(codes, min_area, mask=seen, connectivity=4), codes)
+    wanted = seen if keep_background else seen & (codes != 0)
+    regions, values = _regions(codes, wanted)
+    if simplify > 0 and len(regions):
+        regions = shapely.coverage_simplify(regions, simplify)
+    if len(regions) and not shapely.coverage_is_valid(regions):
+        raise ResegeoError(f"The polygons of {path} overlap or leave gaps, which is a defect of resegeo; please report it.")
+    placed, crs = _place(regions, where)
+    frame = gpd.GeoDataFrame(
+        {
+            "class_id": values.astype(np.int32),
+            "class_name": np.array([classes.name_of(int(code)) for code in values], dtype=object),
+            "area_m2": _areas(placed, crs),
+        },
+        geometry=gpd.GeoSeries(placed, crs=None if crs is None else crs.to_wkt()),
+    )
+    return frame.astype({"class_name": "str"})
+
+
+def write_polygons(frame: gpd.GeoDataFrame, path: Path, classes: ClassList) -> None:
+    """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
+
+    Raises
+    ------
+    ResegeoError:
+        When the format can't hold them, or the file can't be written.
+
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".geojson":
+        frame = _in_degrees(frame, path)
+    # Two ends of 8 bytes a vertex; a part of a Shapefile holds 2 GB.
+    if suffix == ".shp" and 16 * int(shapely.get_num_coordinates(frame.geometry.values).sum()) > 1.9e9:
+        raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+        beside = Path(folder) / path.name
+        try:
+            _write(frame, beside, suffix)
+            if suffix == ".gpkg":
+                _add_style(beside, path.stem, classes)
+            parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name)
+            for part in parts:  # the file that carries the name comes last
+                shutil.move(part, path.with_name(part.name))
+        except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+
+
+def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Polygons of all 4-connected regions in pixel coordinates (x = col, y = row), nodes complete."""
+    rings, ring_owner, values = [], [], []
+    for geometry, value in rasterio.features.shapes(codes, mask=wanted, connectivity=4):
+        for ring in geometry["coordinates"]:
+            rings.append(np.asarray(ring, dtype=np.int64))
+            ring_owner.append(len(values))
+        values.append(int(value))
+    if not values:
+        return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+    lengths = np.array([len(ring) for ring in rings])
+    points, ring_of = _insert_nodes(np.concatenate(rings), np.repeat(np.arange(len(rings)), lengths), codes, wanted)
+    return _polygons(points, ring_of, np.asarray(ring_owner)), np.asarray(values)
+
+
+def _polygons(points: NDArray[np.int64], ring_of: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[Any]:
+    """Assemble polygons: the first ring of an owner is its shell, the others its holes."""
+    rings = shapely.linearrings(points.astype(np.float64), indices=ring_of)
+    shell = np.ones(len(owner), dtype=bool)
+    shell[1:] = owner[1:] != owner[:-1]
+    result = shapely.polygons(rings[shell])
+    with_holes = np.unique(owner[~shell])
+    if with_holes.size:
+        chosen = np.isin(owner, with_holes)
+        dense = np.searchsorted(with_holes, owner[chosen])
+        result[with_holes] = shapely.polygons(rings[chosen], indices=dense)
+    return np.asarray(result)
+
+
+def _insert_nodes(
+    points: NDArray[np.int64], ring_of: NDArray[np.int64], codes: NDArray[Any], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Insert into every edge the T-junctions that lie on it: corners where a straight border meets another.
+
+    Points are (x, y), rings closed; returns points and their ring, in the same order.
+    """
+    height, width = codes.shape
+    labels = np.full((height + 2, width + 2), -1, dtype=np.int64)
+    labels[1:-1, 1:-1] = np.where(wanted, codes.astype(np.int64), -1)
+    a, b, d, e = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
+    junction = ((a == b) & (d != e) & (a != d) & (a != e)) | ((d == e) & (a != b) & (d != a) & (d != b))
+    junction |= ((a == d) & (b != e) & (a != b) & (a != e)) | ((b == e) & (a != d) & (b != a) & (b != d))
+    node_y, node_x = np.nonzero(junction)
+    by_row = np.sort(node_y * (width + 1) + node_x)
+    by_col = np.sort(node_x * (height + 1) + node_y)
+    start, end = points[:-1], points[1:]
+    edge = ring_of[:-1] == ring_of[1:]  # not from one ring to the next
+    level = start[:, 1] == end[:, 1]
+
+    def between(keys: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.int64]) -> tuple[Any, Any]:
+        return np.searchsorted(keys, np.minimum(one, two), "right"), np.searchsorted(keys, np.maximum(one, two), "left")
+
+    row_key = (width + 1) * start[:, 1]
+    col_key = (height + 1) * start[:, 0]
+    row_low, row_high = between(by_row, row_key + start[:, 0], row_key + end[:, 0])
+    col_low, col_high = between(by_col, col_key + start[:, 1], col_key + end[:, 1])
+    low, high = np.where(level, row_low, col_low), np.where(level, row_high, col_high)
+    extra = np.where(edge, np.maximum(high - low, 0), 0)
+    # Each point is followed by the nodes of the edge that it begins.
+    place = np.concatenate([[0], np.cumsum(1 + extra)])
+    total = np.empty((int(place[-1]) + 1, 2), dtype=np.int64)
+    total[place] = points
+    owner = np.repeat(np.arange(len(extra)), extra)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(extra) - extra, extra)
+    forward = np.where(level, end[:, 0] > start[:, 0], end[:, 1] > start[:, 1])[owner]
+    index = np.where(forward, low[owner] + step, high[owner] - 1 - step)
+    x, y = start[owner, 0], start[owner, 1]
+    flat = level[owner]
+    if len(owner):
+        row_at = by_row[np.minimum(index, len(by_row) - 1)] % (width + 1)
+        col_at = by_col[np.minimum(index, len(by_col) - 1)] % (height + 1)
+        total[place[owner] + 1 + step] = np.stack([np.where(flat, row_at, x), np.where(flat, y, col_at)], axis=1)
+    rings = np.empty(len(total), dtype=np.int64)
+    rings[place] = ring_of
+    rings[place[owner] + 1 + step] = ring_of[owner]
+    return total, rings
+
+
+def _place(regions: NDArray[Any], where: GeoReference) -> tuple[NDArray[Any], Any]:
+    """Move polygons from pixels to where the scene lies; returns them and their CRS."""
+    transform = where.transform
+    if transform is not None:
+
+        def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            x, y = xy[:, 0], xy[:, 1]
+            t = transform
+            return np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], axis=1)
+
+        return shapely.transform(regions, move), where.crs
+    if where.gcps:
+        with GCPTransformer(list(where.gcps)) as transformer:
+
+            def bend(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+                if not len(xy):
+                    return xy
+                return np.stack(transformer.xy(xy[:, 1], xy[:, 0], offset="ul"), axis=1)
+
+            return shapely.transform(regions, bend), where.gcps_crs
+    return shapely.transform(regions, lambda xy: xy * (1, -1)), where.crs
+
+
+def _areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
+    """Areas in m²: planar in a projected CRS, on its own ellipsoid in a geographic one, else NaN."""
+    if crs is None:
+        return np.full(len(polygons), np.nan)
+    if crs.is_projected:
+        return np.asarray(shapely.area(polygons) * crs.linear_units_factor[1] ** 2, dtype=np.float64)
+    import pyproj
+
+    geod = pyproj.CRS.from_wkt(crs.to_wkt()).get_geod()
+    if geod is None:
+        return np.full(len(polygons), np.nan)
+    return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in polygons], dtype=np.float64)
+
+
+def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
+    """GeoJSON is always in EPSG:4326 (RFC 7946)."""
+    import pyproj
+
+    if frame.crs is None:
+        raise ResegeoError(f"{path}: without a CRS there is no GeoJSON, which is in EPSG:4326. Choose a GeoPackage.")
+    try:
+        return frame.to_crs(4326)
+    except pyproj.exceptions.ProjError as error:
+        raise ResegeoError(
+            f"{path}: GeoJSON is in EPSG:4326, and {frame.crs.name} has no way there. Choose a GeoPackage."
+        ) from error
+
+
+def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+        return
+    options: dict[str, Any] = {}
+    if suffix == ".gpkg":
+        options = {"layer": path.stem}
+    elif suffix == ".shp":
+        options = {"encoding": "UTF-8"}
+    elif suffix == ".geojson":
+        options = {"RFC7946": "YES"}
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
+            pyogrio.write_dataframe(frame, path, driver=_DRIVERS[suffix], geometry_type="Polygon", **options)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _add_style(path: Path, layer: str, classes: ClassList) -> None:
+    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
+            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
+            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
+            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
+        )
+        column = database.execute(
+            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
+        ).fetchone()[0]
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
+            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, '2000-01-01T00:00:00.000000Z')",
+            (layer, column, qml_vector(classes), sld_vector(classes, layer)),
+        )
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
+            (_DATE,),
+        )
+    database.close()

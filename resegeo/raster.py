@@ -1,0 +1,166 @@
+"""Class codes to a Cloud-Optimized GeoTIFF with palette, attribute table, style and provenance."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from resegeo.classes import ClassList
+from resegeo.errors import ResegeoError
+from resegeo.scene import GeoReference
+from resegeo.styles import colormap, qml_raster, rat_xml
+from resegeo.windows import BLOCK
+
+CLASSES_TAG = "RESEGEO_CLASSES"
+"""Tag of the raster that holds its class list as JSON."""
+
+
+def write_class_raster(
+    path: Path,
+    blocks: Iterable[tuple[int, int, NDArray[np.unsignedinteger]]],
+    *,
+    height: int,
+    width: int,
+    georeference: GeoReference,
+    classes: ClassList,
+    tags: Mapping[str, str],
+) -> dict[int, int]:
+    """Write blocks of class codes as a COG, with a PAM attribute table and a QGIS style beside it.
+
+    Parameters
+    ----------
+    path:
+        The raster; ``<path>.aux.xml`` and the same name with ``.qml`` are written too.
+    blocks:
+        (row, col, codes (h, w)), each pixel once, in any order.
+    height, width:
+        Size of the raster in pixels.
+    georeference:
+        Where it lies: transform, GCPs and RPCs are taken over as they are.
+    classes:
+        The class list behind palette, names and codes.
+    tags:
+        Provenance.
+
+    Returns
+    -------
+    Number of pixels of each code that occurs.
+
+    Raises
+    ------
+    ResegeoError:
+        When the disk is full or the folder can't be written to.
+
+    """
+    plain, cloud = (path.with_name(f".tmp-{kind}-{path.name}") for kind in ("plain", "cog"))
+    counts: Counter[int] = Counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
+            # GDAL before 3.13 writes a COG by copying; MODE overviews, or its default would invent classes.
+            rasterio.shutil.copy(
+                plain,
+                cloud,
+                driver="COG",
+                BLOCKSIZE=BLOCK,
+                COMPRESS="DEFLATE",
+                PREDICTOR="NO",
+                OVERVIEW_RESAMPLING="MODE",
+                BIGTIFF="IF_SAFER",
+            )
+        sidecar = path.with_name(path.name + ".aux.xml")
+        sidecar.unlink(missing_ok=True)
+        cloud.replace(path)
+        _replace(sidecar, rat_xml(classes, counts))
+        _replace(path.with_suffix(".qml"), qml_raster(classes))
+    except (RasterioError, OSError) as error:
+        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+    finally:
+        for temporary in (plain, cloud):
+            temporary.unlink(missing_ok=True)
+            temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
+    return dict(counts)
+
+
+def _write_plain(
+    path: Path,
+    blocks: Iterable[tuple[int, int, NDArray[np.unsignedinteger]]],
+    counts: Counter[int],
+    height: int,
+    width: int,
+    georeference: GeoReference,
+    classes: ClassList,
+    tags: Mapping[str, str],
+) -> None:
+    """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy."""
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": classes.dtype,
+        "count": 1,
+        "height": height,
+        "width": width,
+        "nodata": classes.nodata,
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "bigtiff": "if_safer",
+    }
+    if georeference.crs is not None:
+        profile["crs"] = georeference.crs
+    if georeference.transform is not None:
+        profile["transform"] = georeference.transform
+    with rasterio.open(path, "w", **profile) as raster:
+        if georeference.gcps and georeference.transform is None:
+            raster.gcps = (list(georeference.gcps), georeference.gcps_crs)
+        if georeference.rpcs is not None:
+            raster.rpcs = georeference.rpcs
+        raster.write_colormap(1, colormap(classes))
+        raster.set_band_description(1, "class")
+        raster.update_tags(**tags, **{CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
+        for row, col, codes in blocks:
+            raster.write(codes, 1, window=Window(col, row, codes.shape[1], codes.shape[0]))
+            found, times = np.unique(codes, return_counts=True)
+            counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".tmp-{path.name}")
+    beside.write_text(text, "utf-8")
+    beside.replace(path)
+
+
+def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
+    """Read class list and georeference of a class raster that this program wrote.
+
+    Raises
+    ------
+    ResegeoError:
+        When it can't be opened or carries no class list.
+
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                tag = raster.tags().get(CLASSES_TAG)
+                gcps, gcps_crs = raster.gcps
+                transform = None if raster.transform.is_identity else raster.transform
+                where = GeoReference(raster.crs, transform, tuple(gcps), gcps_crs, raster.rpcs)
+    except RasterioError as error:
+        raise ResegeoError(f"{path} cannot be opened as a raster; expected a class raster of resegeo.") from error
+    if tag is None:
+        raise ResegeoError(f"{path} is no class raster of resegeo: it has no class list among its tags.")
+    return ClassList.from_json(json.loads(tag)), where

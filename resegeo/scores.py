@@ -1,0 +1,135 @@
+"""Features × words: exact scores at every pixel from a few numbers a patch.
+
+The feature at a pixel is the bilinear interpolation of the patch features f (align_corners = False,
+edges clamped), and its score for a prompt is the cosine with the prompt's embedding t:
+
+    score(p, q) = ⟨Σ w_i f_i, t_q⟩ / |Σ w_i f_i|
+
+Interpolating f itself is not needed: the numerator is the interpolation of ⟨f_i, t_q⟩, and
+|Σ w_i f_i|² = Σ_ij w_i w_j ⟨f_i, f_j⟩ needs the inner products of neighbouring patches alone. Since
+bilinear weights are products of a row weight and a column weight, both diagonal pairs carry the same
+weight, so that their sum suffices: Q + 4 numbers a patch (Q dot products, the patch's product with
+itself, its right and its lower neighbour, and the sum of the two diagonals) give every pixel exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXTRA = 4
+"""Numbers a patch beside the Q dot products: itself, right, lower, both diagonals together."""
+
+_TINY = np.float32(1e-12)
+
+
+def patch_scores(features: NDArray[np.floating], texts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Reduce dense features to what their scores need.
+
+    Parameters
+    ----------
+    features:
+        (B, g, g, D) patch features, not normalised.
+    texts:
+        (Q, D) prompt embeddings of unit length.
+
+    Returns
+    -------
+    (B, Q + 4, g, g) float32.
+
+    """
+    f = features.astype(np.float32, copy=False)
+    # Neighbours are clamped at the last row and column, as the interpolation is.
+    right = np.concatenate([f[:, :, 1:], f[:, :, -1:]], axis=2)
+    lower = np.concatenate([f[:, 1:], f[:, -1:]], axis=1)
+    lower_right = np.concatenate([right[:, 1:], right[:, -1:]], axis=1)
+
+    def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(np.einsum("brcd,brcd->brc", a, b))
+
+    products = [dot(f, f), dot(f, right), dot(f, lower), dot(f, lower_right) + dot(right, lower)]
+    dots = np.moveaxis(f @ texts.T, -1, 1)  # (B, g, g, Q) -> (B, Q, g, g)
+    return np.concatenate([dots, np.stack(products, axis=1)], axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class AxisWeights:
+    """Bilinear interpolation from ``g`` patches to ``n`` pixels along one axis, as matrices (n, g).
+
+    ``linear`` interpolates values; ``square`` and ``cross`` interpolate products of a patch with
+    itself and with its next neighbour.
+    """
+
+    linear: NDArray[np.float32]
+    square: NDArray[np.float32]
+    cross: NDArray[np.float32]
+
+    def rows(self, begin: int, end: int) -> AxisWeights:
+        """Keep the pixels ``begin`` … ``end`` - 1 alone."""
+        return AxisWeights(self.linear[begin:end], self.square[begin:end], self.cross[begin:end])
+
+
+def axis_weights(patches: int, pixels: int) -> AxisWeights:
+    """Build the weights of :class:`AxisWeights` for an axis of ``pixels`` pixels cut into ``patches``."""
+    at = np.clip((np.arange(pixels) + 0.5) * patches / pixels - 0.5, 0, None)
+    first = np.minimum(at.astype(np.int64), patches - 1)
+    second = np.minimum(first + 1, patches - 1)
+    b = at - first
+    a = 1 - b
+    linear, square, cross = (np.zeros((pixels, patches)) for _ in range(3))
+    pixel = np.arange(pixels)
+    np.add.at(linear, (pixel, first), a)
+    np.add.at(linear, (pixel, second), b)
+    np.add.at(square, (pixel, first), a * a)
+    np.add.at(square, (pixel, second), b * b)
+    np.add.at(cross, (pixel, first), a * b)
+    return AxisWeights(linear.astype(np.float32), square.astype(np.float32), cross.astype(np.float32))
+
+
+def pixel_cosines(
+    reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights
+) -> NDArray[np.float32]:
+    """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
+
+    Parameters
+    ----------
+    reduced:
+        (Q + 4, g, g).
+    vertical, horizontal:
+        Interpolation to the wanted pixel rows (h) and columns (w).
+
+    Returns
+    -------
+    (Q, h, w) float32 cosines in [-1, 1].
+
+    """
+    own, right, lower, diagonals = reduced[-EXTRA:]
+    square = vertical.square @ own @ horizontal.square.T
+    square += 2 * (vertical.square @ right @ horizontal.cross.T)
+    square += 2 * (vertical.cross @ lower @ horizontal.square.T)
+    square += 2 * (vertical.cross @ diagonals @ horizontal.cross.T)
+    cosines = vertical.linear @ reduced[:-EXTRA] @ horizontal.linear.T  # (h, g) @ (Q, g, g) @ (g, w)
+    cosines /= np.sqrt(np.maximum(square, _TINY))
+    return np.clip(cosines, -1, 1, out=cosines)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the first axis, computed in place on ``logits``."""
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
+
+
+def blend_weights(size: int, *, taper: bool) -> NDArray[np.float32]:
+    """Weight of each pixel of a window of ``size`` pixels along one axis, in (0, 1].
+
+    Uniform as in the paper, or a Hann window (raised by a little, so that no pixel has weight 0),
+    which lets a window's middle, where patches see context on all sides, outweigh its border.
+    """
+    if not taper:
+        return np.ones(size, dtype=np.float32)
+    at = (np.arange(size) + 0.5) / size
+    return (0.02 + 0.98 * np.sin(np.pi * at) ** 2).astype(np.float32)

@@ -1,0 +1,212 @@
+"""Every knob of the method in one validated, frozen value; presets set several at once.
+
+Precedence: options given by the user, then the settings file, then the preset, then the defaults.
+Presets set knobs of the method, never the model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resegeo.attention import Schedule, default_schedule
+from resegeo.errors import ResegeoError, UsageError
+
+VECTOR_FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The knobs of a run. Lengths are in pixels of the scene."""
+
+    segments: str = "superpixels"
+    """Segment source: superpixels, none, or the path of a label raster."""
+    superpixel_area: tuple[int, ...] | None = None
+    """Mean area of a superpixel, one number a level; None: 16 patches."""
+    stride: int | None = None
+    """Step of the windows in pixels; None: what ``overlap`` leaves of a window."""
+    overlap: float = 0.5
+    """Share of a window that it has in common with the next; ``stride`` goes before it."""
+    free_layers: int | None = None
+    """Unrestricted layers; None: the paper's share of the model's depth, like the next two."""
+    segment_layers: int | None = None
+    local_layers: int | None = None
+    local_radius: int = 0
+    """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
+    edge: str = "clamp"
+    """Last window of a row: ``clamp`` inside the scene, or let it ``overhang``."""
+    fill: str = "mean"
+    """Colour of padding and invalid pixels: the model's ``mean``, or ``black``."""
+    taper: bool = True
+    """Weigh the middle of a window more than its border where windows overlap."""
+    logit_scale: float | None = None
+    """Factor of the cosines before the softmax; None: the model's own."""
+    reduction: str = "max"
+    """How a class takes its probability from its prompts: max, mean or logsumexp."""
+    threshold: float | None = None
+    """Class probability below which a pixel is background; None: the class file's, or none."""
+    use_thresholds: bool = True
+    """Whether thresholds (above, and those of the class file) apply at all."""
+    simplify: float = 0.0
+    """Tolerance in pixels of the simplification of polygon borders; 0: none."""
+    keep_background: bool = False
+    """Draw background as polygons too."""
+    vector: tuple[str, ...] = ("gpkg",)
+    """Polygon formats to write."""
+
+    def __post_init__(self) -> None:
+        """Check every value; see :class:`UsageError`."""
+        _choice("edge", self.edge, ("clamp", "overhang"))
+        _choice("fill", self.fill, ("mean", "black"))
+        _choice("reduction", self.reduction, ("max", "mean", "logsumexp"))
+        _number("stride", self.stride, least=1, whole=True)
+        for name in ("free_layers", "segment_layers", "local_layers"):
+            _number(name, getattr(self, name), least=0, whole=True)
+        _number("local_radius", self.local_radius, least=0, whole=True)
+        _number("logit_scale", self.logit_scale, least=1e-6)
+        _number("threshold", self.threshold, least=0, most=1)
+        _number("overlap", self.overlap, least=0, most=0.95)
+        _number("simplify", self.simplify, least=0)
+        for area in self.superpixel_area or ():
+            _number("superpixel_area", area, least=4, whole=True)
+        if self.superpixel_area is not None and not self.superpixel_area:
+            raise UsageError("superpixel_area is empty; expected one mean area in pixels a level, such as [1024].")
+        for name in ("taper", "use_thresholds", "keep_background"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; expected true or false.")
+        if not isinstance(self.segments, str):
+            raise UsageError(f"segments is {self.segments!r}; expected superpixels, none, or a file.")
+        for name in self.vector:
+            _choice("vector", name, VECTOR_FORMATS)
+
+    def schedule(self, depth: int) -> Schedule:
+        """Return the layer schedule for a model of ``depth`` layers.
+
+        Numbers that are not set follow the paper's shares; ``free_layers`` takes what the others leave.
+
+        Raises
+        ------
+        UsageError:
+            When the numbers do not add up to ``depth``.
+
+        """
+        usual = default_schedule(depth)
+        segment = usual.segment if self.segment_layers is None else self.segment_layers
+        local = usual.local if self.local_layers is None else self.local_layers
+        free = depth - segment - local if self.free_layers is None else self.free_layers
+        if free < 0 or free + segment + local != depth:
+            raise UsageError(
+                f"free_layers={free}, segment_layers={segment} and local_layers={local} add up to "
+                f"{free + segment + local}, but the model has {depth} layers."
+            )
+        return Schedule(free, segment, local, self.local_radius)
+
+    def step(self, window: int) -> int:
+        """Return the stride of windows of ``window`` pixels."""
+        return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all knobs as plain values, for provenance."""
+        return asdict(self)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {
+        "segments": "sam",
+        "overlap": 0.0,
+        "edge": "overhang",
+        "fill": "black",
+        "taper": False,
+        "logit_scale": 1.0,
+        "reduction": "max",
+        "use_thresholds": False,
+    },
+}
+
+
+def resolve_settings(
+    given: Mapping[str, Any] | None = None,
+    *,
+    preset: str = "default",
+    file: str | Path | None = None,
+    attention: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Combine options, settings file, class file's attention section, preset and defaults.
+
+    Parameters
+    ----------
+    given:
+        Options of the user; None values count as not given.
+    preset:
+        ``default`` or ``paper``.
+    file:
+        YAML file with any fields of :class:`Settings`.
+    attention:
+        Layer counts from the reference's own configuration, with the field names of :class:`Settings`.
+
+    Raises
+    ------
+    UsageError:
+        For unknown names, values of a wrong kind, and combinations that cannot be run.
+
+    """
+    _choice("--preset", preset, tuple(PRESETS))
+    values: dict[str, Any] = dict(PRESETS[preset])
+    values.update(attention or {})
+    values.update(_read(Path(file)) if file is not None else {})
+    values.update({key: value for key, value in (given or {}).items() if value is not None})
+    if values.get("segments") == "sam":
+        raise UsageError(
+            "Segments from SAM need a SAM checkpoint, which this version cannot take yet (--preset paper implies "
+            "them). Add --segments superpixels, --segments none or --segments FILE."
+        )
+    return replace(Settings(), **values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a settings file; lists become tuples."""
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--settings {path}: no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--settings {path} cannot be read as a UTF-8 text file.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"--settings {path}{where}: this is not valid YAML.") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"--settings {path} holds a {type(loaded).__name__}; expected lines such as 'stride: 64'.")
+    names = [field.name for field in fields(Settings)]
+    for key in loaded:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+            raise UsageError(f"--settings {path}: there is no setting {key!r}; {hint}")
+    for key in ("vector", "superpixel_area"):
+        if isinstance(loaded.get(key), str | int):
+            loaded[key] = [loaded[key]]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in loaded.items()}
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}.")
+
+
+def _number(name: str, value: object, *, least: float, most: float | None = None, whole: bool = False) -> None:
+    if value is None:
+        return
+    kind = "a whole number" if whole else "a number"
+    span = f"of {least:g} or more" if most is None else f"from {least:g} to {most:g}"
+    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not right or not (least <= value <= (most if most is not None else float("inf"))):  # type: ignore[operator]
+        raise UsageError(f"{name} is {value!r}; expected {kind} {span}.")
