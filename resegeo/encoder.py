@@ -6,6 +6,7 @@ only, :meth:`Encoder.encode_texts` words only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -188,7 +189,11 @@ def load_encoder(source: ModelSource, *, device: str | None = None) -> Encoder:
     where = pick_device(device)
     if source.config is not None:
         open_clip.add_model_config(source.config)
-    model = open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False)
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced right below
+    try:
+        model = open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False)
+    finally:
+        logging.disable(logging.NOTSET)
     _load_weights(model, source)
     visual = model.visual
     if not (

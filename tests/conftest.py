@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import settings
+from rasterio.transform import from_origin
+
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real imagery that RESEGEO_TEST_DATA names."""
+    folder = os.environ.get("RESEGEO_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RESEGEO_TEST_DATA names no folder with real imagery")
+    return Path(folder)
+
+
+@pytest.fixture
+def make_raster(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small GeoTIFF: bands (b, h, w); any option of rasterio's profile by keyword."""
+
+    def write(name: str, bands: np.ndarray, **profile: Any) -> Path:
+        path = tmp_path / name
+        count, height, width = bands.shape
+        options = {
+            "driver": "GTiff",
+            "dtype": bands.dtype,
+            "count": count,
+            "height": height,
+            "width": width,
+            "crs": "EPSG:32633",
+            "transform": from_origin(500_000, 5_200_000, 10, 10),
+        }
+        options.update(profile)
+        with rasterio.open(path, "w", **{k: v for k, v in options.items() if v is not None}) as raster:
+            raster.write(bands)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """A smooth random RGB picture (3, h, w) uint8 with areas of different colour."""
+
+    def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        coarse = random.integers(0, 255, (3, height // 40 + 1, width // 40 + 1)).astype(np.float64)
+        areas = coarse.repeat(40, axis=1).repeat(40, axis=2)[:, :height, :width]
+        return np.clip(areas + random.normal(0, 12, areas.shape), 0, 255).astype(np.uint8)
+
+    return draw
