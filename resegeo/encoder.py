@@ -235,6 +235,14 @@ def _load_weights(model: torch.nn.Module, source: ModelSource) -> None:
     from open_clip.factory import load_state_dict
     from safetensors import SafetensorError
 
+    unreadable = (
+        f"{source.path} cannot be read as a CLIP checkpoint; expected a state dict in .safetensors or .pt, plain or as "
+        "open_clip's trainer writes it."
+    )
+    with source.path.open("rb") as stream:
+        start = stream.read(2)
+    if source.path.suffix != ".safetensors" and start != b"PK" and start[:1] != b"\x80":  # neither zip nor pickle
+        raise ResegeoError(unreadable)
     try:
         state = load_state_dict(str(source.path), weights_only=True)
     except pickle.UnpicklingError as error:
@@ -243,10 +251,7 @@ def _load_weights(model: torch.nn.Module, source: ModelSource) -> None:
             "on a machine you trust, or get the weights in that format."
         ) from error
     except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError, StopIteration) as error:
-        raise ResegeoError(
-            f"{source.path} cannot be read as a CLIP checkpoint ({type(error).__name__}); expected a state dict "
-            "in .safetensors or .pt, plain or as open_clip's trainer writes it."
-        ) from error
+        raise ResegeoError(unreadable) from error
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ResegeoError(f"{source.path} holds no CLIP state dict: not all of its entries are tensors.")
     wanted = model.state_dict()
