@@ -1,6 +1,6 @@
 """``python -m resegeo_cli``."""
 
-from resegeo_cli.main import main
+from .main import main
 
 if __name__ == "__main__":
     main(prog_name="resegeo")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 import click
 
@@ -21,7 +21,14 @@ P = ParamSpec("P")
 def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
     """Show resegeo's warnings as notes on stderr, and turn every error into a sentence and an exit code."""
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, ResegeoWarning):
             if not quiet:
                 click.echo(f"Note: {message}", err=True)

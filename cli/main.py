@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from resegeo_cli.console import Bars, shows
+from .console import Bars, shows
 
 VECTORS = ("gpkg", "shp", "geojson", "fgb", "parquet")
 
 
-class Numbers(click.ParamType):
-    """Numbers separated by a comma or a colon, such as 4,3,2 or 200:3000."""
+Callback = Callable[[click.Context, click.Parameter, str | None], Any]
 
-    def __init__(self, count: int, kind: type[int] | type[float], separator: str, example: str) -> None:
-        """Expect ``count`` numbers."""
-        self._count, self._kind, self._separator, self._example = count, kind, separator, example
-        self.name = example
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split and convert, or say what is expected."""
-        if isinstance(value, tuple):
-            return value
+def numbers(count: int, kind: type[int] | type[float], separator: str, example: str) -> Callback:
+    """Build the check of an option that takes ``count`` numbers, such as 4,3,2 or 200:3000."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+        if value is None:
+            return None
         try:
-            numbers = tuple(self._kind(part) for part in str(value).split(self._separator))
+            found = tuple(kind(part) for part in value.split(separator))
         except ValueError:
-            numbers = ()
-        if len(numbers) != self._count:
-            self.fail(f"{value!r}; expected {self._count} numbers such as {self._example}.", param, ctx)
-        return numbers
+            found = ()
+        if len(found) != count:
+            raise click.BadParameter(f"{value!r}; expected {count} numbers such as {example}.", ctx, param)
+        return found
+
+    return check
 
 
-class Formats(click.ParamType):
-    """Polygon formats separated by commas, or none."""
+def formats(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Check an option that takes polygon formats separated by commas, or none."""
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
+    if names == ("none",):
+        return ()
+    for name in names:
+        if name not in VECTORS:
+            known = ", ".join(VECTORS)
+            raise click.BadParameter(f"{name!r} is no polygon format; known are {known}, or none.", ctx, param)
+    return names
 
-    name = "formats"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a tuple of formats."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(dict.fromkeys(part.strip().lower() for part in str(value).split(",")))
-        if names == ("none",):
-            return ()
-        for name in names:
-            if name not in VECTORS:
-                self.fail(f"{name!r} is no polygon format; known are {', '.join(VECTORS)}, or none.", param, ctx)
-        return names
+BANDS: dict[str, Any] = {
+    "callback": numbers(3, int, ",", "4,3,2"),
+    "metavar": "R,G,B",
+    "help": "Bands for red, green, blue, counted from 1, such as 4,3,2.",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="resegeo")
 def main() -> None:
-    """Segment georeferenced images by words: no training, no labels.
+    r"""Segment georeferenced images by words: no training, no labels.
 
     \b
     Example:
@@ -70,24 +73,32 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the results of a run with other options.")
 @click.option(
     "--vector",
-    type=Formats(),
+    callback=formats,
+    metavar="FORMATS",
     help=f"Polygon formats, comma-separated: {', '.join(VECTORS)}, or none.  [default: gpkg]",
 )
 @click.option("--simplify", type=float, metavar="PIXELS", help="Simplify polygon borders.  [default: 0, exact]")
-@click.option("--model", help="Checkpoint file, or open_clip tag such as ViT-B-32:laion2b_s34b_b79k.  [default: bundled]")
+@click.option(
+    "--model", help="Checkpoint file, or open_clip tag such as ViT-B-32:laion2b_s34b_b79k.  [default: bundled]"
+)
 @click.option("--arch", help="open_clip architecture of a checkpoint file, such as ViT-L-14-quickgelu.")
 @click.option("--segments", metavar="WHAT", help="superpixels, none, or a label raster.  [default: superpixels]")
 @click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
 @click.option("--settings", metavar="FILE", help="YAML file with any knob of the method.")
 @click.option("--stride", type=int, metavar="PIXELS", help="Step of the windows.  [default: half a window]")
-@click.option("--bands", type=Numbers(3, int, ",", "4,3,2"), help="Bands for red, green, blue, counted from 1.")
-@click.option("--stretch", type=Numbers(2, float, ":", "200:3000"), help="Values that become 0 and 255.")
+@click.option("--bands", **BANDS)
+@click.option(
+    "--stretch",
+    callback=numbers(2, float, ":", "200:3000"),
+    metavar="LOW:HIGH",
+    help="Values that become 0 and 255.",
+)
 @click.option("--assign-crs", metavar="CRS", help="CRS for a scene that has none, such as EPSG:32633.")
 @click.option("--device", help="cpu, cuda or mps.  [default: the best there is]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @shows
 def segment(scene: str, prompts: str, **options: Any) -> None:
-    """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
+    r"""Segment SCENE by the words of a class file: class raster, polygons, picture, report.
 
     \b
     Examples:
@@ -110,10 +121,10 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @main.command()
 @click.argument("scene")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--bands", type=Numbers(3, int, ",", "4,3,2"), help="Bands for red, green, blue, counted from 1.")
+@click.option("--bands", **BANDS)
 @shows
 def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
-    """Show size, CRS, bands and nodata of SCENE, and what segment would do.
+    r"""Show size, CRS, bands and nodata of SCENE, and what segment would do.
 
     \b
     Example:
@@ -136,12 +147,14 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 @click.argument("raster")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Suffix: .gpkg .shp .geojson .fgb .parquet.")
 @click.option("--keep-background", is_flag=True, help="Draw background as polygons too.")
-@click.option("--min-area", type=click.IntRange(min=0), default=0, metavar="PIXELS", help="Smaller areas join a neighbour.")
+@click.option(
+    "--min-area", type=click.IntRange(min=0), default=0, metavar="PIXELS", help="Smaller areas join a neighbour."
+)
 @click.option("--simplify", type=click.FloatRange(min=0), default=0.0, metavar="PIXELS", help="Simplify borders.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @shows
 def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None:
-    """Turn a class RASTER of resegeo into polygons without seams or gaps.
+    r"""Turn a class RASTER of resegeo into polygons without seams or gaps.
 
     \b
     Example:

@@ -94,7 +94,7 @@ def patch_ids(id_maps: NDArray[np.integer], patch: int) -> NDArray[np.int64]:
         begin = np.maximum.accumulate(np.where(starts, position, 0), axis=1)
         length = position - begin + 1
         mode[mixed] = runs[np.arange(len(runs)), length.argmax(axis=1)]
-    return mode.reshape(*lead, rows, cols)
+    return np.asarray(mode.reshape(*lead, rows, cols), dtype=np.int64)
 
 
 def mostly_invalid(valid: NDArray[np.bool_], patch: int) -> NDArray[np.bool_]:

@@ -52,9 +52,23 @@ classes:
 
 # Okabe and Ito's colours, then Tol's muted ones: told apart by colour-blind people too.
 _PALETTE = (
-    "#0072b2 #e69f00 #009e73 #cc79a7 #56b4e9 #d55e00 #f0e442 #332288 #88ccee #44aa99 #117733 #999933 "
-    "#ddcc77 #cc6677 #882255 #aa4499"
-).split()
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#f0e442",
+    "#332288",
+    "#88ccee",
+    "#44aa99",
+    "#117733",
+    "#999933",
+    "#ddcc77",
+    "#cc6677",
+    "#882255",
+    "#aa4499",
+)
 
 
 @dataclass(frozen=True)
@@ -222,8 +236,11 @@ class _Parser:
             self.fail(node, "no line 'classes:'", "one, with the classes below it")
         listed = keys["classes"]
         if not isinstance(listed, yaml.SequenceNode) or not listed.value:
-            self.fail(listed, self.shown(listed) if not isinstance(listed, yaml.SequenceNode) else "an empty list",
-                      "a list of classes, each on a line that begins with '- '")
+            self.fail(
+                listed,
+                self.shown(listed) if not isinstance(listed, yaml.SequenceNode) else "an empty list",
+                "a list of classes, each on a line that begins with '- '",
+            )
         if len(listed.value) > MOST_CLASSES:
             self.fail(listed, f"{len(listed.value)} classes", f"at most {MOST_CLASSES}")
         entries = [self.entry(item) for item in listed.value]
@@ -237,7 +254,9 @@ class _Parser:
         if not isinstance(node, yaml.MappingNode):
             name = self.text(node, "a class name")
             return {"name": name, "prompts": (name,), "node": node}
-        keys = self.mapping(node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"})
+        keys = self.mapping(
+            node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"}
+        )
         if "name" not in keys:
             self.fail(node, "a class without a name", "a line 'name: ...'")
         name = self.text(keys["name"], "a class name")
@@ -294,7 +313,9 @@ class _Parser:
         known = {"text_queries", "class_mapping", "category_to_index", "attention"}
         ignored = [key for key in keys if key not in known]
         if ignored:
-            notices.append(f"{self.source}: ignored {', '.join(ignored)}; files, model and output are given as options.")
+            notices.append(
+                f"{self.source}: ignored {', '.join(ignored)}; files, model and output are given as options."
+            )
         return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
 
     def attention(self, node: yaml.Node | None) -> tuple[dict[str, int] | None, list[str]]:
@@ -315,7 +336,7 @@ class _Parser:
 
     # the kinds of values
 
-    def pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    def pairs(self, node: yaml.Node) -> list[tuple[yaml.Node, yaml.Node]]:
         return list(node.value)
 
     def mapping(
@@ -339,7 +360,9 @@ class _Parser:
         if not isinstance(node, yaml.ScalarNode):
             self.fail(node, self.shown(node), what)
         if node.tag == "tag:yaml.org,2002:bool":
-            self.fail(node, f"{node.value}, which YAML reads as true or false", f'{what}; write it in quotes: "{node.value}"')
+            self.fail(
+                node, f"{node.value}, which YAML reads as true or false", f'{what}; write it in quotes: "{node.value}"'
+            )
         text = " ".join(node.value.split())
         if not text or node.tag == "tag:yaml.org,2002:null":
             self.fail(node, "nothing", what)
@@ -379,7 +402,7 @@ class _Parser:
         return value in {"true", "yes"}
 
     def color(self, node: yaml.Node) -> tuple[int, int, int]:
-        expected = "a colour such as \"#1f78b4\" (in quotes), [31, 120, 180] or a name like green"
+        expected = 'a colour such as "#1f78b4" (in quotes), [31, 120, 180] or a name like green'
         if isinstance(node, yaml.SequenceNode):
             parts = [self.index(item) for item in node.value]
             if len(parts) != 3 or max(parts) > 255:
@@ -432,7 +455,7 @@ def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tupl
     def distance(a: Sequence[int], b: Sequence[int]) -> int:
         return sum(abs(x - y) for x, y in zip(a, b, strict=True))
 
-    candidates: list[tuple[int, int, int]] = [ImageColor.getrgb(color)[:3] for color in _PALETTE]  # type: ignore[misc]
+    candidates: list[tuple[int, int, int]] = [ImageColor.getrgb(color)[:3] for color in _PALETTE]
     if count > len(candidates) - len(taken):
         for number in range(count + len(taken)):  # hues by the golden ratio: neighbours in the list differ
             r, g, b = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45 + 0.1 * (number % 6), 0.95 - 0.13 * (number % 5))

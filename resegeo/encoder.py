@@ -66,7 +66,8 @@ def dense_features(visual: Any, images: torch.Tensor, masks: Sequence[torch.Tens
         x = x + block.ls_1(_attend(block.attn, block.ln_1(x), keep))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
     x = visual.ln_post(x)
-    return x if visual.proj is None else x @ visual.proj
+    projected: torch.Tensor = x if visual.proj is None else x @ visual.proj
+    return projected
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def write_overlay(path: Path, scene: Scene, class_raster: Path, classes: ClassLi
     """
     rgb, codes = _thinned(scene, class_raster)
     factor = max(1, min(4, PANEL // max(codes.shape)))
-    rgb, codes = (np.kron(x, np.ones((factor, factor, 1) if x.ndim == 3 else (factor, factor), x.dtype)) for x in (rgb, codes))
+    rgb = rgb.repeat(factor, axis=0).repeat(factor, axis=1)
+    codes = codes.repeat(factor, axis=0).repeat(factor, axis=1)
     over = _overlay(rgb, codes, classes)
     page = _page(rgb, over, _legend(codes, classes))
     beside = path.with_name(f".tmp-{path.name}")
@@ -69,7 +70,7 @@ def _overlay(rgb: NDArray[np.uint8], codes: NDArray[np.int64], classes: ClassLis
     border[:, 1:] |= codes[:, 1:] != codes[:, :-1]
     border[1:] |= codes[1:] != codes[:-1]
     result[border] *= 0.6
-    return result.astype(np.uint8)
+    return np.asarray(result, dtype=np.uint8)
 
 
 def _legend(codes: NDArray[np.int64], classes: ClassList) -> list[tuple[tuple[int, int, int], str]]:
@@ -85,7 +86,9 @@ def _legend(codes: NDArray[np.int64], classes: ClassList) -> list[tuple[tuple[in
     return entries[:60] + ([((255, 255, 255), f"… and {len(entries) - 60} more")] if len(entries) > 60 else [])
 
 
-def _page(left: NDArray[np.uint8], right: NDArray[np.uint8], legend: list[tuple[tuple[int, int, int], str]]) -> Image.Image:
+def _page(
+    left: NDArray[np.uint8], right: NDArray[np.uint8], legend: list[tuple[tuple[int, int, int], str]]
+) -> Image.Image:
     """Place both panels beside or above each other, the legend in columns below."""
     height, width = left.shape[:2]
     beside = height >= width // 2

@@ -76,8 +76,12 @@ def class_probabilities(
     the probability that a softmax over the log-sum-exp of each class's logits would give.
     """
     owner = np.asarray(prompt_class)
-    reduce = {"max": np.max, "mean": np.mean, "logsumexp": np.sum}[reduction]
-    return np.stack([reduce(probabilities[owner == index], axis=0) for index in range(count)]).astype(np.float32)
+    own = [probabilities[owner == index] for index in range(count)]
+    if reduction == "max":
+        return np.stack([part.max(axis=0) for part in own])
+    if reduction == "mean":
+        return np.stack([part.mean(axis=0) for part in own])
+    return np.stack([part.sum(axis=0) for part in own])
 
 
 def class_codes(
@@ -103,7 +107,7 @@ def class_codes(
     """
     winner = by_class.argmax(axis=0)
     codes = np.asarray([spec.code for spec in classes.classes], dtype=classes.dtype)
-    result = codes[winner]
+    result: NDArray[np.unsignedinteger] = codes[winner]
     if any(floor is not None for floor in floors):
         least = np.asarray([0.0 if floor is None else floor for floor in floors], dtype=np.float32)
         result[by_class.max(axis=0) < least[winner]] = 0

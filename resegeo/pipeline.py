@@ -453,5 +453,3 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     beside = path.with_name(f".tmp-{path.name}")
     beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     beside.replace(path)
-
-

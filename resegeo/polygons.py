@@ -7,32 +7,51 @@ a coverage, and the transform is applied once: shared vertices stay equal to the
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import tempfile
 import warnings
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pyogrio
+import pyogrio.errors
 import rasterio
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import GCPTransformer
 
 from resegeo.classes import ClassList
-from resegeo.errors import ResegeoError
+from resegeo.errors import InputNotice, ResegeoError
+from resegeo.plan import SUFFIXES
 from resegeo.raster import read_class_raster_info
 from resegeo.scene import GeoReference
 from resegeo.styles import qml_vector, sld_vector
 
+FORMATS: Mapping[str, str] = SUFFIXES
+"""Suffix of each format that :func:`write_polygons` writes."""
+
 _DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _DATE = "2000-01-01T00:00:00.000Z"
 """Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
+_SHAPEFILE_LIMIT = 2**31 - 1
+_WRITE_ERRORS = (
+    OSError,
+    sqlite3.Error,
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FeatureError,
+    pyogrio.errors.FieldError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.CRSError,
+)
 
 
 def polygonize(
@@ -61,7 +80,8 @@ def polygonize(
     Returns
     -------
     class_id, class_name, area_m2 (planar in a projected CRS, geodesic in a geographic one, NaN without
-    CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up.
+    CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by
+    the first pixel of each region in reading order; exteriors run counter-clockwise.
 
     Raises
     ------
@@ -73,10 +93,13 @@ def polygonize(
     classes = classes or tagged
     if where.kind == "rpcs":
         raise ResegeoError(f"{path} is georeferenced by RPCs alone: without an elevation model there are no polygons.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as raster:
-            codes = raster.read(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                codes = raster.read(1)
+    except RasterioError as error:
+        raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error
     seen = (codes != classes.nodata) & (codes != classes.unprocessed)
     if min_area > 1:
         codes = np.where(seen, rasterio.features.sieve(codes, min_area, mask=seen, connectivity=4), codes)
@@ -85,8 +108,11 @@ def polygonize(
     if simplify > 0 and len(regions):
         regions = shapely.coverage_simplify(regions, simplify)
     if len(regions) and not shapely.coverage_is_valid(regions):
-        raise ResegeoError(f"The polygons of {path} overlap or leave gaps, which is a defect of resegeo; please report it.")
-    placed, crs = _place(regions, where)
+        raise ResegeoError(f"The polygons of {path} overlap or leave gaps: a defect of resegeo, please report it.")
+    placed, crs = _place(regions, where, path)
+    # A transform with rows downwards turns rings round; simplification leaves them as it likes. pyproj
+    # subtracts holes only where they run against their exterior.
+    placed = np.asarray(shapely.orient_polygons(placed), dtype=object)
     frame = gpd.GeoDataFrame(
         {
             "class_id": values.astype(np.int32),
@@ -98,8 +124,22 @@ def polygonize(
     return frame.astype({"class_name": "str"})
 
 
-def write_polygons(frame: gpd.GeoDataFrame, path: Path, classes: ClassList) -> None:
+def write_polygons(
+    frame: gpd.GeoDataFrame, path: Path, classes: ClassList, *, fingerprint_date: str | None = None
+) -> None:
     """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
+
+    Parameters
+    ----------
+    frame:
+        What :func:`polygonize` returned; without rows an empty layer is written.
+    path:
+        The file, which is replaced; a GeoPackage's layer is named after its stem.
+    classes:
+        The class list behind the style.
+    fingerprint_date:
+        Timestamp inside a GeoPackage, like 2026-01-31T12:00:00.000Z; by default a fixed one, so that equal
+        polygons give equal bytes.
 
     Raises
     ------
@@ -108,27 +148,50 @@ def write_polygons(frame: gpd.GeoDataFrame, path: Path, classes: ClassList) -> N
 
     """
     suffix = path.suffix.lower()
+    if suffix not in FORMATS.values():
+        raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(FORMATS.values())}.")
     if suffix == ".geojson":
         frame = _in_degrees(frame, path)
-    # Two ends of 8 bytes a vertex; a part of a Shapefile holds 2 GB.
-    if suffix == ".shp" and 16 * int(shapely.get_num_coordinates(frame.geometry.values).sum()) > 1.9e9:
+    if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:
         raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-        beside = Path(folder) / path.name
-        try:
-            _write(frame, beside, suffix)
+    date = fingerprint_date or _DATE
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+            beside = Path(folder) / path.name
+            _write(frame, beside, suffix, date)
             if suffix == ".gpkg":
-                _add_style(beside, path.stem, classes)
+                _add_style(beside, path.stem, classes, date)
             parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name)
+            if suffix == ".shp":  # an older .prj or index would be taken for one of the new file
+                written = {part.name for part in parts}
+                for stale in (path.with_suffix(end) for end in _SHAPEFILE_PARTS):
+                    if stale.name not in written:
+                        stale.unlink(missing_ok=True)
             for part in parts:  # the file that carries the name comes last
-                shutil.move(part, path.with_name(part.name))
-        except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-            raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+                part.replace(path.with_name(part.name))
+    except _WRITE_ERRORS as error:
+        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+
+
+def shapefile_bytes(frame: gpd.GeoDataFrame) -> int:
+    """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
+
+    Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
+    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
+    """
+    shapes = frame.geometry.values
+    vertices = int(shapely.get_num_coordinates(shapes).sum())
+    rings = len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
+    longest = max((len(name.encode()) for name in frame["class_name"].unique()), default=0)
+    row = 1 + 9 + min(254, max(80, longest)) + 24
+    return max(100 + 52 * len(frame) + 4 * rings + 16 * vertices, 200 + row * len(frame))
 
 
 def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Polygons of all 4-connected regions in pixel coordinates (x = col, y = row), nodes complete."""
-    rings, ring_owner, values = [], [], []
+    rings: list[NDArray[np.int64]] = []
+    ring_owner: list[int] = []
+    values: list[int] = []
     for geometry, value in rasterio.features.shapes(codes, mask=wanted, connectivity=4):
         for ring in geometry["coordinates"]:
             rings.append(np.asarray(ring, dtype=np.int64))
@@ -138,21 +201,30 @@ def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[An
         return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
     lengths = np.array([len(ring) for ring in rings])
     points, ring_of = _insert_nodes(np.concatenate(rings), np.repeat(np.arange(len(rings)), lengths), codes, wanted)
-    return _polygons(points, ring_of, np.asarray(ring_owner)), np.asarray(values)
+    owner = np.asarray(ring_owner)
+    order = _reading_order(points, owner[ring_of], codes.shape[1])
+    return _polygons(points, ring_of, owner)[order], np.asarray(values, dtype=np.int64)[order]
+
+
+def _reading_order(points: NDArray[np.int64], owner: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Order polygons by their first pixel, whose upper left corner is a vertex that no other polygon starts at."""
+    keys = points[:, 1] * (width + 1) + points[:, 0]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    return np.argsort(np.minimum.reduceat(keys, starts))
 
 
 def _polygons(points: NDArray[np.int64], ring_of: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[Any]:
     """Assemble polygons: the first ring of an owner is its shell, the others its holes."""
-    rings = shapely.linearrings(points.astype(np.float64), indices=ring_of)
+    rings = np.asarray(shapely.linearrings(points.astype(np.float64), indices=ring_of))
     shell = np.ones(len(owner), dtype=bool)
     shell[1:] = owner[1:] != owner[:-1]
-    result = shapely.polygons(rings[shell])
+    result = np.asarray(shapely.polygons(rings[shell]))
     with_holes = np.unique(owner[~shell])
     if with_holes.size:
         chosen = np.isin(owner, with_holes)
         dense = np.searchsorted(with_holes, owner[chosen])
         result[with_holes] = shapely.polygons(rings[chosen], indices=dense)
-    return np.asarray(result)
+    return result
 
 
 def _insert_nodes(
@@ -204,7 +276,7 @@ def _insert_nodes(
     return total, rings
 
 
-def _place(regions: NDArray[Any], where: GeoReference) -> tuple[NDArray[Any], Any]:
+def _place(regions: NDArray[Any], where: GeoReference, path: Path) -> tuple[NDArray[Any], Any]:
     """Move polygons from pixels to where the scene lies; returns them and their CRS."""
     transform = where.transform
     if transform is not None:
@@ -217,6 +289,7 @@ def _place(regions: NDArray[Any], where: GeoReference) -> tuple[NDArray[Any], An
         return shapely.transform(regions, move), where.crs
     if where.gcps:
         with GCPTransformer(list(where.gcps)) as transformer:
+            _report_residual(transformer, where, path)
 
             def bend(xy: NDArray[np.float64]) -> NDArray[np.float64]:
                 if not len(xy):
@@ -225,6 +298,19 @@ def _place(regions: NDArray[Any], where: GeoReference) -> tuple[NDArray[Any], An
 
             return shapely.transform(regions, bend), where.gcps_crs
     return shapely.transform(regions, lambda xy: xy * (1, -1)), where.crs
+
+
+def _report_residual(transformer: GCPTransformer, where: GeoReference, path: Path) -> None:
+    """Say how far GDAL's polynomial passes from the control points (root mean square of distances)."""
+    given = np.array([(point.x, point.y) for point in where.gcps])
+    xs, ys = transformer.xy([point.row for point in where.gcps], [point.col for point in where.gcps], offset="ul")
+    missed = float(np.sqrt(((np.stack([xs, ys], axis=1) - given) ** 2).sum(axis=1).mean()))
+    unit = "" if where.gcps_crs is None else f" {where.gcps_crs.units_factor[0]}"
+    warnings.warn(
+        f"{path}: polygons are placed by {len(given)} ground control points, missed by {missed:.3g}{unit} (RMS).",
+        InputNotice,
+        stacklevel=4,
+    )
 
 
 def _areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
@@ -248,14 +334,20 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
     if frame.crs is None:
         raise ResegeoError(f"{path}: without a CRS there is no GeoJSON, which is in EPSG:4326. Choose a GeoPackage.")
     try:
-        return frame.to_crs(4326)
+        moved = frame.to_crs(4326)
     except pyproj.exceptions.ProjError as error:
         raise ResegeoError(
             f"{path}: GeoJSON is in EPSG:4326, and {frame.crs.name} has no way there. Choose a GeoPackage."
         ) from error
+    if len(moved) and not np.isfinite(moved.total_bounds).all():
+        raise ResegeoError(
+            f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
+            "into. Choose a GeoPackage."
+        )
+    return moved
 
 
-def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str) -> None:
+def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str, date: str) -> None:
     if suffix == ".parquet":
         frame.to_parquet(path)
         return
@@ -266,7 +358,7 @@ def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str) -> None:
         options = {"encoding": "UTF-8"}
     elif suffix == ".geojson":
         options = {"RFC7946": "YES"}
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
@@ -275,9 +367,9 @@ def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str) -> None:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _add_style(path: Path, layer: str, classes: ClassList) -> None:
+def _add_style(path: Path, layer: str, classes: ClassList, date: str) -> None:
     """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute(
             "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
             "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
@@ -290,12 +382,11 @@ def _add_style(path: Path, layer: str, classes: ClassList) -> None:
         database.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
             "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, '2000-01-01T00:00:00.000000Z')",
-            (layer, column, qml_vector(classes), sld_vector(classes, layer)),
+            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
+            (layer, column, qml_vector(classes), sld_vector(classes, layer), date.replace("Z", "000Z")),
         )
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
             "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
-            (_DATE,),
+            (date,),
         )
-    database.close()

@@ -66,7 +66,8 @@ def write_class_raster(
     plain, cloud = (path.with_name(f".tmp-{kind}-{path.name}") for kind in ("plain", "cog"))
     counts: Counter[int] = Counter()
     try:
-        with warnings.catch_warnings():
+        # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
             # GDAL before 3.13 writes a COG by copying; MODE overviews, or its default would invent classes.
@@ -129,7 +130,7 @@ def _write_plain(
             raster.rpcs = georeference.rpcs
         raster.write_colormap(1, colormap(classes))
         raster.set_band_description(1, "class")
-        raster.update_tags(**tags, **{CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
+        raster.update_tags(**{**tags, CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
         for row, col, codes in blocks:
             raster.write(codes, 1, window=Window(col, row, codes.shape[1], codes.shape[0]))
             found, times = np.unique(codes, return_counts=True)
@@ -138,8 +139,11 @@ def _write_plain(
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".tmp-{path.name}")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
@@ -163,4 +167,7 @@ def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
         raise ResegeoError(f"{path} cannot be opened as a raster; expected a class raster of resegeo.") from error
     if tag is None:
         raise ResegeoError(f"{path} is no class raster of resegeo: it has no class list among its tags.")
-    return ClassList.from_json(json.loads(tag)), where
+    try:
+        return ClassList.from_json(json.loads(tag)), where
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResegeoError(f"{path}: the class list in its tag {CLASSES_TAG} cannot be read; write it anew.") from error

@@ -72,8 +72,10 @@ class Stretch:
         """Stretch (3, h, w) of any real dtype to uint8; a constant band and NaN become 0."""
         low = np.asarray(self.low, dtype=np.float64)[:, None, None]
         span = np.asarray(self.high, dtype=np.float64)[:, None, None] - low
-        factor = np.divide(255.0, span, out=np.zeros_like(span), where=span > 0)
-        values = np.nan_to_num((bands.astype(np.float64) - low) * factor, nan=0.0, posinf=255.0, neginf=0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # a tiny span, or NaN and infinity among the values
+            factor = np.divide(255.0, span, out=np.zeros_like(span), where=span > 0)
+            values = (bands.astype(np.float64) - low) * factor
+        values = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
         return np.asarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
@@ -313,7 +315,9 @@ def _from_file(path: str) -> _Raw:
             "reads. Expected a GeoTIFF or another georeferenced image."
         ) from error
     except CRSError as error:
-        raise ResegeoError(f"{path} has a CRS that cannot be read ({error}). Write a valid one into it first.") from error
+        raise ResegeoError(
+            f"{path} has a CRS that cannot be read ({error}). Write a valid one into it first."
+        ) from error
 
 
 def _facts(path: str, raster: DatasetReader) -> _Raw:
@@ -389,15 +393,17 @@ def _from_array(array: xr.DataArray) -> _Raw:
 
 def _choose_bands(raw: _Raw, bands: Sequence[int] | None) -> tuple[int, int, int]:
     if raw.dtype.kind == "c":
-        raise ResegeoError(f"{raw.label} holds complex numbers ({raw.dtype}); expected real ones. Take magnitudes first.")
+        raise ResegeoError(
+            f"{raw.label} holds complex numbers ({raw.dtype}); expected real ones. Take magnitudes first."
+        )
     if raw.dtype.kind not in "uifb":
         raise ResegeoError(f"{raw.label} holds {raw.dtype} values; expected numbers.")
     if bands is not None:
         chosen = tuple(int(band) for band in bands)
         if len(chosen) != 3 or not all(1 <= band <= raw.count for band in chosen):
             raise UsageError(
-                f"--bands {','.join(map(str, chosen))} does not fit {raw.label}, which has {raw.count} band(s); expected "
-                f"three numbers from 1 to {raw.count}."
+                f"--bands {','.join(map(str, chosen))} does not fit {raw.label}, which has {raw.count} band(s); "
+                f"expected three numbers from 1 to {raw.count}."
             )
         return chosen[0], chosen[1], chosen[2]
     if {"red", "green", "blue"} <= set(raw.roles):

@@ -88,9 +88,7 @@ def axis_weights(patches: int, pixels: int) -> AxisWeights:
     return AxisWeights(linear.astype(np.float32), square.astype(np.float32), cross.astype(np.float32))
 
 
-def pixel_cosines(
-    reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights
-) -> NDArray[np.float32]:
+def pixel_cosines(reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights) -> NDArray[np.float32]:
     """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
 
     Parameters
@@ -112,7 +110,7 @@ def pixel_cosines(
     square += 2 * (vertical.cross @ diagonals @ horizontal.cross.T)
     cosines = vertical.linear @ reduced[:-EXTRA] @ horizontal.linear.T  # (h, g) @ (Q, g, g) @ (g, w)
     cosines /= np.sqrt(np.maximum(square, _TINY))
-    return np.clip(cosines, -1, 1, out=cosines)
+    return np.asarray(np.clip(cosines, -1, 1), dtype=np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

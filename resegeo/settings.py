@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from resegeo.attention import Schedule, default_schedule
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.errors import UsageError
 
 VECTOR_FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
 

@@ -90,7 +90,13 @@ def qml_vector(classes: ClassList) -> str:
     """Full QGIS style of the polygons: categorised by ``class_id``."""
     root = ET.Element("qgis", version="3.22.0", styleCategories="AllStyleCategories", labelsEnabled="0")
     renderer = ET.SubElement(
-        root, "renderer-v2", type="categorizedSymbol", attr="class_id", symbollevels="0", forceraster="0", enableorderby="0"
+        root,
+        "renderer-v2",
+        type="categorizedSymbol",
+        attr="class_id",
+        symbollevels="0",
+        forceraster="0",
+        enableorderby="0",
     )
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")

@@ -118,10 +118,18 @@ MISTAKES = [
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "slic"], 1, "--segments slic: no such file"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "other.tif"], 1, "has 20 × 20 pixels"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "classes.yml"], 1, "cannot be opened"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--settings", "no.yml"], 2, "--settings no.yml: no such file"),
+    (
+        ["segment", "scene.tif", "--prompts", "classes.yml", "--settings", "no.yml"],
+        2,
+        "--settings no.yml: no such file",
+    ),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--settings", "bad.yml"], 2, "did you mean stride?"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--model", "clip.pt"], 1, "--model clip.pt: no such file"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif"], 2, "name its open_clip architecture"),
+    (
+        ["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif"],
+        2,
+        "name its open_clip architecture",
+    ),
     (
         ["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif", "--arch", "ViT-L14"],
         2,
@@ -135,7 +143,11 @@ MISTAKES = [
     (["segment", "scene.tif", "--prompts", "classes.yml", "--model", "nonsense"], 1, "neither an existing file nor"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--arch", "ViT-B-32"], 2, "needs a checkpoint"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--device", "tpu"], 2, "--device tpu is not available"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--assign-crs", "EPSG:1"], 2, "--assign-crs EPSG:1 is no CRS"),
+    (
+        ["segment", "scene.tif", "--prompts", "classes.yml", "--assign-crs", "EPSG:1"],
+        2,
+        "--assign-crs EPSG:1 is no CRS",
+    ),
     (["segment", "scene.tif", "--prompts", "classes.yml", "-o", "classes.yml"], 1, "is an existing file"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--threads", "0"], 2, "0 is not in the range"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--simplify", "-1"], 2, "simplify is -1.0"),

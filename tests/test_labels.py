@@ -26,9 +26,7 @@ def test_blended_blocks_equal_the_naive_average_over_the_whole_scene():
         weight[span] += share
     expected = total / weight
     for block in blocks(70, 90, 33):
-        found = blend(
-            block, zip(windows, reduced, strict=True), prompts=3, logit_scale=10, axis=axis, taper=taper
-        )
+        found = blend(block, zip(windows, reduced, strict=True), prompts=3, logit_scale=10, axis=axis, taper=taper)
         assert np.allclose(found, expected[:, block.row : block.bottom, block.col : block.right], atol=1e-5)
 
 

@@ -72,9 +72,11 @@ def test_a_label_raster_that_does_not_fit_is_refused(make_raster, picture):
         LabelRaster(make_raster("float.tif", np.zeros((1, 50, 60), np.float32)), scene)
     with pytest.raises(ResegeoError, match="40 × 60 pixels"):
         LabelRaster(make_raster("small.tif", np.zeros((1, 40, 60), np.uint8)), scene)
-    elsewhere = make_raster("far.tif", np.zeros((1, 50, 60), np.uint8), transform=scene.georeference.transform * (
-        scene.georeference.transform.translation(10, 0)
-    ))
+    elsewhere = make_raster(
+        "far.tif",
+        np.zeros((1, 50, 60), np.uint8),
+        transform=scene.georeference.transform * (scene.georeference.transform.translation(10, 0)),
+    )
     with pytest.raises(ResegeoError, match="lies elsewhere"):
         LabelRaster(elsewhere, scene)
 

@@ -15,9 +15,7 @@ sizes = st.integers(1, 500)
 def grids(draw: st.DrawFn):
     window = draw(st.integers(16, 200))
     stride = draw(st.integers(max(1, window // 8), window))
-    return window_grid(
-        draw(sizes), draw(sizes), window=window, stride=stride, overhang=draw(st.booleans())
-    )
+    return window_grid(draw(sizes), draw(sizes), window=window, stride=stride, overhang=draw(st.booleans()))
 
 
 @settings(deadline=None)
@@ -65,9 +63,7 @@ def test_items_over_a_rectangle_are_those_with_a_touching_window(grid, data):
         data.draw(st.integers(1, 600)),
         data.draw(st.integers(1, 600)),
     )
-    expected = [
-        item.index for item in grid.items() if any(window.intersection(rect) for window in item.windows)
-    ]
+    expected = [item.index for item in grid.items() if any(window.intersection(rect) for window in item.windows)]
     assert [item.index for item in grid.items_over(rect)] == expected
 
 
