@@ -23,9 +23,9 @@ $(VENV)/.linted: pyproject.toml $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	@echo "Segmenting examples/demo/landsat.tif by the words of examples/demo/classes.yml ..."
-	@$(BIN)/python -m resegeo_cli segment examples/demo/landsat.tif --prompts examples/demo/classes.yml -o $(DEMO_OUT) --overwrite
-	@echo "Look at $(DEMO_OUT)/landsat.png, or open $(DEMO_OUT)/landsat.gpkg and landsat.classes.tif in QGIS."
+	@echo "Segmenting examples/demo/sentinel2.tif by the words of examples/demo/classes.yml ..."
+	@$(BIN)/python -m resegeo_cli segment examples/demo/sentinel2.tif --prompts examples/demo/classes.yml -o $(DEMO_OUT) --overwrite
+	@echo "Look at $(DEMO_OUT)/sentinel2.png, or open $(DEMO_OUT)/sentinel2.gpkg and sentinel2.classes.tif in QGIS."
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest

@@ -19,9 +19,9 @@ import numpy as np
 
 from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, ResegeoWarning, UsageError
-from resegeo.plan import SUFFIXES, Outputs, Plan, differences, fingerprint, make_plan, plan_outputs
+from resegeo.plan import Outputs, Plan, differences, fingerprint, make_plan, plan_outputs
 from resegeo.scene import Stretch, describe, open_scene
-from resegeo.settings import resolve_settings
+from resegeo.settings import SUFFIXES, resolve_settings
 from resegeo.weights import ModelSource, geometry, resolve_model, unknown_words
 
 if TYPE_CHECKING:

@@ -13,17 +13,9 @@ from resegeo.attention import Schedule
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.scene import Scene
-from resegeo.settings import Settings
+from resegeo.settings import SUFFIXES, Settings
 from resegeo.weights import Geometry, ModelSource, geometry
 from resegeo.windows import WindowGrid, window_grid
-
-SUFFIXES: Mapping[str, str] = {
-    "gpkg": ".gpkg",
-    "shp": ".shp",
-    "geojson": ".geojson",
-    "fgb": ".fgb",
-    "parquet": ".parquet",
-}
 
 
 @dataclass(frozen=True)

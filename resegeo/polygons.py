@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,10 @@ from rasterio.transform import GCPTransformer
 
 from resegeo.classes import ClassList
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.plan import SUFFIXES
 from resegeo.raster import read_class_raster_info
 from resegeo.scene import GeoReference
+from resegeo.settings import SUFFIXES
 from resegeo.styles import qml_vector, sld_vector
-
-FORMATS: Mapping[str, str] = SUFFIXES
-"""Suffix of each format that :func:`write_polygons` writes."""
 
 _DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _DATE = "2000-01-01T00:00:00.000Z"
@@ -148,8 +144,8 @@ def write_polygons(
 
     """
     suffix = path.suffix.lower()
-    if suffix not in FORMATS.values():
-        raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(FORMATS.values())}.")
+    if suffix not in SUFFIXES.values():
+        raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
     if suffix == ".geojson":
         frame = _in_degrees(frame, path)
     if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:

@@ -17,7 +17,14 @@ import yaml
 from resegeo.attention import Schedule, default_schedule
 from resegeo.errors import UsageError
 
-VECTOR_FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
+SUFFIXES: Mapping[str, str] = {
+    "gpkg": ".gpkg",
+    "shp": ".shp",
+    "geojson": ".geojson",
+    "fgb": ".fgb",
+    "parquet": ".parquet",
+}
+"""Suffix of each polygon format."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Settings:
         if not isinstance(self.segments, str):
             raise UsageError(f"segments is {self.segments!r}; expected superpixels, none, or a file.")
         for name in self.vector:
-            _choice("vector", name, VECTOR_FORMATS)
+            _choice("vector", name, tuple(SUFFIXES))
 
     def schedule(self, depth: int) -> Schedule:
         """Return the layer schedule for a model of ``depth`` layers.

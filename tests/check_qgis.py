@@ -1,0 +1,69 @@
+"""Open what `make demo` wrote in headless QGIS, as a user would: /usr/bin/python3 tests/check_qgis.py FOLDER [PNG].
+
+Needs QGIS's own Python (Debian: python3-qgis) and QT_QPA_PLATFORM=offscreen. Exits with 1 and says why if names,
+colours or places are not what the class raster's tags say.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from osgeo import gdal
+from qgis.core import (
+    QgsApplication,
+    QgsMapRendererParallelJob,
+    QgsMapSettings,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import QSize
+
+
+def main(folder: Path, picture: str | None) -> None:
+    application = QgsApplication([], False)
+    application.initQgis()
+    stem = "sentinel2"
+    raster_path = str(folder / f"{stem}.classes.tif")
+    tags = gdal.Open(raster_path).GetMetadata()
+    wanted = {c["code"]: (c["name"], tuple(c["color"])) for c in json.loads(tags["RESEGEO_CLASSES"])["classes"]}
+
+    polygons = QgsVectorLayer(f"{folder / f'{stem}.gpkg'}|layername={stem}", "polygons", "ogr")
+    assert polygons.isValid(), "QGIS cannot open the GeoPackage"
+    renderer = polygons.renderer()
+    assert renderer.type() == "categorizedSymbol", f"the GeoPackage's style was not applied: {renderer.type()}"
+    found = {}
+    for category in renderer.categories():
+        color = category.symbol().color()
+        found[int(category.value())] = (category.label(), (color.red(), color.green(), color.blue()))
+    for code, entry in wanted.items():
+        assert found[code] == entry, f"polygon style of code {code}: {found[code]}, expected {entry}"
+    assert polygons.featureCount() > 0
+    assert not [f.id() for f in polygons.getFeatures() if not f.geometry().isGeosValid()], "invalid geometries"
+
+    raster = QgsRasterLayer(raster_path, "classes")
+    assert raster.isValid(), "QGIS cannot open the class raster"
+    assert raster.renderer().type() == "paletted", raster.renderer().type()
+    shown = {
+        int(c.value): (c.label, (c.color.red(), c.color.green(), c.color.blue())) for c in raster.renderer().classes()
+    }
+    for code, entry in wanted.items():
+        assert shown[code] == entry, f"raster style of code {code}: {shown[code]}, expected {entry}"
+    assert raster.crs() == polygons.crs()
+    assert raster.extent().contains(polygons.extent())
+
+    if picture:
+        settings = QgsMapSettings()
+        settings.setLayers([polygons])
+        settings.setDestinationCrs(polygons.crs())
+        settings.setExtent(raster.extent())
+        settings.setOutputSize(QSize(880, 800))
+        job = QgsMapRendererParallelJob(settings)
+        job.start()
+        job.waitForFinished()
+        job.renderedImage().save(picture)
+    print(f"QGIS shows {polygons.featureCount()} polygons and {len(shown)} raster classes with names and colours")
+    application.exitQgis()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

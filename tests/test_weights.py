@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import resegeo
+from resegeo.encoder import load_encoder
+from resegeo.errors import ResegeoError, UsageError
+from resegeo.weights import file_sha256, geometry, resolve_model, unknown_words, vocabulary
+
+
+def test_the_default_is_the_bundled_model_and_its_geometry_needs_no_loading():
+    source = resolve_model()
+    assert source.bundled
+    assert source.sha256 == file_sha256(source.path)
+    size = geometry(source)
+    encoder = load_encoder(source, device="cpu")
+    assert (size.image_size, size.patch_size, size.depth, size.dimension) == (
+        encoder.image_size,
+        encoder.patch_size,
+        encoder.depth,
+        encoder.dimension,
+    )
+
+
+def test_a_checkpoint_file_runs_with_its_architecture(tmp_path, make_raster, picture):
+    """Random weights of a real architecture, from a file, through the whole line."""
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
+    path = tmp_path / "clip.safetensors"
+    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, path)
+    scene = make_raster("scene.tif", picture(230, 250))
+    result = resegeo.segment(
+        scene, ["lake", "road"], tmp_path / "out", model=str(path), arch="ViT-B-32-quickgelu", vector=()
+    )
+    report = json.loads(result.report.read_text("utf-8"))
+    assert report["model"]["sha256"] == file_sha256(path)
+    assert report["model"]["activation"] == "QuickGELU"
+    assert report["schedule"] == {"free": 9, "segment": 2, "local": 1, "radius": 0}
+    assert report["windows"]["done"] == 4
+
+
+def test_a_file_without_an_architecture_and_an_unknown_one_are_refused(tmp_path):
+    path = tmp_path / "clip.pt"
+    path.write_bytes(b"PK")
+    with pytest.raises(UsageError, match="name its open_clip architecture"):
+        resolve_model(str(path))
+    with pytest.raises(UsageError, match=r"did you mean ViT-L-14"):
+        resolve_model(str(path), "ViT-L14")
+    with pytest.raises(ResegeoError, match="is a folder"):
+        resolve_model(str(tmp_path), "ViT-L-14")
+
+
+def test_a_tower_without_patch_tokens_is_refused(tmp_path):
+    path = tmp_path / "rn50.pt"
+    path.write_bytes(b"PK")
+    with pytest.raises(ResegeoError, match="not a plain CLIP vision transformer"):
+        geometry(resolve_model(str(path), "RN50"))
+
+
+def test_a_tag_needs_its_architecture_and_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="exists for several architectures; add --arch"):
+        resolve_model("openai")
+    with pytest.raises(UsageError, match="open_clip has no weights laion400m_e31 for ViT-L-14-336"):
+        resolve_model("laion400m_e31", "ViT-L-14-336")
+    with pytest.raises(UsageError, match="but --arch says ViT-B-16"):
+        resolve_model("ViT-B-32:openai", "ViT-B-16")
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    with pytest.raises(ResegeoError, match=r"could not be downloaded \(ConnectionError\).*needs no download"):
+        resolve_model("ViT-B-32:openai")
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda *args, **kwargs: str(file))
+    source = resolve_model("openai", "ViT-B-32-quickgelu")
+    assert (source.name, source.architecture, source.path) == ("ViT-B-32-quickgelu:openai", "ViT-B-32-quickgelu", file)
+
+
+def test_words_of_the_vocabulary_are_known_inside_longer_prompts():
+    assert {"water", "forest", "road", "building"} <= vocabulary()
+    assert unknown_words(["an aerial photo of a road", "Lakes", "volcano", "seahorse"]) == ["volcano", "seahorse"]
+
+
+def test_text_embeddings_of_the_bundled_model_tell_classes_apart():
+    encoder = load_encoder(resolve_model(), device="cpu")
+    lake, river, road, street = encoder.encode_texts([["lake"], ["river"], ["road"], ["street"]])
+    assert lake @ river > lake @ road
+    assert road @ street > road @ river
+    assert np.isfinite(lake).all()
