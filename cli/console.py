@@ -47,6 +47,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
             sys.exit(130)
         except (click.ClickException, click.exceptions.Exit):
             raise
+        except OSError as error:
+            _stop(f"{error}. Check the path, free space and permissions.", 1, verbose=verbose)
         except MemoryError:
             _stop("Out of memory. A smaller scene or model needs less.", 1, verbose=verbose)
         except Exception as error:
