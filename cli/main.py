@@ -94,6 +94,14 @@ def main() -> None:
     help="Values that become 0 and 255.",
 )
 @click.option("--assign-crs", metavar="CRS", help="CRS for a scene that has none, such as EPSG:32633.")
+@click.option("--aoi", metavar="FILE", help="Vector file with polygons, in any CRS: outside is nodata.")
+@click.option(
+    "--bbox",
+    callback=numbers(4, float, ",", "500000,5190000,501000,5191000"),
+    metavar="L,B,R,T",
+    help="Left, bottom, right, top in the scene's CRS: outside is nodata.",
+)
+@click.option("--only", multiple=True, metavar="CLASS", help="Write this class alone; may be repeated.")
 @click.option("--device", help="cpu, cuda or mps.  [default: the best there is]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @shows

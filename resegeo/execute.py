@@ -79,7 +79,9 @@ def encode_item(
     bounds, patch = item.bounds, encoder.patch_size
     rgb, valid = plan.scene.read(bounds.row, bounds.col, bounds.height, bounds.width)
     cuts = [_cut(window, bounds) for window in item.windows]
-    keep = np.asarray([bool(valid[cut].any()) for cut in cuts])
+    # A region decides which windows are worth computing, not what they see.
+    wanted = valid if plan.region is None else valid & plan.region.mask(bounds)
+    keep = np.asarray([bool(wanted[cut].any()) for cut in cuts])
     if not keep.any():
         return keep, np.empty((0, encoder.grid, encoder.grid, encoder.dimension), dtype=FEATURE_DTYPE)
     ids = segments.ids(bounds)
@@ -107,6 +109,8 @@ def label_scene(
     cut = list(blocks(plan.scene.height, plan.scene.width))
     for done, block in enumerate(cut):
         valid = plan.scene.valid(block.row, block.col, block.height, block.width)
+        if plan.region is not None:
+            valid &= plan.region.mask(block)
         if valid.any():
             probabilities = blend(
                 block,
@@ -120,6 +124,8 @@ def label_scene(
                 probabilities, classes.prompt_class, len(classes.classes), reduction=settings.reduction
             )
             codes = class_codes(by_class, valid, classes, floors)
+            if plan.only is not None:
+                codes[valid & ~np.isin(codes, list(plan.only))] = 0
         else:
             codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
         yield block.row, block.col, codes

@@ -20,6 +20,7 @@ import numpy as np
 from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, ResegeoWarning, UsageError
 from resegeo.plan import Outputs, Plan, differences, fingerprint, make_plan, plan_outputs
+from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
 from resegeo.settings import SUFFIXES, resolve_settings
 from resegeo.weights import ModelSource, geometry, resolve_model, unknown_words
@@ -71,6 +72,9 @@ def segment(
     bands: Sequence[int] | None = None,
     stretch: Stretch | tuple[float, float] | None = None,
     assign_crs: str | None = None,
+    aoi: str | Path | None = None,
+    bbox: Sequence[float] | None = None,
+    only: Sequence[str] = (),
     device: str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
@@ -98,6 +102,11 @@ def segment(
         (low, high) that become 0 and 255; by default 2nd to 98th percentile of each band (not for uint8).
     assign_crs:
         CRS for a scene that has none.
+    aoi, bbox:
+        Vector file with polygons, or (left, bottom, right, top) in the scene's CRS: outside is nodata and costs
+        nothing, and the labels inside equal those of a run without it.
+    only:
+        Names of the classes to write; pixels of the others become background.
     device, threads:
         Where to compute; by default CUDA or MPS if present, and all cores.
     overwrite:
@@ -122,7 +131,8 @@ def segment(
     found = resolve_model(model, arch)
     attention = _fitting(wanted.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    plan = make_plan(opened, wanted, resolved, found)
+    region = region_of(opened, None if aoi is None else str(aoi), bbox)
+    plan = make_plan(opened, wanted, resolved, found, region=region, only=only)
     _warn(plan)
     if output is None and not isinstance(scene, str | Path):
         return _segment_array(plan, device, threads, report)
@@ -287,6 +297,8 @@ def _codes(
         counts = encode_scene(plan, encoder, source, texts, store, progress)
         clock.lap("windows")
         if counts.done == 0:
+            if plan.region is not None:
+                raise ResegeoError(f"{plan.scene.source} has no valid pixel inside --aoi or --bbox.")
             raise ResegeoError(
                 f"{plan.scene.source} has no valid pixel: all of it is nodata, masked or transparent. "
                 "Check its nodata value with `resegeo info`."

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resegeo.attention import Schedule
 from resegeo.classes import ClassList
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, UsageError
+from resegeo.region import Region
 from resegeo.scene import Scene
 from resegeo.settings import SUFFIXES, Settings
 from resegeo.weights import Geometry, ModelSource, geometry
@@ -45,6 +46,9 @@ class Plan:
     geometry: Geometry
     schedule: Schedule
     grid: WindowGrid
+    region: Region | None = None
+    only: frozenset[int] | None = None
+    """Codes to write; pixels of other classes become background. None: all."""
 
     @property
     def store_bytes(self) -> int:
@@ -62,6 +66,8 @@ class Plan:
             if self.scene.stretch is None
             else {"low": list(self.scene.stretch.low), "high": list(self.scene.stretch.high)},
             "classes": self.classes.to_json(),
+            "region": None if self.region is None else self.region.fingerprint,
+            "only": None if self.only is None else sorted(self.only),
             "settings": json.loads(json.dumps(self.settings.as_dict())),
             "model": {
                 "name": self.source.name,
@@ -71,7 +77,15 @@ class Plan:
         }
 
 
-def make_plan(scene: Scene, classes: ClassList, settings: Settings, source: ModelSource) -> Plan:
+def make_plan(
+    scene: Scene,
+    classes: ClassList,
+    settings: Settings,
+    source: ModelSource,
+    *,
+    region: Region | None = None,
+    only: Sequence[str] = (),
+) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
     Raises
@@ -95,7 +109,17 @@ def make_plan(scene: Scene, classes: ClassList, settings: Settings, source: Mode
             stride=settings.step(model.image_size),
             overhang=settings.edge == "overhang",
         ),
+        region=region,
+        only=_codes_of(classes, only) if only else None,
     )
+
+
+def _codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
+    codes = {spec.name: spec.code for spec in classes.drawn}
+    for name in names:
+        if name not in codes:
+            raise UsageError(f"--only {name}: there is no such class; the class file has {', '.join(codes)}.")
+    return frozenset(codes[name] for name in names)
 
 
 def plan_outputs(plan: Plan, folder: str | Path | None) -> Outputs:

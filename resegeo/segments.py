@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError
+from resegeo.region import Region, read_polygons, transform_of
 from resegeo.scene import Scene
 from resegeo.windows import Rect
 
 TILE = 512
 """Side of the scene-anchored tiles that superpixels are computed on, in pixels."""
+
+VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".sqlite")
 
 HALO = 32
 """Pixels around a tile that its superpixels also see, so that they settle beyond the tile's border."""
@@ -169,6 +172,24 @@ class LabelRaster:
         return result
 
 
+class VectorSegments:
+    """Segments from the user's own polygons (parcels, building outlines): one level a file, rasterized on demand."""
+
+    def __init__(self, paths: Sequence[str], scene: Scene) -> None:
+        """Read the polygons of ``paths`` into the scene's CRS; see :func:`resegeo.region.read_polygons`."""
+        transform = transform_of(scene, "--segments")
+        self._levels = [Region(read_polygons(path, scene, "--segments"), transform) for path in paths]
+
+    @property
+    def levels(self) -> int:
+        """One level a file."""
+        return len(self._levels)
+
+    def ids(self, rect: Rect) -> NDArray[np.int64]:
+        """Polygon numbers from 1; 0 where there is none."""
+        return np.stack([level.ids(rect) for level in self._levels])
+
+
 def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
     """Index of ``part`` in an array (K, h, w) that covers ``whole``."""
     row, col = part.row - whole.row, part.col - whole.col
@@ -176,11 +197,21 @@ def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
 
 
 def segment_source(name: str, scene: Scene, *, areas: Sequence[int]) -> SegmentSource:
-    """Build the source that ``--segments`` names: superpixels, none, or the path of a label raster."""
+    """Build the source that ``--segments`` names: superpixels, none, a label raster, or files with polygons."""
     if name == "superpixels":
         return Superpixels(scene, areas)
     if name == "none":
         return NoSegments()
-    if not Path(name).exists() and not name.startswith(("/vsi", "http://", "https://", "s3://")):
-        raise ResegeoError(f"--segments {name}: no such file. Expected superpixels, none, or a label raster.")
+    paths = [name] if Path(name).exists() else name.split(",")
+    for path in paths:
+        if not Path(path).exists() and not path.startswith(("/vsi", "http://", "https://", "s3://")):
+            raise ResegeoError(
+                f"--segments {path}: no such file. Expected superpixels, none, a label raster, or files with polygons."
+            )
+    if all(Path(path).suffix.lower() in VECTOR_SUFFIXES for path in paths):
+        return VectorSegments(paths, scene)
+    if len(paths) > 1:
+        raise ResegeoError(
+            f"--segments {name}: several files make the levels of a hierarchy only if all hold polygons."
+        )
     return LabelRaster(name, scene)

@@ -46,6 +46,7 @@ def test_imports_go_one_way():
         ["classes"],
         ["styles"],
         ["scene", "windows", "attention", "scores", "weights"],
+        ["region"],
         ["settings", "segments", "encoder", "features", "labels", "raster"],
         ["polygons", "figures"],
         ["plan"],
