@@ -2,112 +2,218 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from resegeo.classes import ClassList
+from resegeo.errors import ResegeoError
 from resegeo.scene import Scene
 
-PANEL = 960
-"""Longest side of one panel in pixels; two panels and the legend stay below 2,048."""
+SCENE_SHARE = 0.45
+"""How much of a class's colour gives way to the scene below."""
 
-STRIP = 256
-"""Rows of the scene that are read at once."""
+STRIP_PIXELS = 4_000_000
+"""Pixels of the scene that are read at once; at least 64 rows, so that blocks are not read too often."""
 
-_MARGIN = 16
+LARGEST_FACTOR = 16
+"""A small scene is enlarged by this whole factor at most."""
+
+MOST_ENTRIES = 40
+"""Legend entries; of more classes the largest are shown."""
+
+_WHITE = (255, 255, 255)
+_Entries = list[tuple[tuple[int, int, int], str]]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def write_overlay(path: Path, scene: Scene, class_raster: Path, classes: ClassList) -> None:
-    """Write a PNG: the scene beside the scene under its classes, and a legend with shares of the valid pixels.
+def write_overlay(path: Path, scene: Scene, class_raster: Path, classes: ClassList, *, max_side: int = 2048) -> None:
+    """Write a PNG: the scene, the scene under its classes, and a legend with each class's share.
 
-    Scenes are thinned (every n-th pixel) or, where small, enlarged by a whole factor. 2,048 pixels a side
-    at most; memory is bounded by a strip of the scene.
+    Shares are counted over all valid pixels at full resolution. Memory is bounded by a strip of the scene.
+
+    Parameters
+    ----------
+    path:
+        The picture.
+    scene:
+        The scene; a large one is thinned, a small one enlarged by a whole factor.
+    class_raster:
+        Codes (height, width) of the scene's size.
+    classes:
+        The class list behind names and colours.
+    max_side:
+        Longest side of the picture in pixels; 256 or more leaves room for a legend.
+
+    Raises
+    ------
+    ResegeoError:
+        When the class raster can't be read, or the picture not written.
+
     """
-    rgb, codes = _thinned(scene, class_raster)
-    factor = max(1, min(4, PANEL // max(codes.shape)))
-    rgb = rgb.repeat(factor, axis=0).repeat(factor, axis=1)
-    codes = codes.repeat(factor, axis=0).repeat(factor, axis=1)
-    over = _overlay(rgb, codes, classes)
-    page = _page(rgb, over, _legend(codes, classes))
+    page = _Page.plan(scene.height, scene.width, max_side, min(MOST_ENTRIES, len(classes.drawn) + 2))
     beside = path.with_name(f".tmp-{path.name}")
-    page.save(beside, format="PNG", optimize=True)
-    beside.replace(path)
+    try:
+        rgb, codes, counts = _thinned(scene, class_raster, page)
+        rgb = rgb.repeat(page.factor, axis=0).repeat(page.factor, axis=1)
+        codes = codes.repeat(page.factor, axis=0).repeat(page.factor, axis=1)
+        picture = page.draw(rgb, _overlay(rgb, codes, classes), _legend(counts, classes))
+        picture.save(beside, format="PNG", optimize=True)
+        beside.replace(path)
+    except (RasterioError, OSError) as error:
+        raise ResegeoError(f"{path} could not be drawn ({error}). Check free space and permissions.") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
-def _thinned(scene: Scene, class_raster: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Every n-th pixel of scene and classes: (h, w, 3) and (h, w)."""
-    step = -(-max(scene.height, scene.width) // PANEL)
-    colours, codes = [], []
+@dataclass(frozen=True)
+class _Page:
+    """Sizes in pixels, settled before anything is read."""
+
+    height: int
+    """Of the thinned scene, before enlargement."""
+    width: int
+    factor: int
+    beside: bool
+    """Whether the panels stand side by side, else one above the other."""
+    across: int
+    """Width of the page."""
+    margin: int
+    text: int
+    """Size of the font."""
+    max_side: int
+
+    @classmethod
+    def plan(cls, height: int, width: int, max_side: int, entries: int) -> _Page:
+        """Choose the arrangement that shows the scene larger; side by side where both do the same."""
+        text, margin = max(12, max_side // 72), max(6, max_side // 128)
+        # A legend in three columns finds room, on at most a third of the page.
+        legend = min(max_side // 3, margin + math.ceil(entries / 3) * _line(text))
+        beside = _shown((max_side - 3 * margin) / 2 / width, (max_side - 2 * margin - legend) / height)
+        above = _shown((max_side - 2 * margin) / width, (max_side - 3 * margin - legend) / 2 / height)
+        scale = max(beside, above)
+        factor = max(1, int(scale))
+        thin = min(1.0, scale)
+        shown_height, shown_width = max(1, int(height * thin)), max(1, int(width * thin))
+        panels = (2 if beside >= above else 1) * (shown_width * factor + margin) + margin
+        across = max(panels, max_side // 3)
+        # Beside small panels, text of the full size would outgrow them.
+        text = max(12, min(text, across // 40))
+        return cls(shown_height, shown_width, factor, beside >= above, across, margin, text, max_side)
+
+    def draw(self, left: NDArray[np.uint8], right: NDArray[np.uint8], legend: _Entries) -> Image.Image:
+        """Place both panels, and the legend in columns below."""
+        height, width = left.shape[:2]
+        down = 2 * self.margin + height + (0 if self.beside else self.margin + height)
+        font = ImageFont.load_default(size=self.text)
+        line, swatch, gap = _line(self.text), self.text, self.text // 2
+        room = self.across - 2 * self.margin
+        legend = [(color, _shortened(text, font, room - swatch - gap)) for color, text in legend]
+        step = swatch + 3 * gap + max(math.ceil(font.getlength(text)) for _, text in legend)
+        columns = max(1, min(len(legend), (room + 2 * gap) // step))
+        most = columns * max(1, (self.max_side - down - self.margin) // line)
+        if len(legend) > most:
+            legend = [*legend[: most - 1], (_WHITE, f"… and {len(legend) - most + 1} more")]
+        lines = -(-len(legend) // columns)
+        page = Image.new("RGB", (self.across, down + lines * line + self.margin), _WHITE)
+        page.paste(Image.fromarray(left), (self.margin, self.margin))
+        second = (2 * self.margin + width, self.margin) if self.beside else (self.margin, 2 * self.margin + height)
+        page.paste(Image.fromarray(right), second)
+        draw = ImageDraw.Draw(page)
+        for index, (color, text) in enumerate(legend):
+            x, y = self.margin + index // lines * step, down + index % lines * line
+            draw.rectangle(
+                (x, y, x + swatch, y + swatch), fill=color, outline=_WHITE if color == _WHITE else (90, 90, 90)
+            )
+            draw.text((x + swatch + gap, y + swatch / 2), text, fill=(20, 20, 20), font=font, anchor="lm")
+        return page
+
+
+def _shown(*rooms: float) -> float:
+    """Scale at which a scene is shown in its room: any below 1, whole factors above."""
+    room = min(rooms)
+    return room if room < 1 else float(min(LARGEST_FACTOR, int(room)))
+
+
+def _line(text: int) -> int:
+    return text * 3 // 2
+
+
+def _shortened(text: str, font: _Font, room: int) -> str:
+    """Cut a name, not the share behind it, until the text fits."""
+    name, _, share = text.rpartition("  ")
+    while name and font.getlength(text) > room:
+        name = name[:-1]
+        text = f"{name.rstrip()}…  {share}"
+    return text
+
+
+def _thinned(
+    scene: Scene, class_raster: Path, page: _Page
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Nearest pixels of scene (h, w, 3) and classes (h, w), and the count of each code over all pixels."""
+    rows = (np.arange(page.height) * 2 + 1) * scene.height // (2 * page.height)
+    cols = (np.arange(page.width) * 2 + 1) * scene.width // (2 * page.width)
+    rgb = np.empty((page.height, page.width, 3), dtype=np.uint8)
+    codes = np.empty((page.height, page.width), dtype=np.int64)
+    counts = np.zeros(2**16, dtype=np.int64)
+    step = max(64, min(512, STRIP_PIXELS // scene.width))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(class_raster) as raster:
-            rows = max(step, STRIP // step * step)
-            for row in range(0, scene.height, rows):
-                count = min(rows, scene.height - row)
-                strip, valid = scene.read(row, 0, count, scene.width)
-                strip = np.where(valid[..., None], strip, 255).astype(np.uint8)
-                colours.append(strip[::step, ::step])
-                codes.append(raster.read(1, window=Window(0, row, scene.width, count))[::step, ::step].astype(np.int64))
-    return np.concatenate(colours), np.concatenate(codes)
+            for top in range(0, scene.height, step):
+                count = min(step, scene.height - top)
+                strip = raster.read(1, window=Window(0, top, scene.width, count))
+                counts += np.bincount(strip.ravel(), minlength=len(counts))
+                first, end = np.searchsorted(rows, [top, top + count])
+                if first == end:
+                    continue
+                pixels, valid = scene.read(top, 0, count, scene.width)
+                pick = np.ix_(rows[first:end] - top, cols)
+                rgb[first:end] = np.where(valid[pick][..., None], pixels[pick], 255)
+                codes[first:end] = strip[pick]
+    return rgb, codes, counts
 
 
 def _overlay(rgb: NDArray[np.uint8], codes: NDArray[np.int64], classes: ClassList) -> NDArray[np.uint8]:
-    """Blend class colours over a grayed scene; background shows the scene, borders are dark."""
-    gray = rgb.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2)
-    result = 0.35 * rgb + 0.65 * gray
-    for spec in classes.drawn:
-        here = codes == spec.code
-        result[here] = 0.4 * gray[here] + 0.6 * np.asarray(spec.color, dtype=np.float32)
-    result[codes == classes.nodata] = 255
+    """Class colours over the scene in gray, thin dark lines where classes meet."""
+    gray = rgb.astype(np.float32).mean(axis=2)
+    valid = codes != classes.nodata
+    # Stretched and lifted: on a dark scene all colours would turn to mud and differ from the legend's.
+    low, high = np.percentile(gray[valid], (2, 98)) if valid.any() else (0.0, 255.0)
+    shade = 110 + 145 * np.clip((gray - low) / max(float(high - low), 1.0), 0, 1)
+    colors = np.zeros((classes.nodata + 1, 3), dtype=np.float32)
+    for code in (0, classes.unprocessed, *(spec.code for spec in classes.drawn)):
+        colors[code] = classes.color_of(code)
+    result = SCENE_SHARE * shade[..., None] + (1 - SCENE_SHARE) * colors[codes]
     border = np.zeros(codes.shape, dtype=bool)
     border[:, 1:] |= codes[:, 1:] != codes[:, :-1]
     border[1:] |= codes[1:] != codes[:-1]
-    result[border] *= 0.6
+    result[border] *= 0.55
+    result[~valid] = 255
     return np.asarray(result, dtype=np.uint8)
 
 
-def _legend(codes: NDArray[np.int64], classes: ClassList) -> list[tuple[tuple[int, int, int], str]]:
-    valid = max(1, int((codes != classes.nodata).sum()))
-    shown = [0] if (codes == 0).any() else []
+def _legend(counts: NDArray[np.int64], classes: ClassList) -> _Entries:
+    """Colour and text of every class, and of background and unprocessed where they occur."""
+    valid = max(1, int(counts.sum() - counts[classes.nodata]))
+    shown = [0] if counts[0] else []
     shown += [spec.code for spec in classes.drawn]
-    if (codes == classes.unprocessed).any():
+    if counts[classes.unprocessed]:
         shown.append(classes.unprocessed)
-    entries = []
-    for code in shown:
-        share = 100 * float((codes == code).sum()) / valid
-        entries.append((classes.color_of(code), f"{classes.name_of(code)}  {share:.1f} %"))
-    return entries[:60] + ([((255, 255, 255), f"… and {len(entries) - 60} more")] if len(entries) > 60 else [])
-
-
-def _page(
-    left: NDArray[np.uint8], right: NDArray[np.uint8], legend: list[tuple[tuple[int, int, int], str]]
-) -> Image.Image:
-    """Place both panels beside or above each other, the legend in columns below."""
-    height, width = left.shape[:2]
-    beside = height >= width // 2
-    across = 2 * width + 3 * _MARGIN if beside else width + 2 * _MARGIN
-    down = height + _MARGIN if beside else 2 * height + 2 * _MARGIN
-    across = max(across, 420)
-    font = ImageFont.load_default(size=18)
-    line, swatch = 28, 20
-    column = max(int(font.getlength(text)) for _, text in legend) + swatch + 36
-    columns = max(1, (across - _MARGIN) // column)
-    lines = -(-len(legend) // columns)
-    page = Image.new("RGB", (max(across, column + 2 * _MARGIN), down + 2 * _MARGIN + lines * line), (255, 255, 255))
-    page.paste(Image.fromarray(left), (_MARGIN, _MARGIN))
-    page.paste(Image.fromarray(right), (width + 2 * _MARGIN, _MARGIN) if beside else (_MARGIN, height + 2 * _MARGIN))
-    draw = ImageDraw.Draw(page)
-    for index, (color, text) in enumerate(legend):
-        x, y = _MARGIN + index % columns * column, down + _MARGIN + index // columns * line
-        draw.rectangle((x, y, x + swatch, y + swatch), fill=color, outline=(90, 90, 90))
-        draw.text((x + swatch + 8, y - 1), text, fill=(20, 20, 20), font=font)
-    if max(page.size) > 2048:
-        page.thumbnail((2048, 2048))
-    return page
+    if len(shown) > MOST_ENTRIES:
+        shown.sort(key=lambda code: -int(counts[code]))
+    entries = [
+        (classes.color_of(code), f"{classes.name_of(code)}  {100 * int(counts[code]) / valid:.1f} %")
+        for code in shown[:MOST_ENTRIES]
+    ]
+    rest = len(shown) - MOST_ENTRIES
+    return [*entries, (_WHITE, f"… and {rest} more")] if rest > 0 else entries

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 from test_raster import CLASSES, UTM, write
 
-from resegeo.errors import ResegeoError
-from resegeo.polygons import polygonize, write_polygons
+from resegeo.errors import InputNotice, ResegeoError
+from resegeo.polygons import polygonize, shapefile_bytes, write_polygons
 from resegeo.scene import GeoReference
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -162,3 +163,129 @@ def test_geojson_from_mars_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ResegeoError, match="GeoJSON is in EPSG:4326"):
         write_polygons(frame, tmp_path / "b.geojson", CLASSES)
     assert not (tmp_path / "b.geojson").exists()
+
+
+def regions_by_flood(codes):
+    """Number the 4-connected regions of equal code in reading order, pixel by pixel: the naive oracle."""
+    found = np.full(codes.shape, -1)
+    firsts = []
+    for start in np.ndindex(codes.shape):
+        if found[start] >= 0:
+            continue
+        stack = [start]
+        while stack:
+            row, col = stack.pop()
+            inside = 0 <= row < codes.shape[0] and 0 <= col < codes.shape[1]
+            if inside and found[row, col] < 0 and codes[row, col] == codes[start]:
+                found[row, col] = len(firsts)
+                stack += [(row - 1, col), (row + 1, col), (row, col - 1), (row, col + 1)]
+        firsts.append(start)
+    return found, firsts
+
+
+@reuse_folder
+@given(hnp.arrays(np.uint8, (9, 8), elements=st.sampled_from([1, 2, 3])))
+def test_one_polygon_a_region_in_reading_order_with_a_vertex_wherever_three_meet(tmp_path, codes):
+    write(tmp_path / "a.tif", codes, GeoReference(None, from_origin(0, 0, 1, 1)))
+    frame = polygonize(tmp_path / "a.tif")
+    regions, firsts = regions_by_flood(codes)
+    assert frame.class_id.tolist() == [codes[first] for first in firsts]
+    assert frame.geometry.area.tolist() == np.bincount(regions.ravel()).tolist()
+    assert shapely.is_ccw(shapely.get_exterior_ring(frame.geometry.values)).all()
+    vertices = [{(x, -y) for x, y in shapely.get_coordinates(shape)} for shape in frame.geometry]
+    around = np.pad(regions, 1, constant_values=-1)
+    for row, col in np.ndindex(codes.shape[0] + 1, codes.shape[1] + 1):
+        meeting = set(around[row : row + 2, col : col + 2].ravel().tolist())
+        if len(meeting) >= 3:
+            assert all((col, row) in vertices[region] for region in meeting - {-1})
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_scene_without_any_place_is_drawn_in_pixels_downwards(tmp_path):
+    write(tmp_path / "a.tif", np.ones((30, 40), np.uint8), GeoReference(None, None))
+    frame = polygonize(tmp_path / "a.tif")
+    assert frame.crs is None
+    assert frame.total_bounds.tolist() == [0, -30, 40, 0]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rpcs_alone_give_no_polygons_and_one_sentence(tmp_path):
+    offsets = {
+        f"{axis}_{kind}": 10.0 for axis in ("height", "lat", "line", "long", "samp") for kind in ("off", "scale")
+    }
+    names = ("line_den_coeff", "line_num_coeff", "samp_den_coeff", "samp_num_coeff")
+    rpcs = RPC(**offsets, **dict.fromkeys(names, [1.0] * 20))
+    write(tmp_path / "a.tif", np.ones((30, 40), np.uint8), GeoReference(None, None, rpcs=rpcs))
+    with pytest.raises(ResegeoError, match="without an elevation model there are no polygons"):
+        polygonize(tmp_path / "a.tif")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_the_control_points_are_missed_by_is_said(tmp_path):
+    gcps = [GroundControlPoint(r, c, c, -r, 0) for r in (0, 15, 30) for c in (0, 20, 40)]
+    gcps[4] = GroundControlPoint(15, 20, 23, -15, 0)  # 3 m off; with an affine fit the middle one keeps 8/9 of it
+    write(tmp_path / "a.tif", np.ones((30, 40), np.uint8), GeoReference(None, None, tuple(gcps), CRS.from_epsg(32633)))
+    with pytest.warns(InputNotice, match=r"9 ground control points, missed by 0\.\d+ metre") as caught:
+        polygonize(tmp_path / "a.tif")
+    said = float(str(caught[0].message).split("missed by ")[1].split()[0])
+    # Second order through 9 points (GDAL's choice), by numpy as the oracle.
+    cols, rows = np.array([(g.col, g.row) for g in gcps]).T
+    design = np.stack([np.ones(9), cols, rows, cols**2, rows * cols, rows**2], axis=1)
+    x = np.array([g.x for g in gcps], dtype=float)
+    left = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    assert said == pytest.approx(np.sqrt((left**2).mean()), rel=0.01)
+
+
+def test_background_is_drawn_on_demand_and_nodata_never(tmp_path):
+    codes = np.repeat(np.array([0, 1, 254, 255], np.uint8), 5)[None].repeat(4, axis=0)
+    write(tmp_path / "a.tif", codes)
+    assert polygonize(tmp_path / "a.tif").class_name.tolist() == ["water"]
+    assert polygonize(tmp_path / "a.tif", keep_background=True).class_name.tolist() == ["background", "water"]
+
+
+@pytest.mark.parametrize("rows", [-0.001, 0.001], ids=["north-up", "south-up"])
+def test_a_hole_is_subtracted_from_a_geodesic_area(tmp_path, rows):
+    codes = np.ones((9, 9), np.uint8)
+    codes[3:6, 3:6] = 2
+    write(tmp_path / "a.tif", codes, GeoReference(CRS.from_epsg(4326), Affine(0.001, 0, 10, 0, rows, 50)))
+    for simplify in (0.0, 0.3):
+        frame = polygonize(tmp_path / "a.tif", simplify=simplify).set_index("class_id")
+        assert frame.area_m2[1] == pytest.approx(8 * frame.area_m2[2], rel=1e-3)
+        assert shapely.is_ccw(shapely.get_exterior_ring(frame.geometry.values)).all()
+
+
+def test_a_rewritten_shapefile_keeps_nothing_of_the_one_before(tmp_path, frame):
+    write_polygons(frame, tmp_path / "b.shp", CLASSES)
+    assert (tmp_path / "b.prj").exists()
+    write_polygons(frame.set_crs(None, allow_override=True), tmp_path / "b.shp", CLASSES)
+    assert not (tmp_path / "b.prj").exists()
+    assert gpd.read_file(tmp_path / "b.shp").crs is None
+
+
+def test_the_size_of_a_shapefile_is_known_before_it_is_written(tmp_path, frame, monkeypatch):
+    write_polygons(frame, tmp_path / "b.shp", CLASSES)
+    real = max((tmp_path / f"b.{end}").stat().st_size for end in ("shp", "dbf"))
+    assert real <= shapefile_bytes(frame) <= 1.5 * real
+    monkeypatch.setattr("resegeo.polygons._SHAPEFILE_LIMIT", real - 1)
+    with pytest.raises(ResegeoError, match="exceed the 2 GB"):
+        write_polygons(frame, tmp_path / "c.shp", CLASSES)
+    assert not list(tmp_path.glob("c.*"))
+
+
+def test_the_geopackages_date_is_fixed_or_given(tmp_path, frame):
+    write_polygons(frame, tmp_path / "b.gpkg", CLASSES)
+    write_polygons(frame, tmp_path / "c.gpkg", CLASSES, fingerprint_date="2026-01-31T12:00:00.000Z")
+    for name, year in (("b", "2000"), ("c", "2026")):
+        with sqlite3.connect(tmp_path / f"{name}.gpkg") as database:
+            dates = [row[0] for row in database.execute("SELECT last_change FROM gpkg_contents")]
+            dates += [row[0] for row in database.execute("SELECT update_time FROM layer_styles")]
+        assert len(dates) == 3
+        assert all(date.startswith(year) for date in dates)
+        assert dates[-1].endswith(":00.000000Z")
+
+
+def test_a_file_that_cannot_be_written_is_answered_by_a_sentence(tmp_path, frame):
+    with pytest.raises(ResegeoError, match="could not be written"):
+        write_polygons(frame, tmp_path / "absent" / "b.gpkg", CLASSES)
+    with pytest.raises(ResegeoError, match="unknown polygon format"):
+        write_polygons(frame, tmp_path / "b.kml", CLASSES)

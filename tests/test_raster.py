@@ -10,11 +10,12 @@ import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 from resegeo.classes import class_list
 from resegeo.errors import ResegeoError
-from resegeo.raster import read_class_raster_info, write_class_raster
+from resegeo.raster import CLASSES_TAG, read_class_raster_info, write_class_raster
 from resegeo.scene import GeoReference
 from resegeo.styles import qml_raster, qml_vector, sld_vector
 
@@ -180,3 +181,46 @@ def test_styles_are_complete_xml_with_every_name():
         everything = " ".join([*root.itertext(), *(v for node in root.iter() for v in node.attrib.values())])
         for spec in CLASSES.drawn:
             assert spec.name in everything
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rpcs_are_taken_over_number_by_number(tmp_path):
+    numbers = [0.25 * n for n in range(20)]
+    offsets = {
+        f"{axis}_{kind}": 10.0 for axis in ("height", "lat", "line", "long", "samp") for kind in ("off", "scale")
+    }
+    coefficients = dict.fromkeys(("line_den_coeff", "line_num_coeff", "samp_den_coeff", "samp_num_coeff"), numbers)
+    rpcs = RPC(**offsets, **coefficients)
+    write(tmp_path / "a.tif", random_codes(30, 40), GeoReference(None, None, rpcs=rpcs))
+    _, where = read_class_raster_info(tmp_path / "a.tif")
+    assert where.kind == "rpcs"
+    for name, value in {**offsets, **coefficients}.items():
+        assert getattr(where.rpcs, name) == value
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 600), (600, 1), (513, 511)])
+def test_any_size_is_written_as_a_cog(tmp_path, shape):
+    codes = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8) % 4
+    write(tmp_path / "a.tif", codes)
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        assert np.array_equal(raster.read(1), codes)
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+def test_the_class_list_of_the_raster_goes_before_a_tag_of_that_name(tmp_path):
+    write(tmp_path / "a.tif", random_codes(20, 20), **{CLASSES_TAG: "mine"})
+    assert read_class_raster_info(tmp_path / "a.tif")[0].to_json() == CLASSES.to_json()
+
+
+@pytest.mark.parametrize("tag", ["no json", "[]", "{}"])
+def test_a_class_list_that_cannot_be_read_is_named(tmp_path, make_raster, tag):
+    path = make_raster("x.tif", np.ones((1, 5, 5), np.uint8))
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(**{CLASSES_TAG: tag})
+    with pytest.raises(ResegeoError, match=f"tag {CLASSES_TAG} cannot be read"):
+        read_class_raster_info(path)
+
+
+def test_a_folder_that_is_absent_is_answered_by_a_sentence(tmp_path):
+    with pytest.raises(ResegeoError, match="could not be written"):
+        write(tmp_path / "absent" / "a.tif", random_codes(20, 20))
