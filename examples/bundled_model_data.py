@@ -110,6 +110,7 @@ class Picture:
     codes: NDArray[np.uint8]
     scale: tuple[float, float] = (0.5, 2.0)
     centres: dict[int, NDArray[np.intp]] = field(default_factory=dict)
+    half: NDArray[np.uint8] | None = None
 
     def index(self) -> None:
         """Remember up to 400 pixels of each code, so that crops can be centred on rare ones."""
@@ -142,7 +143,7 @@ def _read(path: Path, *bands: int) -> NDArray[np.float32]:
 
 
 def _index(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (first - second) / np.maximum(first + second, 1e-6)
+    return np.asarray((first - second) / np.maximum(first + second, 1e-6), dtype=np.float32)
 
 
 def _masked(folder: Path, kind: str, test: bool) -> list[Picture]:
@@ -392,12 +393,13 @@ class Sampler:
         codes = cv2.warpAffine(
             picture.codes, matrix, shape, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
         )
-        return recolour(rgb, rng), codes
+        return recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8)
 
     def _shrunk(self, picture: Picture) -> NDArray[np.uint8]:
-        if not hasattr(picture, "half"):
-            picture.half = cv2.resize(picture.rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # type: ignore[attr-defined]
-        return picture.half  # type: ignore[attr-defined,no-any-return]
+        if picture.half is None:
+            half = cv2.resize(picture.rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            picture.half = half.astype(np.uint8)
+        return picture.half
 
 
 def recolour(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -6,7 +6,9 @@
 ``--neon`` the unpacked PyPI wheel deepforest. The same seed and the same versions give the same weights; an
 interrupted run goes on from its checkpoint. The loss is a partial-label cross-entropy: at a pixel of which the set
 A of possible classes is known, −log Σ_{c ∈ A} p(c), p being the softmax of logit_scale · cos(feature, text) over one
-phrase a class. Every step draws other phrases, so that the text tower learns all of them.
+phrase a class. Every step draws other phrases, so that the text tower learns all of them. Left alone, the two towers
+start in a corner where all words have nearly one vector; so the text tower first learns, alone, to put each class near
+an axis of its own, and is held there loosely afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def class_logits(model: Any, tokens: torch.Tensor, texts: torch.Tensor, side: in
     maps = tokens[:, 1:].transpose(1, 2).reshape(batch, width, grid, grid)
     fine = functional.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
     fine = functional.normalize(fine, dim=1)
-    return model.logit_scale.exp() * torch.einsum("bdhw,bcd->bhwc", fine, texts)
+    logits: torch.Tensor = model.logit_scale.exp() * torch.einsum("bdhw,bcd->bhwc", fine, texts)
+    return logits
 
 
 def partial_loss(logits: torch.Tensor, codes: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
@@ -102,6 +104,34 @@ def partial_loss(logits: torch.Tensor, codes: torch.Tensor, allowed: torch.Tenso
     return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
+def class_axes(width: int) -> torch.Tensor:
+    """Orthogonal unit vectors, one a class: (C, width)."""
+    noise = torch.randn(width, len(CLASSES), generator=torch.Generator().manual_seed(1))
+    axes: torch.Tensor = torch.linalg.qr(noise).Q.T.contiguous()
+    return axes
+
+
+def encode_phrases(model: Any, tokenizer: Any, rng: np.random.Generator) -> torch.Tensor:
+    """Unit vectors of some phrase sets, (PHRASE_SETS, C, D)."""
+    phrases = [p for _ in range(PHRASE_SETS) for p in draw_phrases(rng)]
+    vectors: torch.Tensor = model.encode_text(tokenizer(phrases), normalize=True)
+    return vectors.view(PHRASE_SETS, len(CLASSES), -1)
+
+
+def teach_words(model: Any, tokenizer: Any, axes: torch.Tensor, seed: int, steps: int = 400) -> None:
+    """Bring the phrases of each class near its axis; moves the text tower only."""
+    optim = optimiser(model, 2e-3)
+    for step in range(steps):
+        rng = np.random.default_rng([seed, 1, step])
+        far = 1.0 - (encode_phrases(model, tokenizer, rng) * axes).sum(-1).mean()
+        for group in optim.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 30, (steps - step) / 100)
+        optim.zero_grad(set_to_none=True)
+        torch.autograd.backward(far)
+        optim.step()
+    LOG.info("words: mean cosine to the axes %.3f", 1.0 - float(far.detach()))
+
+
 def export(model: Any, path: Path) -> None:
     """Write the weights as float16 safetensors, whole or not at all."""
     state = {
@@ -111,7 +141,7 @@ def export(model: Any, path: Path) -> None:
     part = path.with_name(f".tmp-{path.name}")
     save_file(state, part, metadata={"format": "pt"})
     part.chmod(0o644)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def write_vocabulary(path: Path) -> None:
@@ -124,7 +154,8 @@ def write_vocabulary(path: Path) -> None:
 
 def optimiser(model: Any, rate: float) -> torch.optim.AdamW:
     """AdamW without decay on vectors and embeddings."""
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and "embedding" not in name
         (decayed if matrix else free).append(parameter)
@@ -157,6 +188,9 @@ def train(args: argparse.Namespace) -> None:
         optim.load_state_dict(saved["optim"])
         first = saved["step"]
         LOG.info("goes on at step %d", first)
+    axes = class_axes(json.loads(config.read_text("utf-8"))["embed_dim"])
+    if first == 0:
+        teach_words(model, tokenizer, axes, args.seed)
     model.train()
     started, running = time.monotonic(), 0.0
     for step in range(first, args.steps):
@@ -169,20 +203,20 @@ def train(args: argparse.Namespace) -> None:
         for group in optim.param_groups:
             group["lr"] = rate
         tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
-        phrases = [p for _ in range(PHRASE_SETS) for p in draw_phrases(rng)]
-        texts = model.encode_text(tokenizer(phrases), normalize=True).view(PHRASE_SETS, len(CLASSES), -1)
+        texts = encode_phrases(model, tokenizer, rng)
+        far = 1.0 - (texts * axes).sum(-1).mean()
         texts = texts.repeat(math.ceil(args.batch / PHRASE_SETS), 1, 1)[: args.batch]
         points = size // 4
         row, col = rng.integers(1, 3, 2)
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
         loss = partial_loss(class_logits(model, tokens, texts, points), known, allowed)
         optim.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss + 0.3 * far)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optim.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(40.0))
-        running += (float(loss) - running) * (0.02 if step > first else 1.0)
+        running += (float(loss.detach()) - running) * (0.02 if step > first else 1.0)
         done = step + 1
         if done % 20 == 0:
             pace = (time.monotonic() - started) / (done - first)
@@ -190,7 +224,7 @@ def train(args: argparse.Namespace) -> None:
         if done % args.save_every == 0 or done == args.steps:
             part = checkpoint.with_name(".tmp-checkpoint.pt")
             torch.save({"model": model.state_dict(), "optim": optim.state_dict(), "step": done}, part)
-            os.replace(part, checkpoint)
+            part.replace(checkpoint)
             export(model, args.out / f"{NAME}.safetensors")
 
 
@@ -258,7 +292,7 @@ def main() -> None:
     for name in ("--data", "--landsat", "--neon", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1650)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=250)

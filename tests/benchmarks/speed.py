@@ -1,0 +1,72 @@
+"""Seconds of each stage on a 2,000 x 2,000 scene with the bundled model, and each stage's share of the total.
+
+    python tests/benchmarks/speed.py [SIDE]
+
+The scene is made by tiling the demo scene. Prints the seconds with superpixels and without segments, and the
+score head against its naive form (interpolating the features to every pixel) on features of ViT-L/14's size.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from memory import make
+
+from resegeo import segment
+from resegeo.scores import axis_weights, patch_scores, pixel_cosines
+
+
+def line(side: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scene.tif"
+        make(path, side)
+        for segments in ("superpixels", "none"):
+            words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
+            result = segment(path, words, Path(folder) / segments, segments=segments)
+            seconds = json.loads(result.report.read_text("utf-8"))["seconds"]
+            total = sum(seconds.values())
+            shares = ", ".join(f"{stage} {value:.1f} s ({value / total:.0%})" for stage, value in seconds.items())
+            print(f"{side} x {side}, {segments}: {total:.1f} s: {shares}", flush=True)
+
+
+def head() -> None:
+    random = np.random.default_rng(0)
+    features = (random.normal(size=(1, 16, 16, 768)) + random.normal(size=768)).astype(np.float32)
+    texts = random.normal(size=(19, 768)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    axis = axis_weights(16, 224)
+
+    def ours() -> np.ndarray:
+        return pixel_cosines(patch_scores(features, texts)[0], axis, axis)
+
+    def naive() -> np.ndarray:
+        maps = torch.from_numpy(features).permute(0, 3, 1, 2)
+        dense = torch.nn.functional.interpolate(maps, size=(224, 224), mode="bilinear", align_corners=False)
+        dense = torch.nn.functional.normalize(dense[0], dim=0)
+        return torch.einsum("dhw,qd->qhw", dense, torch.from_numpy(texts)).numpy()
+
+    best = {}
+    for name, function in (("ours", ours), ("naive", naive)):
+        function()
+        runs = []
+        for _ in range(5):
+            start = time.perf_counter()
+            function()
+            runs.append(time.perf_counter() - start)
+        best[name] = min(runs)
+    difference = float(np.abs(ours() - naive()).max())
+    print(
+        f"score head, 16 x 16 patches of 768 numbers, 19 prompts, 224 x 224 pixels: {best['ours'] * 1e3:.1f} ms "
+        f"against {best['naive'] * 1e3:.0f} ms ({best['naive'] / best['ours']:.0f} times), difference {difference:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    head()
+    line(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
