@@ -27,8 +27,11 @@ from resegeo.weights import ModelSource, geometry, resolve_model, unknown_words
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
+    from resegeo.encoder import Encoder
     from resegeo.execute import Progress, WindowCounts
+    from resegeo.segments import SegmentSource
 
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
 
@@ -196,14 +199,14 @@ def _segment_files(
     from resegeo.raster import write_class_raster
 
     options = plan.options()
-    reused = _finished(outputs, options, overwrite=overwrite)
-    result = Segmentation(outputs.raster, outputs.vectors, outputs.picture, outputs.report, reused)
-    if reused:
-        return result
+    vectors = _finished(outputs, options, overwrite=overwrite)
+    if vectors is not None:
+        return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
     drawable = _can_draw_polygons(plan)
     started, clock = datetime.now(UTC), _Clock()
-    _make_folder(outputs)
-    with _codes(plan, outputs.store, device, threads, progress, clock) as run:
+    ready = _prepare(plan, device, threads)
+    clock.lap("model")
+    with _folder(outputs), _codes(plan, ready, outputs.store, progress, clock) as run:
         pixels = write_class_raster(
             outputs.raster,
             run.blocks,
@@ -250,7 +253,7 @@ def _segment_array(plan: Plan, device: str | None, threads: int | None, progress
     codes = np.full((plan.scene.height, plan.scene.width), plan.classes.nodata, dtype=plan.classes.dtype)
     with (
         tempfile.TemporaryDirectory(prefix="resegeo-") as folder,
-        _codes(plan, Path(folder) / "store.zarr", device, threads, progress, _Clock()) as run,
+        _codes(plan, _prepare(plan, device, threads), Path(folder) / "store.zarr", progress, _Clock()) as run,
     ):
         for row, col, block in run.blocks:
             codes[row : row + block.shape[0], col : col + block.shape[1]] = block
@@ -274,27 +277,38 @@ class _Run:
     model: dict[str, Any]
 
 
-@contextlib.contextmanager
-def _codes(
-    plan: Plan, store_path: Path, device: str | None, threads: int | None, progress: Progress, clock: _Clock
-) -> Iterator[_Run]:
-    """Load the model, encode the scene into a store and offer the labels; the store goes with the context."""
-    import rasterio
+@dataclass(frozen=True)
+class _Ready:
+    """What is loaded and checked before anything is written."""
 
+    encoder: Encoder
+    segments: SegmentSource
+    texts: NDArray[np.float32]
+
+
+def _prepare(plan: Plan, device: str | None, threads: int | None) -> _Ready:
+    """Load the model, open the segment source and embed the words."""
     from resegeo.encoder import load_encoder, set_threads
-    from resegeo.execute import encode_scene, label_scene, open_store
     from resegeo.segments import segment_source
 
     set_threads(threads)
-    settings = plan.settings
-    areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-    source = segment_source(settings.segments, plan.scene, areas=areas)
+    areas = plan.settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
+    segments = segment_source(plan.settings.segments, plan.scene, areas=areas)
     encoder = load_encoder(plan.source, device=device)
-    texts = encoder.encode_texts(plan.classes.prompt_texts)
-    clock.lap("model")
+    return _Ready(encoder, segments, encoder.encode_texts(plan.classes.prompt_texts))
+
+
+@contextlib.contextmanager
+def _codes(plan: Plan, ready: _Ready, store_path: Path, progress: Progress, clock: _Clock) -> Iterator[_Run]:
+    """Encode the scene into a store and offer the labels; the store goes with the context."""
+    import rasterio
+
+    from resegeo.execute import encode_scene, label_scene, open_store
+
+    encoder = ready.encoder
     # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
     with rasterio.Env(GDAL_CACHEMAX=64), open_store(plan, store_path) as store:
-        counts = encode_scene(plan, encoder, source, texts, store, progress)
+        counts = encode_scene(plan, encoder, ready.segments, ready.texts, store, progress)
         clock.lap("windows")
         if counts.done == 0:
             if plan.region is not None:
@@ -402,10 +416,10 @@ def _write_polygons(plan: Plan, outputs: Outputs, progress: Progress) -> None:
         progress("polygons", done + 1, len(outputs.vectors))
 
 
-def _finished(outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Whether an equal run lies there; refuse to replace a different one."""
+def _finished(outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool) -> tuple[Path, ...] | None:
+    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
     if not outputs.report.exists() or overwrite:
-        return False
+        return None
     try:
         before = json.loads(outputs.report.read_text("utf-8"))
         earlier = before["resegeo"]
@@ -416,7 +430,8 @@ def _finished(outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool) 
             "--overwrite to replace it."
         ) from error
     if earlier == options and before.get("versions", {}).get("resegeo") == _versions()["resegeo"]:
-        return all(path.exists() for path in written)
+        complete = all(path.exists() for path in written)
+        return tuple(path for path in written if path in outputs.vectors) if complete else None
     changed = differences(earlier, options) or ["version of resegeo"]
     raise ResegeoError(
         f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
@@ -424,8 +439,10 @@ def _finished(outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool) 
     )
 
 
-def _make_folder(outputs: Outputs) -> None:
-    """Create the output folder and take back the mark of an earlier run before anything is replaced."""
+@contextlib.contextmanager
+def _folder(outputs: Outputs) -> Iterator[None]:
+    """Create the output folder and take back the mark of an earlier run; a folder left empty goes again."""
+    new = not outputs.folder.exists()
     try:
         outputs.folder.mkdir(parents=True, exist_ok=True)
         outputs.report.unlink(missing_ok=True)
@@ -435,6 +452,13 @@ def _make_folder(outputs: Outputs) -> None:
         raise ResegeoError(
             f"The output folder {outputs.folder} cannot be written to ({error.strerror}); name another one by -o."
         ) from error
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # not empty: what is complete stays
+                outputs.folder.rmdir()
+        raise
 
 
 def _tags(options: Mapping[str, Any]) -> dict[str, str]:

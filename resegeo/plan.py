@@ -66,6 +66,7 @@ class Plan:
             if self.scene.stretch is None
             else {"low": list(self.scene.stretch.low), "high": list(self.scene.stretch.high)},
             "classes": self.classes.to_json(),
+            "segment_files": _stamps(self.settings.segments),
             "region": None if self.region is None else self.region.fingerprint,
             "only": None if self.only is None else sorted(self.only),
             "settings": json.loads(json.dumps(self.settings.as_dict())),
@@ -147,6 +148,12 @@ def plan_outputs(plan: Plan, folder: str | Path | None) -> Outputs:
         if path.exists() and Path(plan.scene.source).exists() and path.samefile(plan.scene.source):
             raise ResegeoError(f"The output {path} would replace the scene itself; name another folder by -o.")
     return outputs
+
+
+def _stamps(segments: str) -> list[list[int]]:
+    """Size and time of the files that ``--segments`` names: a changed file is another run."""
+    files = [Path(segments)] if Path(segments).exists() else [Path(part) for part in segments.split(",")]
+    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:

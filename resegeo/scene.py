@@ -7,6 +7,7 @@ Metadata is settled before pixels. The pixels stand behind a dask-backed :class:
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -320,6 +321,11 @@ def _from_file(path: str) -> _Raw:
         ) from error
 
 
+def _stem(path: str) -> str:
+    """Name for the outputs: the file's, without suffix and without a URL's query."""
+    return re.sub(r"[?*:|<>\"]", "_", Path(path.split("?")[0].rstrip("/")).stem) or "scene"
+
+
 def _facts(path: str, raster: DatasetReader) -> _Raw:
     if raster.count == 0:
         inside = ", ".join(raster.subdatasets[:3])
@@ -342,7 +348,7 @@ def _facts(path: str, raster: DatasetReader) -> _Raw:
     chunk_rows = min(raster.height, max(rows, chunk_rows // rows * rows))
     return _Raw(
         label=path,
-        name=Path(path.rstrip("/")).stem or "scene",
+        name=_stem(path),
         height=raster.height,
         width=raster.width,
         count=raster.count,
@@ -376,7 +382,7 @@ def _from_array(array: xr.DataArray) -> _Raw:
     chunked = array.chunk({y: min(CHUNK, height), x: min(CHUNK, width), other: count})
     return _Raw(
         label=str(array.name or "the DataArray"),
-        name=str(array.name or "scene"),
+        name=re.sub(r"[^\w.-]", "_", str(array.name or "scene")),
         height=height,
         width=width,
         count=count,

@@ -73,6 +73,8 @@ def test_a_scene_with_rpcs_alone_keeps_them_and_has_no_polygons(test_data, tmp_p
     with pytest.warns(GeoreferenceWarning, match="without an elevation model"):
         result = resegeo.segment(scene, WORDS, tmp_path / "out")
     assert result.vectors == ()
+    again = resegeo.segment(scene, WORDS, tmp_path / "out")
+    assert (again.vectors, again.reused) == ((), True)
     same_place(scene, result.raster)
 
 
@@ -154,7 +156,26 @@ def test_a_scene_without_a_valid_pixel_is_refused_and_nothing_is_written(make_ra
     scene = make_raster("scene.tif", np.zeros((3, 50, 50), np.uint8), nodata=0)
     with pytest.raises(ResegeoError, match="has no valid pixel"):
         resegeo.segment(scene, WORDS, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_takes_nothing_from_an_earlier_run(make_raster, picture, tmp_path):
+    scene = make_raster("scene.tif", picture(60, 60))
+    resegeo.segment(scene, WORDS, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for mistake in ({"segments": "missing.tif"}, {"device": "tpu"}, {"threads": 0}):
+        with pytest.raises(ResegeoError):
+            resegeo.segment(scene, WORDS, tmp_path / "out", overwrite=True, **mistake)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_changed_file_of_segments_is_another_run(make_raster, picture, tmp_path):
+    scene = make_raster("scene.tif", picture(60, 60))
+    segments = make_raster("ids.tif", np.ones((1, 60, 60), np.int32))
+    resegeo.segment(scene, WORDS, tmp_path / "out", segments=str(segments))
+    make_raster("ids.tif", np.arange(3600, dtype=np.int32).reshape(1, 60, 60))
+    with pytest.raises(ResegeoError, match="different: segment_files"):
+        resegeo.segment(scene, WORDS, tmp_path / "out", segments=str(segments))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (127, 129), (128, 128), (131, 7)])
