@@ -5,7 +5,9 @@ colours or places are not what the class raster's tags say.
 """
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from osgeo import gdal
@@ -20,7 +22,7 @@ from qgis.PyQt.QtCore import QSize
 
 
 def main(folder: Path, picture: str | None) -> None:
-    application = QgsApplication([], False)
+    application = QgsApplication([], False)  # kept alive until the process ends
     application.initQgis()
     stem = "sentinel2"
     raster_path = str(folder / f"{stem}.classes.tif")
@@ -62,8 +64,15 @@ def main(folder: Path, picture: str | None) -> None:
         job.waitForFinished()
         job.renderedImage().save(picture)
     print(f"QGIS shows {polygons.featureCount()} polygons and {len(shown)} raster classes with names and colours")
-    application.exitQgis()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    code = 0
+    try:
+        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # QGIS may crash while Python takes its objects down, after everything was checked
