@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import traceback
 import warnings
@@ -97,7 +98,8 @@ class Bars:
 
         if stage != self._stage:
             self.close()
-            self._bar = tqdm(total=total, desc=f"{stage:9}", disable=self._disable, file=sys.stderr)
+            columns = shutil.get_terminal_size().columns  # 80 where the terminal does not say
+            self._bar = tqdm(total=total, desc=f"{stage:9}", disable=self._disable, file=sys.stderr, ncols=columns)
             self._stage = stage
         self._bar.update(done - self._bar.n)
 

@@ -57,7 +57,7 @@ BANDS: dict[str, Any] = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="resegeo")
 def main() -> None:
-    r"""Segment georeferenced images by words: no training, no labels.
+    """Segment georeferenced images by words: no training, no labels.
 
     \b
     Example:
@@ -82,7 +82,7 @@ def main() -> None:
     "--model", help="Checkpoint file, or open_clip tag such as ViT-B-32:laion2b_s34b_b79k.  [default: bundled]"
 )
 @click.option("--arch", help="open_clip architecture of a checkpoint file, such as ViT-L-14-quickgelu.")
-@click.option("--segments", metavar="WHAT", help="superpixels, none, or a label raster.  [default: superpixels]")
+@click.option("--segments", metavar="WHAT", help="superpixels, none, a label raster, or polygons.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
 @click.option("--settings", metavar="FILE", help="YAML file with any knob of the method.")
 @click.option("--stride", type=int, metavar="PIXELS", help="Step of the windows.  [default: half a window]")
@@ -106,7 +106,7 @@ def main() -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @shows
 def segment(scene: str, prompts: str, **options: Any) -> None:
-    r"""Segment SCENE by the words of a class file: class raster, polygons, picture, report.
+    """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @click.option("--bands", **BANDS)
 @shows
 def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
-    r"""Show size, CRS, bands and nodata of SCENE, and what segment would do.
+    """Show size, CRS, bands and nodata of SCENE, and what segment would do.
 
     \b
     Example:
@@ -162,7 +162,7 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @shows
 def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None:
-    r"""Turn a class RASTER of resegeo into polygons without seams or gaps.
+    """Turn a class RASTER of resegeo into polygons without seams or gaps.
 
     \b
     Example:

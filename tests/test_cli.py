@@ -213,3 +213,29 @@ def test_interruption_exits_with_130_and_leaves_no_half_written_file(run, scene,
     result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
     assert result.exit_code == 130
     assert not Path("out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+def test_progress_is_shown_on_a_terminal_with_its_stages(run, scene):
+    import os
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "resegeo_cli", "segment", str(scene), "--prompts", "classes.yml"]
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+        assert process.stdout is not None
+        assert len(process.stdout.read().splitlines()) == 4
+    os.close(ours)
+    for stage in ("windows", "labels", "polygons", "picture"):
+        assert stage in seen.decode()
+    assert "100%" in seen.decode()
