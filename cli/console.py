@@ -98,8 +98,15 @@ class Bars:
 
         if stage != self._stage:
             self.close()
-            columns = shutil.get_terminal_size().columns  # 80 where the terminal does not say
-            self._bar = tqdm(total=total, desc=f"{stage:9}", disable=self._disable, file=sys.stderr, ncols=columns)
+            size = shutil.get_terminal_size()  # 80 × 24 where the terminal does not say; tqdm would show nothing
+            self._bar = tqdm(
+                total=total,
+                desc=f"{stage:9}",
+                disable=self._disable,
+                file=sys.stderr,
+                ncols=size.columns,
+                nrows=size.lines,
+            )
             self._stage = stage
         self._bar.update(done - self._bar.n)
 
