@@ -292,7 +292,7 @@ def main() -> None:
     for name in ("--data", "--landsat", "--neon", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=1650)
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=250)

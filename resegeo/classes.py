@@ -7,16 +7,19 @@ answered with its line, what was found and what is expected.
 from __future__ import annotations
 
 import difflib
+import itertools
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from PIL import ImageColor
 
-from resegeo.errors import ClassFileError
+from resegeo.errors import ClassFileError, ResegeoError
 
 MOST_CLASSES = 65_000
 
@@ -50,7 +53,9 @@ classes:
     background: true      # competes with the others, but is written as 0
 """
 
-# Okabe and Ito's colours, then Tol's muted ones: told apart by colour-blind people too.
+# Okabe and Ito's colours without black, then Tol's indigo, then eight found by a greedy search for the largest
+# smallest difference (CIEDE2000) to all before and to the grays of the special codes, seen normally and with
+# protanopia, deuteranopia and tritanopia (Machado et al. 2009). Any two differ by 10 or more in each of the four.
 _PALETTE = (
     "#0072b2",
     "#e69f00",
@@ -60,14 +65,14 @@ _PALETTE = (
     "#d55e00",
     "#f0e442",
     "#332288",
-    "#88ccee",
-    "#44aa99",
-    "#117733",
-    "#999933",
-    "#ddcc77",
-    "#cc6677",
-    "#882255",
-    "#aa4499",
+    "#772200",
+    "#005544",
+    "#aacc99",
+    "#0000ee",
+    "#776644",
+    "#8877ff",
+    "#884477",
+    "#aaddff",
 )
 
 
@@ -94,7 +99,7 @@ class ClassList:
     """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
     notices: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """Type of the class raster: uint8, or uint16 beyond code 250."""
         return "uint8" if max(spec.code for spec in self.classes) <= 250 else "uint16"
@@ -129,14 +134,44 @@ class ClassList:
         return tuple(index for index, spec in enumerate(self.classes) for _ in spec.prompts)
 
     def name_of(self, code: int) -> str:
-        """Name of a code, those of background, unprocessed and nodata included."""
-        special = {0: "background", self.nodata: "nodata", self.unprocessed: "unprocessed"}
-        return special.get(code) or next(spec.name for spec in self.classes if spec.code == code)
+        """Name of a code, those of background, unprocessed and nodata included.
+
+        Raises
+        ------
+        ResegeoError:
+            When no class has the code.
+
+        """
+        return self._entry(code)[0]
 
     def color_of(self, code: int) -> tuple[int, int, int]:
-        """Colour of a code; background, unprocessed and nodata are grays."""
-        special = {0: (235, 235, 235), self.nodata: (0, 0, 0), self.unprocessed: (120, 120, 120)}
-        return special.get(code) or next(spec.color for spec in self.classes if spec.code == code)
+        """Colour of a code; background, unprocessed and nodata are grays.
+
+        Raises
+        ------
+        ResegeoError:
+            When no class has the code.
+
+        """
+        return self._entry(code)[1]
+
+    def _entry(self, code: int) -> tuple[str, tuple[int, int, int]]:
+        found = self._by_code.get(code)
+        if found is None:
+            raise ResegeoError(
+                f"The code {code} is none of the class list's codes (1 to {self.drawn[-1].code}, 0 background, "
+                f"{self.unprocessed} unprocessed, {self.nodata} nodata); use the list that the raster was made with."
+            )
+        return found
+
+    @cached_property
+    def _by_code(self) -> dict[int, tuple[str, tuple[int, int, int]]]:
+        return {
+            **{spec.code: (spec.name, spec.color) for spec in self.classes},
+            0: ("background", (235, 235, 235)),
+            self.nodata: ("nodata", (0, 0, 0)),
+            self.unprocessed: ("unprocessed", (120, 120, 120)),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which :meth:`from_json` builds the list again."""
@@ -175,57 +210,113 @@ def load_class_list(path: str | Path) -> ClassList:
         raise ClassFileError(f"{path} is not UTF-8 text; expected a class file in YAML.") from error
     except OSError as error:
         raise ClassFileError(f"{path} cannot be read ({error.strerror}); expected a class file in YAML.") from error
+    except ValueError as error:  # a NUL or a lone surrogate in the path
+        raise ClassFileError(f"{str(path)!r} cannot be a file's name; expected the path of a class file.") from error
     return parse_class_list(text, Path(path).name)
 
 
 def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
-    """Parse the text of a class file; ``source`` is the name that messages give it."""
+    """Parse the text of a class file; ``source`` is the name that messages give it.
+
+    Raises
+    ------
+    ClassFileError:
+        With source, line, what was found and what is expected.
+
+    """
+    return _parse(text, lambda line: f"{source}, line {line}", source)
+
+
+def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassList:
+    """Build a list in Python, from names or from mappings with the keys of a class file.
+
+    ``top`` takes the file's other keys: ``templates``, ``threshold``.
+
+    Raises
+    ------
+    ClassFileError:
+        With the entry's number (from 1), what was found and what is expected.
+
+    """
+    expected = 'a list of names or mappings, such as ["water", {"name": "road", "threshold": 0.2}]'
+    if isinstance(entries, str | bytes | Mapping) or not isinstance(entries, Iterable):
+        raise ClassFileError(f"The classes are of type {type(entries).__name__}; expected {expected}.")
+    entries = list(entries)
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, str | Mapping):
+            raise ClassFileError(
+                f"classes, entry {number}: found something of type {type(entry).__name__}; expected {expected}."
+            )
+    try:  # JSON is YAML too, and keeps each entry on a line of its own
+        listed = [json.dumps(e if isinstance(e, str) else dict(e), ensure_ascii=False) for e in entries]
+        others = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in top.items()]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ClassFileError("The classes hold objects that are neither text, numbers nor lists of them.") from error
+    text = "\n".join(["classes:" if listed else "classes: []", *(f"- {line}" for line in listed), *others])
+
+    def where(line: int) -> str:
+        return f"classes, entry {line - 1}" if 2 <= line <= len(listed) + 1 else "classes"
+
+    return _parse(text, where, "classes")
+
+
+def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{source}, line {mark.line + 1}" if mark is not None else source
-        problem = getattr(error, "problem", None) or "characters that YAML does not allow"
-        raise ClassFileError(f"{where}: this is not valid YAML ({problem}). Check indentation and quotes.") from error
-    except (RecursionError, ValueError) as error:
+        at = where(mark.line + 1) if mark is not None else source
+        problem = getattr(error, "problem", None)
+        if isinstance(error, yaml.reader.ReaderError):
+            at = where(text.count("\n", 0, error.position) + 1)
+            problem = f"the character U+{error.character:04X} is not allowed"
+        raise ClassFileError(
+            f"{at}: this is not valid YAML ({_clean(problem or 'no structure')}). Check indentation and quotes."
+        ) from error
+    except RecursionError as error:
         raise ClassFileError(f"{source}: this is not valid YAML (nested too deeply).") from error
-    parser = _Parser(source)
+    except (ValueError, OverflowError) as error:  # PyYAML hands "\UFFFFFFFF" to chr() as it is
+        raise ClassFileError(f"{source}: this is not valid YAML (\\U with a number beyond 10FFFF).") from error
+    parser = _Parser(where)
     if node is None:
         raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
     if not isinstance(node, yaml.MappingNode):
         parser.fail(node, parser.shown(node), "a line 'classes:' and the classes below it")
     if any(getattr(key, "value", None) == "text_queries" for key, _ in node.value):
-        return parser.reference(node)
+        return parser.reference(node, source)
     return parser.classes_file(node)
 
 
-def class_list(entries: Sequence[str | Mapping[str, Any]], **top: Any) -> ClassList:
-    """Build a list in Python, from names or from mappings with the keys of a class file.
+def _printable(text: str) -> bool:
+    """Tell whether text can be shown, and so kept in XML; scripts and emoji need the two joiners."""
+    return text.replace("\u200c", "").replace("\u200d", "").isprintable()
 
-    ``top`` takes the file's other keys: ``templates``, ``threshold``.
-    """
-    plain = [dict(entry) if isinstance(entry, Mapping) else entry for entry in entries]
-    try:
-        text = yaml.safe_dump({"classes": plain, **top}, allow_unicode=True, sort_keys=False)
-    except yaml.YAMLError as error:
-        raise ClassFileError("The classes hold objects that are neither text, numbers nor lists of them.") from error
-    return parse_class_list(text, "classes")
+
+def _clean(text: str) -> str:
+    """Escape what a terminal cannot show."""
+    return "".join(char if _printable(char) else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class _Parser:
     """Turns YAML nodes, which know their lines, into a class list."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, where: Callable[[int], str]) -> None:
+        self.where = where
 
-    def fail(self, node: yaml.Node | None, found: str, expected: str) -> NoReturn:
-        where = f"{self.source}, line {node.start_mark.line + 1}" if node is not None else self.source
-        raise ClassFileError(f"{where}: found {found}; expected {expected}.")
+    def place(self, node: yaml.Node) -> str:
+        return self.where(node.start_mark.line + 1)
+
+    def fail(self, node: yaml.Node, found: str, expected: str) -> NoReturn:
+        raise ClassFileError(_clean(f"{self.place(node)}: found {found}; expected {expected}."))
 
     @staticmethod
     def shown(node: yaml.Node) -> str:
         if isinstance(node, yaml.ScalarNode):
-            return repr(node.value) if node.value else "nothing"
+            return _short(repr(node.value)) if node.value else "nothing"
         return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
     # the parts of a file
@@ -282,15 +373,23 @@ class _Parser:
                 self.fail(node, repr(text), "a template with one {} where the prompt goes")
         return found
 
-    def reference(self, node: yaml.MappingNode) -> ClassList:
+    def reference(self, node: yaml.MappingNode, source: str) -> ClassList:
         """Read the reference's own config.yml: query index -> class_mapping -> category_to_index + 1."""
         keys = self.mapping(node, None)
         queries = self.texts(keys["text_queries"], "a text query")
         for needed in ("class_mapping", "category_to_index"):
             if not isinstance(keys.get(needed), yaml.MappingNode):
                 self.fail(keys.get(needed, node), f"no mapping '{needed}'", "one, as the reference's config.yml has it")
-        mapping = {self.index(k): (self.text(v, "a class name"), v) for k, v in self.pairs(keys["class_mapping"])}
-        codes = {self.text(k, "a class name"): self.index(v) for k, v in self.pairs(keys["category_to_index"])}
+        mapping: dict[int, tuple[str, yaml.Node]] = {}
+        for key, value in keys["class_mapping"].value:
+            if self.index(key) in mapping:
+                self.fail(key, f"query {key.value} a second time", "one class for each text query")
+            mapping[self.index(key)] = (self.text(value, "a class name"), value)
+        codes: dict[str, int] = {}
+        for key, value in keys["category_to_index"].value:
+            if (name := self.text(key, "a class name")) in codes:
+                self.fail(key, f"the class {name!r} a second time", "one index for each class")
+            codes[name] = self.index(value)
         if len(set(codes.values())) < len(codes):
             self.fail(keys["category_to_index"], "two categories with the same index", "an index of its own for each")
         if codes and max(codes.values()) >= MOST_CLASSES:
@@ -309,16 +408,14 @@ class _Parser:
             ClassSpec(name, codes[name] + 1, tuple(prompts[name]), color)
             for name, color in zip(ordered, colors, strict=True)
         ]
-        attention, notices = self.attention(keys.get("attention"))
+        attention, notices = self.attention(keys.get("attention"), source)
         known = {"text_queries", "class_mapping", "category_to_index", "attention"}
         ignored = [key for key in keys if key not in known]
         if ignored:
-            notices.append(
-                f"{self.source}: ignored {', '.join(ignored)}; files, model and output are given as options."
-            )
+            notices.append(f"{source}: ignored {', '.join(ignored)}; files, model and output are given as options.")
         return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
 
-    def attention(self, node: yaml.Node | None) -> tuple[dict[str, int] | None, list[str]]:
+    def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:
         if node is None:
             return None, []
         if not isinstance(node, yaml.MappingNode):
@@ -331,13 +428,10 @@ class _Parser:
         keys = self.mapping(node, None)
         found = {names[key]: self.index(value) for key, value in keys.items() if key in names}
         ignored = [key for key in keys if key not in names]
-        notices = [f"{self.source}: ignored in attention: {', '.join(ignored)}."] if ignored else []
+        notices = [f"{source}: ignored in attention: {', '.join(ignored)}."] if ignored else []
         return found or None, notices
 
     # the kinds of values
-
-    def pairs(self, node: yaml.Node) -> list[tuple[yaml.Node, yaml.Node]]:
-        return list(node.value)
 
     def mapping(
         self, node: yaml.MappingNode, known: tuple[str, ...] | None, aliases: Mapping[str, str] | None = None
@@ -346,13 +440,15 @@ class _Parser:
         for key_node, value in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.fail(key_node, self.shown(key_node), "a key")
+            if not _printable(key_node.value):
+                self.fail(key_node, self.shown(key_node), "a key of printable characters")
             key = (aliases or {}).get(key_node.value, key_node.value)
             if known is not None and key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
-                self.fail(key_node, f"the unknown key '{key}'{hint}", f"one of {', '.join(known)}")
+                self.fail(key_node, f"the unknown key '{_short(key)}'{hint}", f"one of {', '.join(known)}")
             if key in result:
-                self.fail(key_node, f"'{key}' a second time", "each key once")
+                self.fail(key_node, f"'{_short(key)}' a second time", "each key once")
             result[key] = value
         return result
 
@@ -366,8 +462,8 @@ class _Parser:
         text = " ".join(node.value.split())
         if not text or node.tag == "tag:yaml.org,2002:null":
             self.fail(node, "nothing", what)
-        if not text.isprintable():
-            self.fail(node, repr(text), f"{what} of printable characters")
+        if not _printable(text):
+            self.fail(node, _short(repr(text)), f"{what} of printable characters")
         return text
 
     def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:
@@ -386,7 +482,7 @@ class _Parser:
         except ValueError:
             self.fail(node, self.shown(node), expected)
         if not 0 <= value <= 1:
-            self.fail(node, node.value, expected)
+            self.fail(node, _short(node.value), expected)
         return value
 
     def index(self, node: yaml.Node) -> int:
@@ -406,13 +502,15 @@ class _Parser:
         if isinstance(node, yaml.SequenceNode):
             parts = [self.index(item) for item in node.value]
             if len(parts) != 3 or max(parts) > 255:
-                self.fail(node, str(parts), expected)
+                self.fail(node, _short(str(parts)), expected)
             return parts[0], parts[1], parts[2]
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self.fail(node, self.shown(node), expected)
         try:
             rgb = ImageColor.getrgb(node.value)
-        except ValueError:
+        except (ValueError, OverflowError):
+            self.fail(node, self.shown(node), expected)
+        if min(rgb) < 0 or max(rgb) > 255:  # Pillow lets "rgb(999,0,0)" pass
             self.fail(node, self.shown(node), expected)
         if len(rgb) != 3:
             self.fail(node, self.shown(node), expected + ", without transparency")
@@ -422,8 +520,8 @@ class _Parser:
         seen: dict[str, yaml.Node] = {}
         for name, node in names:
             if name.casefold() in seen:
-                line = seen[name.casefold()].start_mark.line + 1
-                self.fail(node, f"the class {name!r} a second time (first in line {line})", "each name once")
+                first = self.place(seen[name.casefold()]).rpartition(", ")[2]
+                self.fail(node, f"the class {name!r} a second time (first in {first})", "each name once")
             seen[name.casefold()] = node
 
 
@@ -460,13 +558,15 @@ def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tupl
         for number in range(count + len(taken)):  # hues by the golden ratio: neighbours in the list differ
             r, g, b = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45 + 0.1 * (number % 6), 0.95 - 0.13 * (number % 5))
             candidates.append((round(r * 255), round(g * 255), round(b * 255)))
-    chosen = [c for c in dict.fromkeys(candidates) if all(distance(c, t) > 60 for t in taken)][:count]
-    spare = [c for c in dict.fromkeys(candidates) if c not in chosen and c not in taken]
-    chosen += spare[: count - len(chosen)]
+    given = set(taken)
+    far = (c for c in dict.fromkeys(candidates) if all(distance(c, t) > 60 for t in given))
+    chosen = dict.fromkeys(itertools.islice(far, count))  # a dict keeps the order and looks up fast
+    spare = (c for c in dict.fromkeys(candidates) if c not in chosen and c not in given)
+    chosen.update(dict.fromkeys(itertools.islice(list(spare), count - len(chosen))))
     value = 1
     while len(chosen) < count:  # thousands of classes: any colour not used yet
         color = (value * 7919 % 256, value // 256 % 256, value % 256)
-        if color not in chosen and color not in taken:
-            chosen.append(color)
+        if color not in given:
+            chosen[color] = None
         value += 1
-    return chosen
+    return list(chosen)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import itertools
+from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from resegeo.classes import TEMPLATE, ClassList, class_list, load_class_list, parse_class_list
 from resegeo.errors import ClassFileError, ResegeoError
+from resegeo.styles import qml_vector, rat_xml, sld_vector
 
 REFERENCE = """\
 text_queries: ["a street", "a roof", "a house", "trees"]
@@ -87,6 +92,22 @@ def test_the_references_own_file_leads_through_both_mappings():
         ("classes:\n - a\n- b", "line 3: this is not valid YAML"),
         ("classes: [a\tb: c", "this is not valid YAML"),
         ("text_queries: [a]", "no mapping 'class_mapping'"),
+        (
+            "text_queries: [a]\nclass_mapping: {'0': A, '00': B}\ncategory_to_index: {}",
+            "line 2: found query 00 a second",
+        ),
+        (
+            "text_queries: [a]\nclass_mapping: {'0': A}\ncategory_to_index:\n  A: 0\n  A: 1",
+            "line 5: found the class 'A' a second time",
+        ),
+        ("classes:\n- name: a\n  color: rgb(999,0,0)", "line 3: found 'rgb(999,0,0)'; expected a colour"),
+        ("classes:\n- name: a\n  color: hsl(0,999%,50%)", "line 3: found 'hsl(0,999%,50%)'; expected a colour"),
+        ("classes:\n- name: a\n  color: #ff0000", "line 3: found nothing; expected a colour such as"),
+        ("classes:\n- a\n- b\x07", "line 3: this is not valid YAML (the character U+0007"),
+        ('classes: ["\\UFFFFFFFF"]', "beyond 10FFFF"),
+        ('"\\ud800": [a]', "line 1: found '\\ud800'; expected a key of printable characters"),
+        ("classes: [a]\nthreshold: " + "z" * 500, "zzz...; expected a probability"),
+        ("classes: " + "[" * 5000, "nested too deeply"),
     ],
 )
 def test_a_mistake_names_its_line_what_was_found_and_what_is_expected(text, words):
@@ -101,6 +122,8 @@ def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path):
         load_class_list(tmp_path / "none.yml")
     with pytest.raises(ClassFileError, match="cannot be read"):
         load_class_list(tmp_path)
+    with pytest.raises(ClassFileError, match="cannot be a file's name"):
+        load_class_list("a\0b")
     (tmp_path / "latin.yml").write_bytes("classes: [Straße]".encode("latin-1"))
     with pytest.raises(ClassFileError, match="not UTF-8"):
         load_class_list(tmp_path / "latin.yml")
@@ -108,13 +131,47 @@ def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path):
     assert load_class_list(tmp_path / "bom.yml").classes[0].name == "Straße"
 
 
-@given(st.text(max_size=200))
-def test_no_text_raises_anything_but_a_readable_error(text):
+def outcome(text: str) -> ClassList | None:
+    """Parse; None stands for a readable error, and anything else that is raised fails the test."""
     try:
         found = parse_class_list(text)
-    except ResegeoError:
-        return
+    except ResegeoError as error:
+        message = str(error)
+        message.encode("utf-8")
+        assert "\n" not in message
+        return None
     assert found.drawn
+    assert ClassList.from_json(found.to_json()).classes == found.classes
+    assert all(0 <= channel <= 255 for spec in found.classes for channel in spec.color)
+    for text in (rat_xml(found, {}), qml_vector(found), sld_vector(found, "layer")):
+        ET.fromstring(text.split("\n", 1)[1] if text.startswith("<!DOCTYPE") else text)
+    return found
+
+
+@given(st.text(max_size=200))
+def test_no_text_raises_anything_but_a_readable_error(text):
+    outcome(text)
+
+
+# characters and words that mean something to YAML or to a class file, so that more than the first line is reached
+tokens = st.sampled_from(
+    [*"[]{},:-?&*!|>'\"%@`#~\n\t \\", "\n  ", "\n- ", "&a ", "*a", "<<: ", "!!bool ", "!!str ", "---\n", "...", "\\U"]
+    + ["classes:", "templates:", "threshold:", "name:", "prompts:", "color:", "background:", "text_queries:"]
+    + ["class_mapping:", "category_to_index:", "attention:", "no", "0", "1e999", "red", "rgb(1,2,3)", "{}", "\u200d"]
+)
+
+
+@given(st.sampled_from([TEMPLATE, REFERENCE]), st.data())
+def test_a_damaged_file_raises_nothing_but_a_readable_error(text, data):
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(tokens | st.text(max_size=3)) + text[at + data.draw(st.integers(0, 12)) :]
+    outcome(text)
+
+
+@given(st.lists(tokens, max_size=30).map("".join))
+def test_no_heap_of_yaml_raises_anything_but_a_readable_error(text):
+    outcome(text)
 
 
 yaml_values = st.recursive(
@@ -122,23 +179,39 @@ yaml_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
+entry_keys = st.sampled_from(["name", "prompts", "prompt", "color", "threshold", "background"])
+entries = st.lists(st.dictionaries(entry_keys, yaml_values) | yaml_values, max_size=3)
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["classes", "templates", "threshold", "text_queries", "class_mapping", "category_to_index"]),
-        yaml_values | st.lists(st.dictionaries(st.sampled_from(["name", "prompts", "color"]), yaml_values), max_size=3),
+        st.sampled_from(
+            ["classes", "templates", "threshold", "text_queries", "class_mapping", "category_to_index", "attention"]
+        ),
+        yaml_values | entries,
         min_size=1,
     )
 )
 def test_no_structure_raises_anything_but_a_readable_error(structure):
-    import yaml
+    outcome(yaml.safe_dump(structure))
 
+
+@given(entries | yaml_values)
+def test_no_python_value_raises_anything_but_a_readable_error(value):
     try:
-        found = parse_class_list(yaml.safe_dump(structure))
+        found = class_list(value)
     except ResegeoError:
         return
     assert found.drawn
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=5, unique_by=str.casefold))
+def test_names_from_python_arrive_as_they_are(names):
+    try:
+        found = class_list(names)
+    except ResegeoError:
+        return
+    assert [spec.name for spec in found.classes] == [" ".join(name.split()) for name in names]
 
 
 @given(st.integers(1, 300))
@@ -164,3 +237,66 @@ def test_many_classes_take_sixteen_bits():
 def test_names_of_special_codes():
     found = class_list(["a"])
     assert [found.name_of(code) for code in (0, 1, 254, 255)] == ["background", "a", "unprocessed", "nodata"]
+
+
+def test_a_code_of_no_class_is_answered_in_a_sentence():
+    with pytest.raises(ResegeoError, match=r"code 77 is none of the class list's codes \(1 to 1"):
+        class_list(["a"]).name_of(77)
+
+
+@pytest.mark.parametrize("wrong", ["water", b"water", {"water": ["lake"]}, 5, None])
+def test_a_list_in_python_must_be_a_list(wrong):
+    with pytest.raises(ClassFileError, match="expected a list of names or mappings"):
+        class_list(wrong)
+
+
+def test_a_mistake_in_python_names_the_entry_not_a_line():
+    with pytest.raises(ClassFileError, match="classes, entry 2: found 'bluu'"):
+        class_list(["a", {"name": "b", "color": "bluu"}])
+    with pytest.raises(ClassFileError, match=r"classes, entry 3: .*\(first in entry 1\)"):
+        class_list(["a", "b", "A"])
+    with pytest.raises(ClassFileError, match=r"^classes: found 2; expected a probability"):
+        class_list(["a"], threshold=2)
+    nested: list = []
+    nested.append(nested)
+    with pytest.raises(ClassFileError, match="neither text, numbers nor lists"):
+        class_list([{"name": "a", "prompts": nested}])
+
+
+def test_python_values_keep_their_meaning():
+    found = class_list(
+        ["no", "1", {"name": "b", "color": (1, 2, 3), "threshold": np.float64(0.5), "background": True}, np.str_("c")],
+        templates=("{}!",),
+    )
+    assert [(spec.name, spec.code) for spec in found.classes] == [("no", 1), ("1", 2), ("b", 0), ("c", 3)]
+    assert (found.classes[2].color, found.classes[2].threshold) == ((1, 2, 3), 0.5)
+    assert found.prompt_texts[0] == ("no!",)
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "👩\u200d🌾", "Straße & <b>", "水"])
+def test_names_of_all_scripts_are_taken(name):
+    assert parse_class_list(f"classes: ['{name}']").classes[0].name == name
+
+
+def test_too_many_classes_are_refused():
+    with pytest.raises(ClassFileError, match="found 65001 classes; expected at most 65000"):
+        parse_class_list(f"classes: [{','.join(map(str, range(65_001)))}]")
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1, in linear RGB
+SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_sixteen_colours_are_told_apart_by_colour_blind_people(sight):
+    rgb = np.array([spec.color for spec in class_list([f"c{n}" for n in range(16)]).classes]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(SIGHT[sight]).T, 0, 1)
+    lab = rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055))
+    one, two = np.triu_indices(len(lab), 1)
+    assert deltaE_ciede2000(lab[one], lab[two]).min() >= 10
