@@ -155,9 +155,37 @@ def test_no_text_raises_anything_but_a_readable_error(text):
 
 # characters and words that mean something to YAML or to a class file, so that more than the first line is reached
 tokens = st.sampled_from(
-    [*"[]{},:-?&*!|>'\"%@`#~\n\t \\", "\n  ", "\n- ", "&a ", "*a", "<<: ", "!!bool ", "!!str ", "---\n", "...", "\\U"]
-    + ["classes:", "templates:", "threshold:", "name:", "prompts:", "color:", "background:", "text_queries:"]
-    + ["class_mapping:", "category_to_index:", "attention:", "no", "0", "1e999", "red", "rgb(1,2,3)", "{}", "\u200d"]
+    [
+        *"[]{},:-?&*!|>'\"%@`#~\n\t \\",
+        "\n  ",
+        "\n- ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!!bool ",
+        "!!str ",
+        "---\n",
+        "...",
+        "\\U",
+        "classes:",
+        "templates:",
+        "threshold:",
+        "name:",
+        "prompts:",
+        "color:",
+        "background:",
+        "text_queries:",
+        "class_mapping:",
+        "category_to_index:",
+        "attention:",
+        "no",
+        "0",
+        "1e999",
+        "red",
+        "rgb(1,2,3)",
+        "{}",
+        "\u200d",
+    ]
 )
 
 
