@@ -344,7 +344,7 @@ class _Clock:
 def _classes(classes: Classes) -> ClassList:
     if isinstance(classes, ClassList):
         return classes
-    return load_class_list(Path(classes)) if isinstance(classes, str | Path) else class_list(list(classes))
+    return load_class_list(Path(classes)) if isinstance(classes, str | Path) else class_list(classes)
 
 
 def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mapping[str, int] | None:
