@@ -50,12 +50,6 @@ class Plan:
     only: frozenset[int] | None = None
     """Codes to write; pixels of other classes become background. None: all."""
 
-    @property
-    def store_bytes(self) -> int:
-        """Disk that the store takes while the run lasts."""
-        channels = len(self.classes.prompt_texts) + 4
-        return self.grid.count * channels * self.geometry.grid**2 * 4
-
     def options(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""
         return {

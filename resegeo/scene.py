@@ -118,7 +118,7 @@ class Scene:
         bottom, right = min(row + height, self.height), min(col + width, self.width)
         if top >= bottom or left >= right:
             return rgb, valid
-        values = self._compute(slice(None), top, left, bottom, right)
+        values = self._compute(top, left, bottom, right)
         inside = slice(top - row, bottom - row), slice(left - col, right - col)
         good = values[-1] != 0
         if self.palette is not None:
@@ -135,8 +135,8 @@ class Scene:
         """Read validity alone: (height, width) bool, False outside the scene."""
         return self.read(row, col, height, width)[1]
 
-    def _compute(self, bands: slice, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
-        part = self.array.data[bands, top:bottom, left:right]
+    def _compute(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
+        part = self.array.data[:, top:bottom, left:right]
         try:
             # The caller decides on threads; a few small chunks are read fastest right here.
             return np.asarray(part.compute(scheduler="synchronous"))
