@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import tempfile
 import time
@@ -17,13 +18,21 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from resegeo.canvas import ground_sample_distance
 from resegeo.classes import ClassList, class_list, load_class_list
-from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, ResegeoWarning, UsageError
+from resegeo.errors import (
+    GeoreferenceWarning,
+    IgnoredSettingWarning,
+    InputNotice,
+    ResegeoError,
+    ResegeoWarning,
+    UsageError,
+)
 from resegeo.plan import Outputs, Plan, differences, fingerprint, make_plan, plan_outputs
 from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
-from resegeo.settings import SUFFIXES, resolve_settings
-from resegeo.weights import ModelSource, geometry, resolve_model, unknown_words
+from resegeo.settings import SUFFIXES, Settings, resolve_settings
+from resegeo.weights import ModelSource, SamSource, geometry, resolve_model, resolve_sam, unknown_words
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,6 +41,9 @@ if TYPE_CHECKING:
     from resegeo.encoder import Encoder
     from resegeo.execute import Progress, WindowCounts
     from resegeo.segments import SegmentSource
+
+BUNDLED_RANGE = (0.1, 30.0)
+"""Ground sample distances in metres that the bundled model was trained on."""
 
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
 
@@ -78,6 +90,8 @@ def segment(
     aoi: str | Path | None = None,
     bbox: Sequence[float] | None = None,
     only: Sequence[str] = (),
+    sam_checkpoint: str | Path | None = None,
+    sam_arch: str | None = None,
     device: str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
@@ -110,6 +124,8 @@ def segment(
         nothing, and the labels inside equal those of a run without it.
     only:
         Names of the classes to write; pixels of the others become background.
+    sam_checkpoint, sam_arch:
+        SAM's weights for ``segments="sam"``, and vit_h, vit_l or vit_b, which the file tells too.
     device, threads:
         Where to compute; by default CUDA or MPS if present, and all cores.
     overwrite:
@@ -135,7 +151,8 @@ def segment(
     attention = _fitting(wanted.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
-    plan = make_plan(opened, wanted, resolved, found, region=region, only=only)
+    sam = _sam_of(resolved, sam_checkpoint, sam_arch)
+    plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
     _warn(plan)
     if output is None and not isinstance(scene, str | Path):
         return _segment_array(plan, device, threads, report)
@@ -144,8 +161,6 @@ def segment(
 
 def inspect(scene: str | Path | xr.DataArray, *, bands: Sequence[int] | None = None) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
-    from resegeo.settings import Settings
-
     opened = open_scene(scene, bands=bands)
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
@@ -204,7 +219,7 @@ def _segment_files(
         return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
     drawable = _can_draw_polygons(plan)
     started, clock = datetime.now(UTC), _Clock()
-    ready = _prepare(plan, device, threads)
+    ready = _prepare(plan, device, threads, outputs.store / "tiles")
     clock.lap("model")
     with _folder(outputs), _codes(plan, ready, outputs.store, progress, clock) as run:
         pixels = write_class_raster(
@@ -253,7 +268,13 @@ def _segment_array(plan: Plan, device: str | None, threads: int | None, progress
     codes = np.full((plan.scene.height, plan.scene.width), plan.classes.nodata, dtype=plan.classes.dtype)
     with (
         tempfile.TemporaryDirectory(prefix="resegeo-") as folder,
-        _codes(plan, _prepare(plan, device, threads), Path(folder) / "store.zarr", progress, _Clock()) as run,
+        _codes(
+            plan,
+            _prepare(plan, device, threads, Path(folder) / "tiles"),
+            Path(folder) / "store.zarr",
+            progress,
+            _Clock(),
+        ) as run,
     ):
         for row, col, block in run.blocks:
             codes[row : row + block.shape[0], col : col + block.shape[1]] = block
@@ -286,16 +307,36 @@ class _Ready:
     texts: NDArray[np.float32]
 
 
-def _prepare(plan: Plan, device: str | None, threads: int | None) -> _Ready:
-    """Load the model, open the segment source and embed the words."""
-    from resegeo.encoder import load_encoder, set_threads
-    from resegeo.segments import segment_source
+def _prepare(plan: Plan, device: str | None, threads: int | None, tiles: Path) -> _Ready:
+    """Load the model, open the segment source and embed the words; finished SAM tiles go to the folder ``tiles``."""
+    from resegeo.encoder import load_encoder, pick_device, set_threads
 
     set_threads(threads)
-    areas = plan.settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-    segments = segment_source(plan.settings.segments, plan.scene, areas=areas)
-    encoder = load_encoder(plan.source, device=device)
+    segments = _segments(plan, pick_device(device), tiles)
+    encoder = load_encoder(
+        plan.source, device=device, precision=plan.settings.precision, compiled=plan.settings.compile
+    )
     return _Ready(encoder, segments, encoder.encode_texts(plan.classes.prompt_texts))
+
+
+def _segments(plan: Plan, device: str, tiles: Path) -> SegmentSource:
+    from resegeo.segments import SamTiles, SamWindows, segment_source
+
+    settings = plan.settings
+    if plan.sam is None:
+        areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
+        return segment_source(settings.segments, plan.canvas, areas=areas)
+    import torch
+
+    from resegeo.sam import load_sam
+    from resegeo.sam_masks import SamSegmenter
+
+    half = None if settings.precision == "float32" else getattr(torch, settings.precision)
+    model = load_sam(plan.sam.path, plan.sam.architecture, device=device)
+    segmenter = SamSegmenter(model, settings.sam_levels, autocast=half)
+    if settings.sam_mode == "exact":
+        return SamWindows(segmenter)
+    return SamTiles(plan.canvas, segmenter, folder=tiles)
 
 
 @contextlib.contextmanager
@@ -362,6 +403,20 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
     return None
 
 
+def _sam_of(settings: Settings, checkpoint: str | Path | None, architecture: str | None) -> SamSource | None:
+    """Find SAM's checkpoint where the settings ask for SAM; say so where one is named in vain."""
+    if settings.segments == "sam":
+        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
+    if checkpoint is not None:
+        warnings.warn(
+            f"--sam-checkpoint {checkpoint} is not used: the segments come from {settings.segments}. "
+            "Pass --segments sam to use it.",
+            IgnoredSettingWarning,
+            stacklevel=3,
+        )
+    return None
+
+
 def _warn(plan: Plan) -> None:
     """Say what the user should know before the first pixel."""
     for notice in plan.classes.notices:
@@ -375,6 +430,17 @@ def _warn(plan: Plan) -> None:
                 f"{quoted}: outside the vocabulary of the bundled model (`resegeo classes vocabulary` lists it), so "
                 "expect nonsense there. Use a word of the list, or a larger CLIP by --model.",
                 VocabularyWarning,
+                stacklevel=3,
+            )
+        own = ground_sample_distance(plan.scene)
+        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
+        low, high = BUNDLED_RANGE
+        near = low if seen is not None and seen < low else high
+        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
+            warnings.warn(
+                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
+                f"expect little of it. Pass --gsd with a value in that range, such as --gsd {near:g}.",
+                InputNotice,
                 stacklevel=3,
             )
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.attention import Schedule
+from resegeo.canvas import Canvas, canvas_of
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.region import Region
 from resegeo.scene import Scene
 from resegeo.settings import SUFFIXES, Settings
-from resegeo.weights import Geometry, ModelSource, geometry
+from resegeo.weights import Geometry, ModelSource, SamSource, geometry
 from resegeo.windows import WindowGrid, window_grid
 
 
@@ -40,12 +41,15 @@ class Plan:
     """One run, complete: what :mod:`resegeo.execute` needs and nothing that depends on who computes."""
 
     scene: Scene
+    canvas: Canvas
     classes: ClassList
     settings: Settings
     source: ModelSource
     geometry: Geometry
     schedule: Schedule
     grid: WindowGrid
+    sam: SamSource | None = None
+    """SAM's checkpoint, where the segments come from it."""
     region: Region | None = None
     only: frozenset[int] | None = None
     """Codes to write; pixels of other classes become background. None: all."""
@@ -61,6 +65,7 @@ class Plan:
             else {"low": list(self.scene.stretch.low), "high": list(self.scene.stretch.high)},
             "classes": self.classes.to_json(),
             "segment_files": _stamps(self.settings.segments),
+            "sam": None if self.sam is None else self.sam.sha256,
             "region": None if self.region is None else self.region.fingerprint,
             "only": None if self.only is None else sorted(self.only),
             "settings": json.loads(json.dumps(self.settings.as_dict())),
@@ -78,6 +83,7 @@ def make_plan(
     settings: Settings,
     source: ModelSource,
     *,
+    sam: SamSource | None = None,
     region: Region | None = None,
     only: Sequence[str] = (),
 ) -> Plan:
@@ -90,20 +96,23 @@ def make_plan(
 
     """
     model = geometry(source)
+    canvas = canvas_of(scene, settings.gsd)
     return Plan(
         scene=scene,
+        canvas=canvas,
         classes=classes,
         settings=settings,
         source=source,
         geometry=model,
         schedule=settings.schedule(model.depth),
         grid=window_grid(
-            scene.height,
-            scene.width,
+            canvas.height,
+            canvas.width,
             window=model.image_size,
             stride=settings.step(model.image_size),
             overhang=settings.edge == "overhang",
         ),
+        sam=sam,
         region=region,
         only=_codes_of(classes, only) if only else None,
     )

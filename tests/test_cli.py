@@ -114,7 +114,7 @@ MISTAKES = [
     (["segment", "scene.tif", "--prompts", "classes.yml", "--stride", "0"], 2, "stride is 0; expected a whole number"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--vector", "kml"], 2, "'kml' is no polygon format"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--preset", "best"], 2, "'best' is not one of"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--preset", "paper"], 2, "Add --segments superpixels"),
+    (["segment", "scene.tif", "--prompts", "classes.yml", "--preset", "paper"], 2, "name the file by --sam-checkpoint"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "slic"], 1, "--segments slic: no such file"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "other.tif"], 1, "has 20 × 20 pixels"),
     (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "classes.yml"], 1, "cannot be opened"),
