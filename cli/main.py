@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .console import Bars, shows
-from .options import BANDS, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
+from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,9 +30,12 @@ def main() -> None:
 @MODEL
 @SEGMENTS
 @METHOD
+@EXECUTION
 @shows
 def segment(scene: str, prompts: str, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
+
+    SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.
 
     \b
     Examples:
@@ -50,6 +53,13 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
         click.echo("Note: these results are complete already; nothing was computed.", err=True)
     for path in result.files():
         click.echo(path)
+    if result.failed:
+        click.echo(
+            f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
+            "are marked unprocessed. The same command tries them again.",
+            err=True,
+        )
+        raise SystemExit(3)
 
 
 @main.command()

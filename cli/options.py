@@ -193,3 +193,23 @@ METHOD = under(
     option("--threshold", type=float, metavar="P", help="Less probable pixels become background."),
     _flag("use-thresholds", "Apply thresholds, also those of the class file.  [default: on]"),
 )
+
+EXECUTION = under(
+    "Execution",
+    _flag("keep-features", "Keep features, so that other words need no new pass.  [default: below 2 GB]"),
+    option("--discard-store", is_flag=True, help="Remove the store at the end."),
+    option("--store", metavar="DIR", help="Folder or URL (s3://...) for the store.  [default: that of the results]"),
+    option(
+        "--cluster",
+        metavar="N|ADDRESS",
+        help="Local worker processes, or a dask scheduler such as tcp://10.0.0.5:8786.",
+    ),
+    option(
+        "--read-ahead", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="Items read ahead."
+    ),
+    option(
+        "--feature-dtype",
+        type=click.Choice(["float16", "int8"]),
+        help="What features are rounded to; int8 takes half the space.  [default: float16]",
+    ),
+)

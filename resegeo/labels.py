@@ -151,7 +151,8 @@ def class_codes(
     by_class:
         Class probabilities (C, h, w) in the order of ``classes.classes``.
     valid:
-        (h, w) bool; False becomes nodata.
+        (h, w) bool; False becomes nodata. Where it is True and the probabilities are NaN, the pixel was not
+        processed.
     classes:
         The class list.
     floors:
@@ -168,5 +169,6 @@ def class_codes(
     if any(floor is not None for floor in floors):
         least = np.asarray([0.0 if floor is None else floor for floor in floors], dtype=np.float32)
         result[by_class.max(axis=0) < least[winner]] = 0
+    result[np.isnan(by_class[0])] = classes.unprocessed
     result[~valid] = classes.nodata
     return result

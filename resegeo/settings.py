@@ -76,6 +76,8 @@ class Settings:
     """Arithmetic of the vision transformer: float32, bfloat16 or float16 (autocast)."""
     compile: bool = False
     """Compile the vision transformer by torch.compile: quicker after a slow start."""
+    feature_dtype: str = "float16"
+    """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
     simplify: float = 0.0
     """Tolerance in pixels of the simplification of polygon borders; 0: none."""
     keep_background: bool = False
@@ -90,6 +92,7 @@ class Settings:
         _choice("reduction", self.reduction, ("max", "mean", "logsumexp"))
         _choice("sam_mode", self.sam_mode, ("tile", "exact"))
         _choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        _choice("feature_dtype", self.feature_dtype, ("float16", "int8"))
         _number("gsd", self.gsd, least=1e-6)
         _number("subtract_cls", self.subtract_cls, least=0, most=10)
         object.__setattr__(self, "sam_levels", _sam_levels(self.sam_levels))
@@ -142,6 +145,15 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Return all knobs as plain values, for provenance."""
         return asdict(self)
+
+
+LABEL_KNOBS = frozenset(
+    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds"}
+)
+"""Settings that act after the image side: changing them takes no second look at a pixel."""
+
+POLYGON_KNOBS = frozenset({"simplify", "keep_background", "vector"})
+"""Settings that act after the class raster."""
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

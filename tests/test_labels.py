@@ -5,7 +5,6 @@ import pytest
 
 from resegeo.canvas import Canvas
 from resegeo.classes import class_list
-from resegeo.features import ItemResult, PatchStore
 from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities
 from resegeo.scene import open_scene
 from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
@@ -102,22 +101,6 @@ def test_codes_thresholds_background_and_nodata():
 def test_ties_go_to_the_class_named_first():
     p = np.full((2, 1, 1), 0.5, np.float32)
     assert class_codes(p, np.ones((1, 1), bool), class_list(["a", "b"]), [None, None]).item() == 1
-
-
-def test_the_store_gives_back_what_was_put_and_goes_with_its_context(tmp_path):
-    path = tmp_path / "store.zarr"
-    random = np.random.default_rng(0)
-    values = {"a": random.normal(size=(2, 7, 4, 4)).astype(np.float32), "b": random.integers(0, 9, (2, 3))}
-    flags = np.array([True, False, True])
-    with PatchStore(path, items=3, arrays={"a": ((7, 4, 4), "float32"), "b": ((3,), "int64")}) as store:
-        store.put(1, ItemResult(flags, values))
-        assert store.get(0) is None
-        found = store.get(1)
-        assert found is not None
-        assert np.array_equal(found.windows, flags)
-        assert all(np.array_equal(found.values[name], values[name]) for name in values)
-        assert path.is_dir()
-    assert not path.exists()
 
 
 def test_a_rectangle_meets_another_only_in_shared_pixels():

@@ -43,16 +43,15 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors"],
-        ["classes"],
-        ["styles"],
-        ["scene", "windows", "attention", "scores", "weights"],
-        ["sam", "canvas", "region"],
-        ["sam_predictor"],
-        ["sam_masks"],
-        ["settings", "segments", "encoder", "features", "labels", "raster"],
-        ["polygons", "figures"],
+        ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor"],
+        ["styles", "scene", "features", "sam_masks"],
+        ["canvas", "region", "stored", "raster"],
+        ["settings", "segments", "encoder", "labels", "polygons", "figures"],
         ["plan"],
+        ["machine"],
         ["execute"],
+        ["produce"],
+        ["run"],
         ["pipeline"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}
