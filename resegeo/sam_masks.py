@@ -1,0 +1,385 @@
+"""Segment Anything at work: an image to a hierarchy of segment-id maps.
+
+Two ways. ``window_ids`` is the paper's to the bit: one run of segment-anything's own automatic mask generator
+a level, five crops each. Neither the embedding of a crop nor the masks decoded at its points depend on the level,
+so the runs share a predictor that remembers both: 5 image encodings instead of 20. ``tile_ids`` is the fast one:
+one encoding for a tile of many windows, no crops, and masks judged at the decoder's own low resolution.
+
+0 means "in no mask"; ids from 1 follow the order of the masks, and a later mask overwrites an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.utils.amg import (
+    batch_iterator,
+    batched_mask_to_box,
+    calculate_stability_score,
+    remove_small_regions,
+)
+from torchvision.ops import batched_nms
+
+from resegeo.sam import PAPER_LEVELS, SamLevel
+
+WINDOW = 224
+"""Side of the window, in pixels, that a level's ``points_per_side`` is meant for."""
+
+STABILITY_OFFSET = 1.0
+"""Shift of the threshold, in logits, for the stability score; segment-anything's default."""
+
+NMS_THRESHOLD = 0.7
+"""Overlap of two boxes from which the lesser mask is dropped; segment-anything's default."""
+
+
+@dataclass
+class _Crop:
+    """What is known of one crop: its embedding, sizes, and the masks decoded so far, by point batch."""
+
+    features: torch.Tensor
+    input_size: tuple[int, int]
+    original_size: tuple[int, int]
+    decoded: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+
+class _SharingPredictor(SamPredictor):  # type: ignore[misc]  # segment-anything has no types
+    """segment-anything's predictor, remembering embeddings and decoded masks until told to forget."""
+
+    def __init__(self, model: Any, autocast: torch.dtype | None) -> None:
+        super().__init__(model)
+        self._autocast = autocast
+        self._crops: dict[tuple[Any, bytes], _Crop] = {}
+        self.least_quality = 0.0
+        """Predicted quality of the masks that the caller is going to keep, as ``pred_iou_thresh`` says."""
+
+    def forget(self) -> None:
+        """Drop everything remembered."""
+        self._crops.clear()
+        self.reset_image()
+
+    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """Encode ``image``, or recall it."""
+        key = (image.shape, image.tobytes())
+        if key not in self._crops:
+            super().set_image(image, image_format)
+            self._crops[key] = _Crop(self.features, self.input_size, self.original_size)
+        self._crop = self._crops[key]
+        self.features, self.input_size = self._crop.features, self._crop.input_size
+        self.original_size, self.is_image_set = self._crop.original_size, True
+
+    def set_torch_image(self, transformed_image: torch.Tensor, original_image_size: tuple[int, ...]) -> None:
+        """Encode under the wanted precision."""
+        with self._precision():
+            super().set_torch_image(transformed_image, original_image_size)
+        self.features = self.features.float()
+
+    def predict_torch(
+        self,
+        point_coords: torch.Tensor,
+        point_labels: torch.Tensor,
+        boxes: torch.Tensor | None = None,
+        mask_input: torch.Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Decode the points, or recall their masks; upsample those that will be kept, the others stay empty."""
+        key = point_coords.cpu().numpy().tobytes()
+        if key not in self._crop.decoded:
+            self._crop.decoded[key] = self.decode(point_coords, point_labels)
+        low, quality = self._crop.decoded[key]
+        kept = quality > self.least_quality if self.least_quality > 0 else torch.ones_like(quality, dtype=torch.bool)
+        masks = torch.zeros((*quality.shape, *self.original_size), device=low.device)
+        if kept.any():
+            masks[kept] = self.upsample(low[kept])
+        return masks, quality, low
+
+    def decode(self, coordinates: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode points (P, 1, 2) of the input frame: logits (P, 3, h, w) at low resolution, quality (P, 3)."""
+        sparse, dense, position = self._prompts(coordinates, labels)
+        with self._precision():
+            low, quality = self.model.mask_decoder(
+                image_embeddings=self.features,
+                image_pe=position,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+        return low.float(), quality.float()
+
+    def decode_best(
+        self, coordinates: torch.Tensor, labels: torch.Tensor, least: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode points, but only the masks of predicted quality above ``least``: logits (M, h, w), quality (M,).
+
+        The library repeats the image for every point and draws all masks before it looks at their quality. Here the
+        image is broadcast, so that the first layer projects it once, and what fails is never drawn.
+        """
+        decoder = self.model.mask_decoder
+        sparse, dense, position = self._prompts(coordinates, labels)
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        with self._precision():
+            tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
+            answers, image = decoder.transformer(self.features + dense[:1], position, tokens)
+            quality = decoder.iou_prediction_head(answers[:, 0])[:, 1:].float()
+            kept = quality > least if least > 0 else torch.ones_like(quality, dtype=torch.bool)
+            chosen = kept.any(dim=1)
+            image = image[chosen].transpose(1, 2).unflatten(2, self.features.shape[2:])  # (P, h·w, C) -> (P, C, h, w)
+            fine = decoder.output_upscaling(image)
+            heads = decoder.output_hypernetworks_mlps
+            brushes = torch.stack([heads[i](answers[chosen, 1 + i]) for i in range(1, len(heads))], dim=1)
+            low = (brushes @ fine.flatten(2)).unflatten(2, fine.shape[2:])  # (P, 3, C) @ (P, C, h·w) -> (P, 3, h, w)
+        return low[kept[chosen]].float(), quality[kept]
+
+    def _prompts(
+        self, coordinates: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        sparse, dense = self.model.prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
+        return sparse, dense, self.model.prompt_encoder.get_dense_pe()
+
+    def upsample(self, low: torch.Tensor) -> torch.Tensor:
+        """Bring logits (M, h, w) of the padded input to the image's own size: (M, H, W)."""
+        full: torch.Tensor = self.model.postprocess_masks(low[None], self.input_size, self.original_size)
+        return full[0]
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast)
+
+
+class _CountingGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
+    """The library's generator around a shared predictor; [] where the library fails because no mask survived."""
+
+    def __init__(self, predictor: _SharingPredictor, **options: Any) -> None:
+        super().__init__(predictor.model, **options)
+        self.predictor = predictor
+        self._found = 0
+
+    def _process_crop(self, *arguments: Any) -> Any:
+        data = super()._process_crop(*arguments)
+        self._found += len(data["rles"])
+        return data
+
+    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        self._found = 0
+        self.predictor.least_quality = self.pred_iou_thresh
+        try:
+            return list(super().generate(image))
+        except IndexError:
+            if self._found:
+                raise
+            return []  # with crops, the library reads the area of boxes that are not there
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Masks that at least one level of a point grid may keep, at the decoder's resolution."""
+
+    logits: torch.Tensor
+    """(M, h, w), with the padding of the input frame."""
+    quality: torch.Tensor
+    stability: torch.Tensor
+
+
+class SamSegmenter:
+    """Segment-id maps of images by one SAM model and a table of levels."""
+
+    def __init__(
+        self,
+        model: Any,
+        levels: Sequence[SamLevel] = PAPER_LEVELS,
+        *,
+        points_per_batch: int = 64,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        """Segment with ``model`` on the device where it lies.
+
+        Parameters
+        ----------
+        model:
+            A ``segment_anything.modeling.Sam`` in evaluation mode, see :func:`resegeo.sam.load_sam`.
+        levels:
+            One level of the hierarchy each.
+        points_per_batch:
+            Points decoded together.
+        autocast:
+            Half precision that encoder and decoder compute in, such as ``torch.bfloat16``; None: float32.
+
+        """
+        self.levels = tuple(levels)
+        self._batch = points_per_batch
+        self._predictor = _SharingPredictor(model, autocast)
+
+    def window_ids(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Segment a window exactly as the paper does: (H, W, 3) uint8 -> (K, H, W).
+
+        Level k equals a run of ``SamAutomaticMaskGenerator(crop_n_layers=1, crop_n_points_downscale_factor=2)`` with
+        the level's four numbers; all zero where no mask survives.
+        """
+        generators = [
+            _CountingGenerator(
+                self._predictor,
+                points_per_side=level.points_per_side,
+                crop_n_layers=1,
+                crop_n_points_downscale_factor=2,
+                **self._options(level),
+            )
+            for level in self.levels
+        ]
+        return self._painted(rgb, generators)
+
+    def tile_ids(
+        self, rgb: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None, *, full_resolution: bool = False
+    ) -> NDArray[np.int64]:
+        """Segment a tile of many windows with one image encoding: (H, W, 3) uint8 -> (K, H, W).
+
+        The points lie as densely as in a window of 224 pixels: 18 and 9 a side of a 1024-pixel tile for the
+        paper's 4 and 2.
+
+        Parameters
+        ----------
+        rgb:
+            The tile; SAM resizes it so that its longer side is 1024.
+        valid:
+            (H, W); pixels that are False get id 0, and without any valid pixel nothing is computed.
+        full_resolution:
+            Judge masks at the tile's resolution, as the library's generator does without crops, instead of the
+            decoder's (256 for 1024 pixels): slower, to measure what the low resolution changes.
+
+        """
+        if valid is not None and not valid.any():
+            return np.zeros((len(self.levels), *rgb.shape[:2]), dtype=np.int64)
+        if full_resolution:
+            ids = self._painted(
+                rgb,
+                [
+                    _CountingGenerator(
+                        self._predictor,
+                        points_per_side=None,
+                        point_grids=[tile_points(level, rgb.shape[0], rgb.shape[1])],
+                        **self._options(level),
+                    )
+                    for level in self.levels
+                ],
+            )
+        else:
+            ids = self._quick(rgb)
+        if valid is not None:
+            ids[:, ~valid] = 0
+        return ids
+
+    def _options(self, level: SamLevel) -> dict[str, Any]:
+        return {
+            "points_per_batch": self._batch,
+            "pred_iou_thresh": level.pred_iou_thresh,
+            "stability_score_thresh": level.stability_score_thresh,
+            "min_mask_region_area": level.min_mask_region_area,
+        }
+
+    def _painted(self, rgb: NDArray[np.uint8], generators: Sequence[_CountingGenerator]) -> NDArray[np.int64]:
+        """Run one generator a level and paint its masks in their order."""
+        ids = np.zeros((len(generators), *rgb.shape[:2]), dtype=np.int64)
+        with torch.inference_mode():
+            for level, generator in zip(ids, generators, strict=True):
+                for number, record in enumerate(generator.generate(rgb), start=1):
+                    level[record["segmentation"]] = number
+        self._predictor.forget()
+        return ids
+
+    def _quick(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Judge masks at the decoder's resolution, and upsample those alone that survive."""
+        sharing: dict[int, list[int]] = {}
+        for index, level in enumerate(self.levels):
+            sharing.setdefault(level.points_per_side, []).append(index)
+        with torch.inference_mode():
+            self._predictor.set_image(rgb)
+            ids = torch.zeros((len(self.levels), *rgb.shape[:2]), dtype=torch.int64, device=self._predictor.device)
+            for members in sharing.values():
+                candidates = self._candidates([self.levels[index] for index in members])
+                for index in members:
+                    for number, logits in enumerate(self._survivors(candidates, self.levels[index]), start=1):
+                        mask = self._predictor.upsample(logits[None])[0] > self._threshold
+                        ids[index].masked_fill_(mask, number)
+        self._predictor.forget()
+        return np.asarray(ids.cpu().numpy())
+
+    def _candidates(self, levels: Sequence[SamLevel]) -> _Candidates:
+        """Decode the one point grid of ``levels`` and keep what any of them may keep."""
+        predictor = self._predictor
+        height, width = predictor.original_size
+        points = tile_points(levels[0], height, width) * (width, height)
+        least_quality = min(level.pred_iou_thresh for level in levels)
+        least_stability = min(level.stability_score_thresh for level in levels)
+        parts = []
+        for (batch,) in batch_iterator(self._batch, points):
+            moved = predictor.transform.apply_coords(batch, predictor.original_size)
+            coordinates = torch.as_tensor(moved, dtype=torch.float32, device=predictor.device)[:, None]
+            labels = torch.ones((len(batch), 1), dtype=torch.int, device=predictor.device)
+            logits, quality = predictor.decode_best(coordinates, labels, least_quality)
+            stability = calculate_stability_score(self._inside(logits), self._threshold, STABILITY_OFFSET)
+            kept = stability >= least_stability if least_stability > 0 else torch.ones_like(quality, dtype=torch.bool)
+            parts.append((logits[kept], quality[kept], stability[kept]))
+        return _Candidates(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _survivors(self, candidates: _Candidates, level: SamLevel) -> Sequence[torch.Tensor]:
+        """Choose the masks of one level, in the order in which they are painted: logits (h, w) each."""
+        kept = torch.ones_like(candidates.quality, dtype=torch.bool)
+        if level.pred_iou_thresh > 0:
+            kept &= candidates.quality > level.pred_iou_thresh
+        if level.stability_score_thresh > 0:
+            kept &= candidates.stability >= level.stability_score_thresh
+        logits, quality = candidates.logits[kept], candidates.quality[kept]
+        logits = logits[self._distinct(self._inside(logits) > self._threshold, quality)]
+        if level.min_mask_region_area == 0 or len(logits) == 0:
+            return list(logits)
+        inside = self._inside(logits)
+        height, width = self._predictor.original_size
+        area = level.min_mask_region_area * inside.shape[1] * inside.shape[2] / (height * width)
+        cleaned, untouched = [], []
+        for mask in (inside > self._threshold).cpu().numpy():
+            filled, had_holes = remove_small_regions(mask, area, "holes")
+            whole, had_islands = remove_small_regions(filled, area, "islands")
+            cleaned.append(torch.from_numpy(whole))
+            untouched.append(float(not (had_holes or had_islands)))
+        masks = torch.stack(cleaned).to(logits.device)
+        # A removed region keeps its distance from the threshold on the other side: no border moves when upsampled.
+        distance = (inside - self._threshold).abs().clamp_(min=1e-6)
+        inside[:] = self._threshold + torch.where(masks, distance, -distance)
+        order = self._distinct(masks, torch.tensor(untouched, device=logits.device))
+        return list(logits[order])
+
+    def _distinct(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Drop masks whose box overlaps a better one's: indices of the others, best first."""
+        boxes = batched_mask_to_box(masks)
+        # The last row and column belong to a box: its border in the input frame is that of the last pixel there.
+        step = self._predictor.model.image_encoder.img_size // self._low_side
+        boxes = boxes * step + torch.tensor([0, 0, step - 1, step - 1], device=boxes.device)
+        return batched_nms(boxes.float(), scores, torch.zeros_like(scores, dtype=torch.int64), NMS_THRESHOLD)
+
+    def _inside(self, logits: torch.Tensor) -> torch.Tensor:
+        """View of low-resolution logits (M, h, w) without the padding."""
+        side = self._predictor.model.image_encoder.img_size
+        height, width = (-(-size * self._low_side // side) for size in self._predictor.input_size)
+        return logits[:, :height, :width]
+
+    @property
+    def _low_side(self) -> int:
+        return int(self._predictor.model.prompt_encoder.mask_input_size[0])
+
+    @property
+    def _threshold(self) -> float:
+        return float(self._predictor.model.mask_threshold)
+
+
+def tile_points(level: SamLevel, height: int, width: int) -> NDArray[np.float64]:
+    """Grid of points (P, 2) as x, y in [0, 1], as dense as the level's in a window of 224 pixels, row by row."""
+    rows, cols = (max(1, round(level.points_per_side * size / WINDOW)) for size in (height, width))
+    y, x = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(cols) + 0.5) / cols, indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1)
