@@ -90,9 +90,7 @@ def load_sam(checkpoint: str | Path, architecture: str | None = None, *, device:
         raise UsageError(f"--sam-arch {architecture} does not exist; expected one of {', '.join(ARCHITECTURES)}.")
     if not path.is_file():
         found = "a folder, not a file" if path.is_dir() else "no such file"
-        raise ResegeoError(
-            f"--sam-checkpoint {path}: {found}. Expected a checkpoint of segment-anything, such as sam_vit_b_01ec64.pth."
-        )
+        raise ResegeoError(f"--sam-checkpoint {path}: {found}. Expected a SAM checkpoint such as sam_vit_b_01ec64.pth.")
     state = _read(path)
     inferred = _architecture_of(state, path)
     if architecture not in (None, inferred):
@@ -135,11 +133,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 def _architecture_of(state: dict[str, torch.Tensor], path: Path) -> str:
     """Tell the architecture from the width of the image encoder."""
     position = state.get(_WIDTH_KEY)
-    if position is None:
+    if position is None or position.ndim == 0:
         first = min(state) if state else "none"
         raise ResegeoError(
-            f"--sam-checkpoint {path} is no SAM checkpoint: it has no {_WIDTH_KEY} (its first parameter: {first}). "
-            "Expected the weights as segment-anything publishes them."
+            f"--sam-checkpoint {path} is no SAM checkpoint: it has no {_WIDTH_KEY} of SAM's shape "
+            f"(first parameter: {first}). Expected the weights as segment-anything publishes them."
         )
     width = int(position.shape[-1])
     if width not in _WIDTHS:

@@ -11,23 +11,22 @@ one encoding for a tile of many windows, no crops, and masks judged at the decod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.utils.amg import (
     batch_iterator,
     batched_mask_to_box,
     calculate_stability_score,
     remove_small_regions,
 )
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from resegeo.sam import PAPER_LEVELS, SamLevel
+from resegeo.sam_predictor import SharingGenerator, SharingPredictor
 
 WINDOW = 224
 """Side of the window, in pixels, that a level's ``points_per_side`` is meant for."""
@@ -37,145 +36,6 @@ STABILITY_OFFSET = 1.0
 
 NMS_THRESHOLD = 0.7
 """Overlap of two boxes from which the lesser mask is dropped; segment-anything's default."""
-
-
-@dataclass
-class _Crop:
-    """What is known of one crop: its embedding, sizes, and the masks decoded so far, by point batch."""
-
-    features: torch.Tensor
-    input_size: tuple[int, int]
-    original_size: tuple[int, int]
-    decoded: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-
-class _SharingPredictor(SamPredictor):  # type: ignore[misc]  # segment-anything has no types
-    """segment-anything's predictor, remembering embeddings and decoded masks until told to forget."""
-
-    def __init__(self, model: Any, autocast: torch.dtype | None) -> None:
-        super().__init__(model)
-        self._autocast = autocast
-        self._crops: dict[tuple[Any, bytes], _Crop] = {}
-        self.least_quality = 0.0
-        """Predicted quality of the masks that the caller is going to keep, as ``pred_iou_thresh`` says."""
-
-    def forget(self) -> None:
-        """Drop everything remembered."""
-        self._crops.clear()
-        self.reset_image()
-
-    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
-        """Encode ``image``, or recall it."""
-        key = (image.shape, image.tobytes())
-        if key not in self._crops:
-            super().set_image(image, image_format)
-            self._crops[key] = _Crop(self.features, self.input_size, self.original_size)
-        self._crop = self._crops[key]
-        self.features, self.input_size = self._crop.features, self._crop.input_size
-        self.original_size, self.is_image_set = self._crop.original_size, True
-
-    def set_torch_image(self, transformed_image: torch.Tensor, original_image_size: tuple[int, ...]) -> None:
-        """Encode under the wanted precision."""
-        with self._precision():
-            super().set_torch_image(transformed_image, original_image_size)
-        self.features = self.features.float()
-
-    def predict_torch(
-        self,
-        point_coords: torch.Tensor,
-        point_labels: torch.Tensor,
-        boxes: torch.Tensor | None = None,
-        mask_input: torch.Tensor | None = None,
-        multimask_output: bool = True,
-        return_logits: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Decode the points, or recall their masks; upsample those that will be kept, the others stay empty."""
-        key = point_coords.cpu().numpy().tobytes()
-        if key not in self._crop.decoded:
-            self._crop.decoded[key] = self.decode(point_coords, point_labels)
-        low, quality = self._crop.decoded[key]
-        kept = quality > self.least_quality if self.least_quality > 0 else torch.ones_like(quality, dtype=torch.bool)
-        masks = torch.zeros((*quality.shape, *self.original_size), device=low.device)
-        if kept.any():
-            masks[kept] = self.upsample(low[kept])
-        return masks, quality, low
-
-    def decode(self, coordinates: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode points (P, 1, 2) of the input frame: logits (P, 3, h, w) at low resolution, quality (P, 3)."""
-        sparse, dense, position = self._prompts(coordinates, labels)
-        with self._precision():
-            low, quality = self.model.mask_decoder(
-                image_embeddings=self.features,
-                image_pe=position,
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-            )
-        return low.float(), quality.float()
-
-    def decode_best(
-        self, coordinates: torch.Tensor, labels: torch.Tensor, least: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode points, but only the masks of predicted quality above ``least``: logits (M, h, w), quality (M,).
-
-        The library repeats the image for every point and draws all masks before it looks at their quality. Here the
-        image is broadcast, so that the first layer projects it once, and what fails is never drawn.
-        """
-        decoder = self.model.mask_decoder
-        sparse, dense, position = self._prompts(coordinates, labels)
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        with self._precision():
-            tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
-            answers, image = decoder.transformer(self.features + dense[:1], position, tokens)
-            quality = decoder.iou_prediction_head(answers[:, 0])[:, 1:].float()
-            kept = quality > least if least > 0 else torch.ones_like(quality, dtype=torch.bool)
-            chosen = kept.any(dim=1)
-            image = image[chosen].transpose(1, 2).unflatten(2, self.features.shape[2:])  # (P, h·w, C) -> (P, C, h, w)
-            fine = decoder.output_upscaling(image)
-            heads = decoder.output_hypernetworks_mlps
-            brushes = torch.stack([heads[i](answers[chosen, 1 + i]) for i in range(1, len(heads))], dim=1)
-            low = (brushes @ fine.flatten(2)).unflatten(2, fine.shape[2:])  # (P, 3, C) @ (P, C, h·w) -> (P, 3, h, w)
-        return low[kept[chosen]].float(), quality[kept]
-
-    def _prompts(
-        self, coordinates: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        sparse, dense = self.model.prompt_encoder(points=(coordinates, labels), boxes=None, masks=None)
-        return sparse, dense, self.model.prompt_encoder.get_dense_pe()
-
-    def upsample(self, low: torch.Tensor) -> torch.Tensor:
-        """Bring logits (M, h, w) of the padded input to the image's own size: (M, H, W)."""
-        full: torch.Tensor = self.model.postprocess_masks(low[None], self.input_size, self.original_size)
-        return full[0]
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self._autocast)
-
-
-class _CountingGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
-    """The library's generator around a shared predictor; [] where the library fails because no mask survived."""
-
-    def __init__(self, predictor: _SharingPredictor, **options: Any) -> None:
-        super().__init__(predictor.model, **options)
-        self.predictor = predictor
-        self._found = 0
-
-    def _process_crop(self, *arguments: Any) -> Any:
-        data = super()._process_crop(*arguments)
-        self._found += len(data["rles"])
-        return data
-
-    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        self._found = 0
-        self.predictor.least_quality = self.pred_iou_thresh
-        try:
-            return list(super().generate(image))
-        except IndexError:
-            if self._found:
-                raise
-            return []  # with crops, the library reads the area of boxes that are not there
 
 
 @dataclass(frozen=True)
@@ -215,7 +75,7 @@ class SamSegmenter:
         """
         self.levels = tuple(levels)
         self._batch = points_per_batch
-        self._predictor = _SharingPredictor(model, autocast)
+        self._predictor = SharingPredictor(model, autocast)
 
     def window_ids(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Segment a window exactly as the paper does: (H, W, 3) uint8 -> (K, H, W).
@@ -224,7 +84,7 @@ class SamSegmenter:
         the level's four numbers; all zero where no mask survives.
         """
         generators = [
-            _CountingGenerator(
+            SharingGenerator(
                 self._predictor,
                 points_per_side=level.points_per_side,
                 crop_n_layers=1,
@@ -260,7 +120,7 @@ class SamSegmenter:
             ids = self._painted(
                 rgb,
                 [
-                    _CountingGenerator(
+                    SharingGenerator(
                         self._predictor,
                         points_per_side=None,
                         point_grids=[tile_points(level, rgb.shape[0], rgb.shape[1])],
@@ -283,7 +143,7 @@ class SamSegmenter:
             "min_mask_region_area": level.min_mask_region_area,
         }
 
-    def _painted(self, rgb: NDArray[np.uint8], generators: Sequence[_CountingGenerator]) -> NDArray[np.int64]:
+    def _painted(self, rgb: NDArray[np.uint8], generators: Sequence[SharingGenerator]) -> NDArray[np.int64]:
         """Run one generator a level and paint its masks in their order."""
         ids = np.zeros((len(generators), *rgb.shape[:2]), dtype=np.int64)
         with torch.inference_mode():
@@ -361,7 +221,8 @@ class SamSegmenter:
         # The last row and column belong to a box: its border in the input frame is that of the last pixel there.
         step = self._predictor.model.image_encoder.img_size // self._low_side
         boxes = boxes * step + torch.tensor([0, 0, step - 1, step - 1], device=boxes.device)
-        return batched_nms(boxes.float(), scores, torch.zeros_like(scores, dtype=torch.int64), NMS_THRESHOLD)
+        kept: torch.Tensor = batched_nms(boxes.float(), scores, torch.zeros_like(scores), NMS_THRESHOLD)
+        return kept
 
     def _inside(self, logits: torch.Tensor) -> torch.Tensor:
         """View of low-resolution logits (M, h, w) without the padding."""
