@@ -239,6 +239,24 @@ def test_low_resolution_changes_few_pixels(model, height, width):
     assert differing(exact[0], quick[0, ::-1]) > 0.2  # the measure can tell
 
 
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (180, 256), (512, 300), (60, 40)])
+def test_masks_are_painted_as_the_library_upsamples_them(model, height, width):
+    segmenter = SamSegmenter(model)
+    predictor = segmenter._predictor
+    predictor.set_image(discs(height, width, 0))
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    spots = [(20, 25, 9.0), (10, 30, 4.0), (40, 5, 12.0), (63, 63, 20.0)]  # the last two reach the border
+    logits = torch.stack([radius - torch.hypot(y - row, x - col) for row, col, radius in spots])
+    logits += 0.1 * torch.rand(logits.shape)
+    expected = torch.zeros((height, width), dtype=torch.int64)
+    for number, mask in enumerate(predictor.upsample(logits) > 0, start=1):
+        expected[mask] = number
+    assert len(expected.unique()) >= 4
+    found = torch.zeros_like(expected)
+    segmenter._paint(found, logits, segmenter._axis(0), segmenter._axis(1))
+    assert (found != expected).float().mean() < 1e-3  # rounding may move a pixel that lies on the border
+
+
 def test_a_tile_costs_one_encoding_and_one_pass_a_point_grid(model):
     with calls(model.image_encoder) as encodings, calls(model.mask_decoder.transformer) as passes:
         SamSegmenter(model, LEVELS, points_per_batch=8).tile_ids(discs(256, 256, 50))
