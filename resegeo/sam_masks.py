@@ -149,11 +149,10 @@ class SamSegmenter:
     def _painted(self, rgb: NDArray[np.uint8], generators: Sequence[SharingGenerator]) -> NDArray[np.int64]:
         """Run one generator a level and paint its masks in their order."""
         ids = np.zeros((len(generators), *rgb.shape[:2]), dtype=np.int64)
-        with torch.inference_mode():
+        with self._predictor.remembering():
             for level, generator in zip(ids, generators, strict=True):
                 for number, record in enumerate(generator.generate(rgb), start=1):
                     level[record["segmentation"]] = number
-        self._predictor.forget()
         return ids
 
     def _quick(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -161,7 +160,7 @@ class SamSegmenter:
         sharing: dict[int, list[int]] = {}
         for index, level in enumerate(self.levels):
             sharing.setdefault(level.points_per_side, []).append(index)
-        with torch.inference_mode():
+        with self._predictor.remembering():
             self._predictor.set_image(rgb)
             ids = torch.zeros((len(self.levels), *rgb.shape[:2]), dtype=torch.int64, device=self._predictor.device)
             rows, cols = (self._axis(axis) for axis in (0, 1))
@@ -169,7 +168,6 @@ class SamSegmenter:
                 candidates = self._candidates([self.levels[index] for index in members])
                 for index in members:
                     self._paint(ids[index], self._survivors(candidates, self.levels[index]), rows, cols)
-        self._predictor.forget()
         return np.asarray(ids.cpu().numpy())
 
     def _candidates(self, levels: Sequence[SamLevel]) -> _Candidates:

@@ -210,6 +210,10 @@ def test_an_index_error_of_other_origin_is_not_hidden(model, monkeypatch):
     monkeypatch.setattr(model.image_encoder, "forward", fail)
     with pytest.raises(IndexError, match="elsewhere"):
         SamSegmenter(model, LEVELS).window_ids(discs(224, 224, 50))
+    segmenter = SamSegmenter(model, LEVELS)
+    with pytest.raises(IndexError, match="elsewhere"):
+        segmenter.tile_ids(discs(224, 224, 50))
+    assert not segmenter._predictor._crops
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (180, 256), (512, 300)])
@@ -244,7 +248,7 @@ def test_masks_are_painted_as_the_library_upsamples_them(model, height, width):
     segmenter = SamSegmenter(model)
     predictor = segmenter._predictor
     predictor.set_image(discs(height, width, 0))
-    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     spots = [(20, 25, 9.0), (10, 30, 4.0), (40, 5, 12.0), (63, 63, 20.0)]  # the last two reach the border
     logits = torch.stack([radius - torch.hypot(y - row, x - col) for row, col, radius in spots])
     logits += 0.1 * torch.rand(logits.shape)
