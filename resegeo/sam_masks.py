@@ -23,6 +23,7 @@ from segment_anything.utils.amg import (
     calculate_stability_score,
     remove_small_regions,
 )
+from torch.nn import functional
 from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
 from resegeo.sam import PAPER_LEVELS, SamLevel
@@ -46,6 +47,8 @@ class _Candidates:
     """(M, h, w), with the padding of the input frame."""
     quality: torch.Tensor
     stability: torch.Tensor
+    boxes: torch.Tensor
+    """(M, 4) first and last column and row: left, top, right, bottom."""
 
 
 class SamSegmenter:
@@ -146,11 +149,10 @@ class SamSegmenter:
     def _painted(self, rgb: NDArray[np.uint8], generators: Sequence[SharingGenerator]) -> NDArray[np.int64]:
         """Run one generator a level and paint its masks in their order."""
         ids = np.zeros((len(generators), *rgb.shape[:2]), dtype=np.int64)
-        with torch.inference_mode():
+        with self._predictor.remembering():
             for level, generator in zip(ids, generators, strict=True):
                 for number, record in enumerate(generator.generate(rgb), start=1):
                     level[record["segmentation"]] = number
-        self._predictor.forget()
         return ids
 
     def _quick(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -158,16 +160,14 @@ class SamSegmenter:
         sharing: dict[int, list[int]] = {}
         for index, level in enumerate(self.levels):
             sharing.setdefault(level.points_per_side, []).append(index)
-        with torch.inference_mode():
+        with self._predictor.remembering():
             self._predictor.set_image(rgb)
             ids = torch.zeros((len(self.levels), *rgb.shape[:2]), dtype=torch.int64, device=self._predictor.device)
+            rows, cols = (self._axis(axis) for axis in (0, 1))
             for members in sharing.values():
                 candidates = self._candidates([self.levels[index] for index in members])
                 for index in members:
-                    for number, logits in enumerate(self._survivors(candidates, self.levels[index]), start=1):
-                        mask = self._predictor.upsample(logits[None])[0] > self._threshold
-                        ids[index].masked_fill_(mask, number)
-        self._predictor.forget()
+                    self._paint(ids[index], self._survivors(candidates, self.levels[index]), rows, cols)
         return np.asarray(ids.cpu().numpy())
 
     def _candidates(self, levels: Sequence[SamLevel]) -> _Candidates:
@@ -184,21 +184,25 @@ class SamSegmenter:
             labels = torch.ones((len(batch), 1), dtype=torch.int, device=predictor.device)
             logits, quality = predictor.decode_best(coordinates, labels, least_quality)
             stability = calculate_stability_score(self._inside(logits), self._threshold, STABILITY_OFFSET)
-            kept = stability >= least_stability if least_stability > 0 else torch.ones_like(quality, dtype=torch.bool)
-            parts.append((logits[kept], quality[kept], stability[kept]))
+            if least_stability > 0:
+                kept = stability >= least_stability
+                logits, quality, stability = logits[kept], quality[kept], stability[kept]
+            boxes = batched_mask_to_box(self._inside(logits) > self._threshold)
+            parts.append((logits, quality, stability, boxes))
         return _Candidates(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def _survivors(self, candidates: _Candidates, level: SamLevel) -> Sequence[torch.Tensor]:
-        """Choose the masks of one level, in the order in which they are painted: logits (h, w) each."""
+    def _survivors(self, candidates: _Candidates, level: SamLevel) -> torch.Tensor:
+        """Choose the masks of one level, in the order in which they are painted: logits (M, h, w)."""
         kept = torch.ones_like(candidates.quality, dtype=torch.bool)
         if level.pred_iou_thresh > 0:
             kept &= candidates.quality > level.pred_iou_thresh
         if level.stability_score_thresh > 0:
             kept &= candidates.stability >= level.stability_score_thresh
-        logits, quality = candidates.logits[kept], candidates.quality[kept]
-        logits = logits[self._distinct(self._inside(logits) > self._threshold, quality)]
+        (indices,) = kept.nonzero(as_tuple=True)
+        best = indices[self._distinct(candidates.boxes[indices], candidates.quality[indices])]
+        logits = candidates.logits[best]
         if level.min_mask_region_area == 0 or len(logits) == 0:
-            return list(logits)
+            return logits
         inside = self._inside(logits)
         height, width = self._predictor.original_size
         area = level.min_mask_region_area * inside.shape[1] * inside.shape[2] / (height * width)
@@ -212,17 +216,35 @@ class SamSegmenter:
         # A removed region keeps its distance from the threshold on the other side: no border moves when upsampled.
         distance = (inside - self._threshold).abs().clamp_(min=1e-6)
         inside[:] = self._threshold + torch.where(masks, distance, -distance)
-        order = self._distinct(masks, torch.tensor(untouched, device=logits.device))
-        return list(logits[order])
+        return logits[self._distinct(batched_mask_to_box(masks), torch.tensor(untouched, device=logits.device))]
 
-    def _distinct(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Drop masks whose box overlaps a better one's: indices of the others, best first."""
-        boxes = batched_mask_to_box(masks)
+    def _distinct(self, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Drop masks whose low-resolution box overlaps a better one's: indices of the others, best first."""
         # The last row and column belong to a box: its border in the input frame is that of the last pixel there.
         step = self._predictor.model.image_encoder.img_size // self._low_side
-        boxes = boxes * step + torch.tensor([0, 0, step - 1, step - 1], device=boxes.device)
-        kept: torch.Tensor = batched_nms(boxes.float(), scores, torch.zeros_like(scores), NMS_THRESHOLD)
+        borders = boxes * step + torch.tensor([0, 0, step - 1, step - 1], device=boxes.device)
+        kept: torch.Tensor = batched_nms(borders.float(), scores, torch.zeros_like(scores), NMS_THRESHOLD)
         return kept
+
+    def _paint(self, ids: torch.Tensor, logits: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> None:
+        """Paint masks (M, h, w) into one level (H, W), upsampling each only where its box reaches."""
+        boxes = batched_mask_to_box(self._inside(logits) > self._threshold).tolist()
+        touched_rows, touched_cols = (axis.cpu().numpy() > 0 for axis in (rows, cols))
+        for number, (mask, (left, top, right, bottom)) in enumerate(zip(logits, boxes, strict=True), start=1):
+            y = np.flatnonzero(touched_rows[:, int(top) : int(bottom) + 1].any(axis=1))
+            x = np.flatnonzero(touched_cols[:, int(left) : int(right) + 1].any(axis=1))
+            if y.size and x.size:
+                part = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
+                full = rows[part[0]] @ mask @ cols[part[1]].T  # (H', h) @ (h, w) @ (w, W')
+                ids[part].masked_fill_(full > self._threshold, number)
+
+    def _axis(self, axis: int) -> torch.Tensor:
+        """Weights (H, h) or (W, w) of the library's upsampling, which is bilinear twice, along one axis."""
+        predictor = self._predictor
+        eye = torch.eye(self._low_side, device=predictor.device)[None, :, :, None]  # each column an image of width 1
+        padded = functional.interpolate(eye, (predictor.model.image_encoder.img_size, 1), mode="bilinear")
+        cut = padded[:, :, : predictor.input_size[axis]]
+        return functional.interpolate(cut, (predictor.original_size[axis], 1), mode="bilinear")[0, :, :, 0].T
 
     def _inside(self, logits: torch.Tensor) -> torch.Tensor:
         """View of low-resolution logits (M, h, w) without the padding."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ class _Crop:
 
 
 class SharingPredictor(SamPredictor):  # type: ignore[misc]  # segment-anything has no types
-    """segment-anything's predictor, remembering embeddings and decoded masks until told to forget."""
+    """segment-anything's predictor, remembering embeddings and decoded masks while :meth:`remembering`."""
 
     def __init__(self, model: Any, autocast: torch.dtype | None) -> None:
         super().__init__(model)
@@ -35,10 +36,15 @@ class SharingPredictor(SamPredictor):  # type: ignore[misc]  # segment-anything 
         self.least_quality = 0.0
         """Predicted quality of the masks that the caller is going to keep, as ``pred_iou_thresh`` says."""
 
-    def forget(self) -> None:
-        """Drop everything remembered."""
-        self._crops.clear()
-        self.reset_image()
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Compute without gradients, and forget at the end what was remembered meanwhile."""
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._crops.clear()
+            self.reset_image()
 
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
         """Encode ``image``, or recall it."""
