@@ -45,7 +45,7 @@ def test_imports_go_one_way():
         ["errors"],
         ["classes"],
         ["styles"],
-        ["scene", "windows", "attention", "scores", "weights"],
+        ["scene", "windows", "attention", "scores", "weights", "metrics"],
         ["region"],
         ["settings", "segments", "encoder", "features", "labels", "raster"],
         ["polygons", "figures"],
