@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .console import Bars, shows
+from .evaluate import evaluate
 
 VECTORS = ("gpkg", "shp", "geojson", "fgb", "parquet")
 
@@ -64,6 +65,9 @@ def main() -> None:
       resegeo classes template > classes.yml
       resegeo segment scene.tif --prompts classes.yml
     """
+
+
+main.add_command(evaluate)
 
 
 @main.command()

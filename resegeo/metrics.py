@@ -190,7 +190,9 @@ class Accuracy:
 def _ratio(part: Any, whole: NDArray[np.integer]) -> NDArray[np.float64]:
     """Divide; NaN where ``whole`` is 0."""
     top, bottom = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
+    result = np.full(bottom.shape, np.nan)
+    np.divide(top, bottom, out=result, where=bottom > 0)
+    return result
 
 
 def _plain(value: float) -> float | None:

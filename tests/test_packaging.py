@@ -43,14 +43,14 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors"],
-        ["classes"],
+        ["classes", "legend"],
         ["styles"],
         ["scene", "windows", "attention", "scores", "weights", "metrics"],
         ["region"],
         ["settings", "segments", "encoder", "features", "labels", "raster"],
-        ["polygons", "figures"],
+        ["polygons", "figures", "truth"],
         ["plan"],
-        ["execute"],
+        ["execute", "evaluate"],
         ["pipeline"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}
