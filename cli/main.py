@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .console import Bars, shows
+from .evaluate import evaluate
 from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
 
 
@@ -21,6 +22,9 @@ def main() -> None:
       resegeo classes template > classes.yml
       resegeo segment scene.tif --prompts classes.yml
     """
+
+
+main.add_command(evaluate)
 
 
 @main.command(cls=GroupedCommand)

@@ -43,11 +43,12 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors"],
-        ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor"],
-        ["styles", "scene", "features", "sam_masks"],
+        ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
+        ["styles", "scene", "features", "sam_masks", "legend"],
         ["canvas", "region", "stored", "raster"],
-        ["settings", "segments", "encoder", "labels", "polygons", "figures"],
-        ["plan"],
+        ["settings", "segments", "encoder", "labels", "figures"],
+        ["polygons", "truth"],
+        ["plan", "evaluate"],
         ["machine"],
         ["execute"],
         ["produce"],
