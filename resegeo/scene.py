@@ -376,11 +376,19 @@ class _Complaints(logging.Handler):
         logging.getLogger("rasterio._env").removeHandler(self)
 
 
+def is_local(path: str) -> bool:
+    """Whether a path means a file here, not a URL, a path of GDAL's own or a driver's prefix (NETCDF:file:variable)."""
+    # Prefixes have two letters or more, a drive of Windows one; a file may carry a colon in its name.
+    special = path.startswith("/vsi") or re.match(r"[A-Za-z][A-Za-z0-9+_.-]+:", path) is not None
+    with contextlib.suppress(OSError, ValueError):  # no name that a file could have
+        return not special or Path(path).exists()
+    return not special
+
+
 def _from_file(path: str, *, assigned: bool) -> _Raw:
     if not path:
         raise ResegeoError("The scene's path is empty; expected a raster file such as a GeoTIFF.")
-    # A driver's prefix (NETCDF:file:variable) or a URL has two letters or more, a drive of Windows one.
-    local = not path.startswith("/vsi") and re.match(r"[A-Za-z][A-Za-z0-9+_.-]+:", path) is None
+    local = is_local(path)
     try:
         if local and not Path(path).exists():
             raise ResegeoError(f"{path}: no such file. Check the path of the scene.")
