@@ -25,6 +25,9 @@ from resegeo.windows import BLOCK
 CLASSES_TAG = "RESEGEO_CLASSES"
 """Tag of the raster that holds its class list as JSON."""
 
+CACHE_BYTES = 256 * 2**20
+"""GDAL's block cache: it must hold the strips that a row of windows needs, or each is decoded again and again."""
+
 
 def write_class_raster(
     path: Path,
@@ -66,8 +69,8 @@ def write_class_raster(
     plain, cloud = (path.with_name(f".tmp-{kind}-{path.name}") for kind in ("plain", "cog"))
     counts: Counter[int] = Counter()
     try:
-        # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64):
+        # GDAL's block cache takes 5 % of the machine's memory unless told otherwise; rasterio wants bytes.
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
             # GDAL before 3.13 writes a COG by copying; MODE overviews, or its default would invent classes.

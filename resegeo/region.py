@@ -7,18 +7,20 @@ a run over all of the scene.
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 
-from resegeo.errors import ResegeoError, UsageError
-from resegeo.scene import Scene
+from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
+from resegeo.scene import Scene, is_local
 from resegeo.windows import Rect
 
 _SAME = Affine.identity()
@@ -75,6 +77,10 @@ class Region:
 def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
     """Read the polygons of a vector file in the scene's CRS; ``option`` is named in messages.
 
+    Edges are straight in the file's CRS and get enough points to stay so in the scene's. What lies far
+    from the scene is cut off first, since a polygon around the globe has no image in most CRSs.
+    Longitudes a full turn away are the same place.
+
     Raises
     ------
     ResegeoError:
@@ -82,27 +88,104 @@ def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
 
     """
     import geopandas as gpd
-    import pyogrio
     import pyproj
 
-    if not Path(path).exists():
-        raise ResegeoError(f"{option} {path}: no such file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of several layers the first is taken
-            frame = gpd.read_file(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise ResegeoError(f"{option} {path} cannot be opened as a vector file with polygons.") from error
-    crs = scene.georeference.crs
-    try:
-        if isinstance(frame, gpd.GeoDataFrame) and frame.crs is not None and crs is not None:
-            frame = frame.to_crs(crs.to_wkt())
-    except pyproj.exceptions.ProjError as error:
-        raise ResegeoError(f"{option} {path} has no way from its CRS into the scene's.") from error
-    geometry = np.asarray(frame.geometry.values) if isinstance(frame, gpd.GeoDataFrame) else np.empty(0, dtype=object)
-    geometry = geometry[[g is not None and "Polygon" in g.geom_type and not g.is_empty for g in geometry]]
+    frame = _read_frame(path, option)
+    has_shapes = isinstance(frame, gpd.GeoDataFrame)
+    geometry = np.asarray(frame.geometry.values) if has_shapes else np.empty(0, dtype=object)
+    geometry = _polygons(geometry)
     if not len(geometry):
         raise ResegeoError(f"{option} {path} holds no polygons; expected some.")
+    crs = scene.georeference.crs
+    if crs is None:
+        return geometry
+    extent = _extent(scene, transform_of(scene, option))
+    try:
+        here = pyproj.CRS.from_wkt(crs.to_wkt())
+        if frame.crs is None:
+            warnings.warn(
+                f"{option} {path} has no CRS; its coordinates are taken to be in the scene's.",
+                GeoreferenceWarning,
+                stacklevel=3,
+            )
+        elif frame.crs != here:
+            geometry = _reprojected(geometry, frame.crs, here, extent)
+    except pyproj.exceptions.ProjError as error:
+        raise ResegeoError(f"{option} {path} has no way from its CRS into the scene's.") from error
+    return _turned(geometry, here, extent)
+
+
+def _read_frame(path: str, option: str) -> Any:
+    import geopandas as gpd
+    import pyogrio
+    import shapely.errors
+
+    if is_local(path) and not Path(path).exists():
+        raise ResegeoError(f"{option} {path}: no such file.")
+    try:
+        if path.lower().endswith(".parquet"):
+            return gpd.read_parquet(path)
+        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None and "Point" not in kind]
+        if len(layers) > 1:
+            warnings.warn(
+                f"{option} {path} has the layers {', '.join(layers)}; the first is taken.", InputNotice, stacklevel=4
+            )
+        return gpd.read_file(path, layer=layers[0] if layers else 0)
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        shapely.errors.GEOSException,
+        ValueError,  # pyarrow's own among them
+        OSError,
+    ) as error:
+        raise ResegeoError(f"{option} {path} cannot be opened as a vector file with polygons.") from error
+
+
+def _polygons(geometry: NDArray[Any]) -> NDArray[Any]:
+    return geometry[[g is not None and "Polygon" in g.geom_type and not g.is_empty for g in geometry]]
+
+
+def _extent(scene: Scene, transform: Affine) -> Any:
+    """Return the scene's outline as a polygon in its CRS."""
+    corners = ((0, 0), (scene.width, 0), (scene.width, scene.height), (0, scene.height))
+    return shapely.Polygon([transform @ corner for corner in corners])
+
+
+def _reprojected(geometry: NDArray[Any], there: Any, here: Any, extent: Any) -> NDArray[Any]:
+    """Bring polygons near ``extent`` from one CRS into another; the others are left out."""
+    import pyproj
+
+    back = pyproj.Transformer.from_crs(here, there, always_xy=True)
+    west, south, east, north = extent.bounds
+    left, bottom, right, top = back.transform_bounds(west, south, east, north, errcheck=True)
+    if left > right:  # across the antimeridian
+        right += _full_turn(there)
+    margin = 0.1 * max(right - left, top - bottom)
+    near = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
+    geometry = _turned(geometry, there, near)
+    geometry = geometry[shapely.intersects(geometry, near)]
+    far = ~shapely.within(geometry, near)
+    geometry[far] = shapely.intersection(shapely.make_valid(geometry[far]), near)
+    geometry = shapely.segmentize(_polygons(geometry), margin / 10)
+    forth = pyproj.Transformer.from_crs(there, here, always_xy=True)
+    return np.asarray(shapely.transform(geometry, lambda xy: np.column_stack(forth.transform(*xy.T))))
+
+
+def _full_turn(crs: Any) -> float:
+    """Longitudes this far apart are the same; 0 where the CRS has none."""
+    return float(2 * math.pi / crs.axis_info[0].unit_conversion_factor) if crs.is_geographic else 0.0
+
+
+def _turned(geometry: NDArray[Any], crs: Any, extent: Any) -> NDArray[Any]:
+    """Move polygons by full turns to where they meet ``extent``: longitudes go to 180° or to 360°."""
+    turn = _full_turn(crs)
+    if not turn:
+        return geometry
+    geometry = geometry.copy()
+    for index in np.flatnonzero(~shapely.within(geometry, extent)):
+        copies = [shapely.affinity.translate(geometry[index], k * turn) for k in (0, -1, 1)]
+        met = [copy for copy in copies if copy.intersects(extent)]
+        geometry[index] = shapely.union_all(met) if len(met) > 1 else (met or copies)[0]
     return geometry
 
 
@@ -143,20 +226,34 @@ def region_of(scene: Scene, aoi: str | None, bbox: Sequence[float] | None) -> Re
         raise UsageError("--aoi and --bbox exclude each other; give one of them.")
     option = "--aoi" if aoi is not None else "--bbox"
     transform = transform_of(scene, option)
-    if aoi is not None:
-        polygons = read_polygons(aoi, scene, option)
-    else:
-        left, bottom, right, top = bbox or ()
-        if not (left < right and bottom < top):
-            raise UsageError(
-                f"--bbox {left:g},{bottom:g},{right:g},{top:g} is empty; expected left,bottom,right,top in the "
-                "scene's CRS."
-            )
-        polygons = np.array([shapely.box(left, bottom, right, top)])
-    corners = ((0, 0), (scene.width, 0), (scene.width, scene.height), (0, scene.height))
-    extent = shapely.Polygon([transform @ corner for corner in corners])
-    if not shapely.intersects(extent, polygons).any():
-        found = ", ".join(f"{value:.6g}" for value in shapely.total_bounds(polygons))
-        there = ", ".join(f"{value:.6g}" for value in extent.bounds)
-        raise ResegeoError(f"{option} ({found}) lies beside the scene ({there}, in its CRS).")
+    polygons = read_polygons(aoi, scene, option) if aoi is not None else _box(scene, bbox or ())
+    extent = _extent(scene, transform)
+    if not len(polygons) or not shapely.intersects(extent, polygons).any():
+        found = "" if aoi is not None else f" {_listed(shapely.total_bounds(polygons))}"
+        raise ResegeoError(
+            f"{option}{found or f' {aoi}'} lies beside the scene, which reaches over {_listed(extent.bounds)} (left, "
+            "bottom, right, top in its CRS)."
+        )
     return Region(polygons, transform)
+
+
+def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
+    """Build the rectangle of ``--bbox``; a left larger than right crosses the antimeridian."""
+    import pyproj
+
+    crs = scene.georeference.crs
+    here = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None and crs.is_geographic else None
+    left, bottom, right, top = bbox if len(bbox) == 4 else (math.nan,) * 4
+    if here is not None and right < left:
+        right += _full_turn(here)
+    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
+        raise UsageError(
+            f"--bbox {_listed(bbox)} is empty; expected left,bottom,right,top in the scene's CRS, such as "
+            "500000,5190000,501000,5191000."
+        )
+    polygons = np.array([shapely.box(left, bottom, right, top)])
+    return polygons if here is None else _turned(polygons, here, _extent(scene, transform_of(scene, "--bbox")))
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ",".join(f"{value:.9g}" for value in values)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import zipfile
+
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
-from rasterio.features import geometry_mask
+from affine import Affine
+from rasterio.transform import from_origin
 
 import resegeo
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
 from resegeo.region import region_of
 from resegeo.scene import open_scene
 from resegeo.windows import Rect
@@ -19,6 +23,16 @@ WORDS = ["water", "forest", "road"]
 def codes_of(result):
     with rasterio.open(result.raster) as raster:
         return raster.read(1)
+
+
+def centres_inside(scene, frame):
+    """Pixels whose centre lies in the polygons, each centre brought into their CRS: edges are straight there."""
+    with rasterio.open(scene) as raster:
+        rows, cols = np.indices((raster.height, raster.width)) + 0.5
+        t, crs = raster.transform, raster.crs
+    x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
+    forth = pyproj.Transformer.from_crs(crs.to_wkt(), frame.crs, always_xy=True)
+    return shapely.contains_xy(shapely.union_all(frame.geometry.values), *forth.transform(x, y))
 
 
 @pytest.fixture
@@ -38,9 +52,7 @@ def aoi(tmp_path):
 def test_labels_inside_equal_those_of_the_whole_and_outside_is_nodata(scene, aoi, tmp_path):
     whole = codes_of(resegeo.segment(scene, WORDS, tmp_path / "whole", vector=()))
     part = resegeo.segment(scene, WORDS, tmp_path / "part", aoi=aoi)
-    with rasterio.open(scene) as raster:
-        triangle = gpd.read_file(aoi).to_crs(raster.crs).geometry
-        outside = geometry_mask(triangle, whole.shape, raster.transform)
+    outside = ~centres_inside(scene, gpd.read_file(aoi))
     assert np.array_equal(codes_of(part), np.where(outside, 255, whole))
     assert 0.05 < (~outside).mean() < 0.5
     import json
@@ -55,6 +67,90 @@ def test_a_box_in_the_scenes_crs(scene, tmp_path):
     inside = codes != 255
     assert inside[100:200, 100:200].all()
     assert inside.sum() == 100 * 100
+
+
+def mask_of(scene, aoi=None, bbox=None):
+    opened = open_scene(scene)
+    region = region_of(opened, None if aoi is None else str(aoi), bbox)
+    assert region is not None
+    return region.mask(Rect(0, 0, opened.height, opened.width))
+
+
+BOX = shapely.box(501_000, 5_198_000, 502_000, 5_199_000)
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet"])
+def test_any_vector_file_will_do(scene, tmp_path, suffix):
+    path = tmp_path / f"aoi.{suffix}"
+    frame = gpd.GeoDataFrame(geometry=[BOX], crs="EPSG:32633")
+    frame.to_parquet(path) if suffix == "parquet" else frame.to_crs(4326).to_file(path)
+    inside = mask_of(scene, path)
+    assert inside[101:199, 101:199].all()
+    assert abs(inside.sum() - 100 * 100) < 250
+
+
+def test_a_vector_file_inside_an_archive(scene, tmp_path):
+    gpd.GeoDataFrame(geometry=[BOX], crs="EPSG:32633").to_file(tmp_path / "aoi.gpkg")
+    with zipfile.ZipFile(tmp_path / "aoi.zip", "w") as archive:
+        archive.write(tmp_path / "aoi.gpkg", "aoi.gpkg")
+    assert mask_of(scene, f"/vsizip/{tmp_path / 'aoi.zip'}/aoi.gpkg").sum() == 100 * 100
+
+
+def test_a_polygon_around_the_globe_holds_the_scene(scene, tmp_path):
+    gpd.GeoDataFrame(geometry=[shapely.box(-180, -90, 180, 90)], crs=4326).to_file(tmp_path / "world.geojson")
+    assert mask_of(scene, tmp_path / "world.geojson").all()
+
+
+def test_long_edges_are_straight_in_the_files_own_crs(make_raster, tmp_path):
+    """A parallel is no straight line in UTM: over a kilometre off halfway between corners four degrees apart."""
+    scene = make_raster(
+        "wide.tif", np.ones((3, 40, 1100), np.uint8), transform=from_origin(445_000, 6_654_000, 100, 100)
+    )
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(13, 60, 17, 61)], crs=4326)
+    frame.to_file(tmp_path / "aoi.geojson")
+    inside = mask_of(scene, tmp_path / "aoi.geojson")
+    assert 0.05 < inside.mean() < 0.95
+    assert np.array_equal(inside, centres_inside(scene, frame))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Affine(10, 0, 500_000, 0, 10, 5_195_000), Affine(8, 3, 500_000, 3, -8, 5_200_000)],
+    ids=["up", "turned"],
+)
+def test_south_up_and_rotated_scenes(make_raster, tmp_path, transform):
+    scene = make_raster("a.tif", np.ones((3, 400, 500), np.uint8), transform=transform)
+    frame = gpd.GeoDataFrame(
+        geometry=[shapely.Polygon([(501_003, 5_196_011), (503_011, 5_198_933), (503_333, 5_197_055)])], crs="EPSG:32633"
+    )
+    frame.to_file(tmp_path / "aoi.gpkg")
+    expected = centres_inside(scene, frame)
+    assert expected.any()
+    assert np.array_equal(mask_of(scene, tmp_path / "aoi.gpkg"), expected)
+
+
+def test_longitudes_a_full_turn_away_are_the_same_place(make_raster, tmp_path):
+    scene = make_raster(
+        "a.tif", np.ones((3, 40, 50), np.uint8), crs="EPSG:4326", transform=from_origin(179.95, 10, 0.002, 0.002)
+    )
+    expected = np.zeros((40, 50), bool)
+    expected[:, 30:] = True  # east of 180.01
+    for west in (-179.99, 180.01):
+        aoi = tmp_path / f"aoi{west}.geojson"
+        gpd.GeoDataFrame(geometry=[shapely.box(west, 9, west + 0.09, 11)], crs=4326).to_file(aoi)
+        assert np.array_equal(mask_of(scene, aoi), expected)
+        assert np.array_equal(mask_of(scene, bbox=(west, 9, west + 0.09, 11)), expected)
+    assert np.array_equal(mask_of(scene, bbox=(180.01, 9, -179.9, 11)), expected)
+
+
+def test_what_is_assumed_of_a_vector_file_is_said(scene, tmp_path):
+    gpd.GeoDataFrame(geometry=[BOX]).to_file(tmp_path / "bare.shp")
+    with pytest.warns(GeoreferenceWarning, match="bare.shp has no CRS; its coordinates are taken to be in the scene's"):
+        assert mask_of(scene, tmp_path / "bare.shp").sum() == 100 * 100
+    for layer in ("first", "second"):
+        gpd.GeoDataFrame(geometry=[BOX], crs="EPSG:32633").to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.warns(InputNotice, match="has the layers first, second; the first is taken"):
+        mask_of(scene, tmp_path / "two.gpkg")
 
 
 def test_only_some_classes_are_written(scene, tmp_path):
@@ -79,8 +175,9 @@ def test_mistakes_are_one_sentence(scene, aoi, tmp_path, make_raster):
     opened = open_scene(scene)
     with pytest.raises(UsageError, match="exclude each other"):
         region_of(opened, str(aoi), (0, 0, 1, 1))
-    with pytest.raises(UsageError, match="is empty; expected left,bottom,right,top"):
-        region_of(opened, None, (5, 0, 1, 1))
+    for box in ((5, 0, 1, 1), (0, 0, float("inf"), 1), (float("nan"), 0, 1, 1), (1, 2, 3)):
+        with pytest.raises(UsageError, match="is empty; expected left,bottom,right,top"):
+            region_of(opened, None, box)
     with pytest.raises(ResegeoError, match="lies beside the scene"):
         region_of(opened, None, (0, 0, 1, 1))
     with pytest.raises(ResegeoError, match="no such file"):
