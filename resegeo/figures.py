@@ -16,6 +16,7 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
+from resegeo.raster import CACHE_BYTES
 from resegeo.scene import Scene
 
 SCENE_SHARE = 0.45
@@ -224,7 +225,7 @@ def _thinned(
     step = _strip(look.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(class_raster) as raster:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(class_raster) as raster:
             for top in range(0, look.height, step):
                 count = min(step, look.height - top)
                 strip = raster.read(1, window=Window(0, top, look.width, count))

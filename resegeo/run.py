@@ -28,10 +28,14 @@ from resegeo.machine import Machine, layout, start_machine
 from resegeo.plan import FEATURE_BUDGET, Job, Outputs, Plan, differences, fingerprint
 from resegeo.polygons import polygonize, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
-from resegeo.raster import write_class_raster
+from resegeo.raster import CACHE_BYTES, write_class_raster
 from resegeo.scene import describe
 from resegeo.settings import POLYGON_KNOBS
 from resegeo.stored import scene_facts
+
+
+CONNECT = "20s"
+"""How long a scheduler is waited for."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -139,18 +143,18 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
     )
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
-    with _folder(outputs), _interruptions(plan, url):
+    # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
+    with _folder(outputs), _interruptions(plan, url), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         store = store or _new_store(plan, url, features=ready.features)
         _compute_items(plan, store, ready, job, options)
         clock.lap("windows")
         _refuse_nothing(plan, store)
-        with rasterio.Env(GDAL_CACHEMAX=64):  # GDAL's block cache takes 5 % of the machine's memory unless told
-            if same_raster and earlier is not None:
-                pixels, unreadable = dict(earlier["pixels"]), 0
-                look = _stored_look(plan, store)
-            else:
-                counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
-                pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+        if same_raster and earlier is not None:
+            pixels, unreadable = dict(earlier["pixels"]), 0
+            look = _stored_look(plan, store)
+        else:
+            counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
+            pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
         clock.lap("labels")
         if drawable:
             _write_polygons(plan, outputs, options.progress)
@@ -377,7 +381,7 @@ def _client(cluster: str) -> Iterator[Any]:
             yield client
         return
     try:
-        client = Client(cluster, timeout="20s")  # type: ignore[no-untyped-call]
+        client = Client(cluster, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise ResegeoError(
             f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "

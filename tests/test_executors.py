@@ -1,0 +1,160 @@
+"""One plan, several executors, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_store import bytes_of
+
+import resegeo
+from resegeo.errors import ResegeoError, UsageError
+
+WORDS = ["water", "forest", "road"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A scene of some items, its class file, and the files of a run in this process alone."""
+    import numpy as np
+    import rasterio
+    from rasterio.transform import from_origin
+
+    folder = tmp_path_factory.mktemp("whole")
+    random = np.random.default_rng(0)
+    bands = random.integers(0, 255, (3, 8, 10)).repeat(40, axis=1).repeat(40, axis=2).astype(np.uint8)
+    profile = {"count": 3, "height": 320, "width": 400, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(
+        folder / "scene.tif", "w", driver="GTiff", transform=from_origin(5e5, 5e6, 10, 10), **profile
+    ) as raster:
+        raster.write(bands)
+    (folder / "classes.yml").write_text(yaml.safe_dump({"classes": WORDS}))
+    result = resegeo.segment(folder / "scene.tif", WORDS, folder / "out", stride=32, read_ahead=0)
+    return folder, bytes_of(result)
+
+
+@pytest.mark.parametrize("options", [{"read_ahead": 1}, {"read_ahead": 3}, {"threads": 1}, {"keep_features": False}])
+def test_threads_that_read_ahead_give_the_same_bytes(tmp_path, whole, options):
+    folder, expected = whole
+    assert bytes_of(resegeo.segment(folder / "scene.tif", WORDS, tmp_path / "out", stride=32, **options)) == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_local_workers_give_the_same_bytes(tmp_path, whole, workers):
+    folder, expected = whole
+    result = resegeo.segment(folder / "scene.tif", WORDS, tmp_path / "out", stride=32, cluster=workers)
+    assert bytes_of(result) == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_costs_its_items_only(tmp_path, whole):
+    folder, expected = whole
+    command = [sys.executable, "-m", "resegeo_cli", "segment", str(folder / "scene.tif"), "--stride", "32"]
+    command += ["--prompts", str(folder / "classes.yml"), "-o", str(tmp_path / "out"), "--cluster", "2", "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    marks = tmp_path / "out/scene.store.zarr/marks/done"
+    killed = []
+
+    def kill() -> None:
+        while process.poll() is None and not killed:
+            if marks.exists() and list(marks.iterdir()):
+                for line in Path("/proc").glob("[0-9]*/status"):
+                    try:
+                        text = line.read_text()
+                    except OSError:
+                        continue
+                    words = (line.parent / "cmdline").read_bytes()
+                    if b"spawn_main" in words and f"PPid:\t{process.pid}\n" in text:
+                        os.kill(int(line.parent.name), signal.SIGKILL)
+                        killed.append(line.parent.name)
+                        return
+            time.sleep(0.01)
+
+    if not Path("/proc").exists():
+        pytest.skip("finds the workers by /proc")
+    killer = threading.Thread(target=kill)
+    killer.start()
+    _, errors = process.communicate(timeout=300)
+    killer.join()
+    assert killed
+    assert process.returncode == 0, errors
+    files = ("scene.classes.tif", "scene.gpkg", "scene.png", "scene.json")
+    raster, vector, picture, report = (tmp_path / "out" / name for name in files)
+    found = bytes_of(resegeo.Segmentation(raster, (vector,), picture, report, reused=False))
+    assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_existing_scheduler_computes(tmp_path, whole):
+    from distributed import LocalCluster
+
+    folder, expected = whole
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        result = resegeo.segment(
+            folder / "scene.tif", WORDS, tmp_path / "out", stride=32, cluster=cluster.scheduler_address
+        )
+    assert bytes_of(result) == expected
+
+
+def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, whole, monkeypatch):
+    import resegeo.run
+
+    monkeypatch.setattr(resegeo.run, "CONNECT", "1s")
+    with pytest.raises(ResegeoError, match="no scheduler answers there"):
+        resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", cluster="tcp://127.0.0.1:9")
+    with pytest.raises(ResegeoError, match="no scheduler answers there"):
+        resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", cluster="nonsense")
+
+
+def test_an_array_cannot_go_to_other_processes(whole):
+    import rioxarray
+
+    with pytest.raises(UsageError, match="give a path instead of an array"):
+        resegeo.segment(rioxarray.open_rasterio(whole[0] / "scene.tif"), WORDS, cluster=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words(tmp_path, whole, monkeypatch):
+    """An S3 server of the test's own, on the loopback address; local workers write straight to it."""
+    server_module = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    folder, expected = whole
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        for name, value in {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem(endpoint_url=address).mkdir("bucket")
+        result = resegeo.segment(
+            folder / "scene.tif", WORDS, tmp_path / "out", stride=32, store="s3://bucket/stores", cluster=2
+        )
+        assert bytes_of(result) == expected
+        assert json.loads(result.report.read_text("utf-8"))["store"] == "s3://bucket/stores/scene.store.zarr"
+        again = resegeo.segment("s3://bucket/stores/scene.store.zarr", WORDS, tmp_path / "again")
+        assert again.raster.read_bytes() == result.raster.read_bytes()
+        with pytest.raises(UsageError, match="name a folder for the results by -o"):
+            resegeo.segment("s3://bucket/stores/scene.store.zarr", WORDS)
+    finally:
+        server.stop()
+
+
+def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
+    with pytest.raises(ResegeoError, match="cannot be"):
+        resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="nosuchprotocol://bucket")
