@@ -18,12 +18,15 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
-from resegeo.scene import CACHE_BYTES, GeoReference, is_local
+from resegeo.scene import GeoReference, is_local
 from resegeo.styles import colormap, qml_raster, rat_xml
 from resegeo.windows import BLOCK
 
 CLASSES_TAG = "RESEGEO_CLASSES"
 """Tag of the raster that holds its class list as JSON."""
+
+CACHE_BYTES = 256 * 2**20
+"""GDAL's block cache: it must hold the strips that a row of windows needs, or each is decoded again and again."""
 
 
 def write_class_raster(

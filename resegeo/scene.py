@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 CHUNK = 512
 """Side of the pieces in which the dask array reads a scene."""
 
-CACHE_BYTES = 256 * 2**20
-"""GDAL's block cache: it must hold the strips that a row of windows needs, or each is decoded again and again.
-
-rasterio's ``Env(GDAL_CACHEMAX=...)`` takes bytes, GDAL's own variable of that name megabytes.
-"""
-
 SAMPLE_SIDE = 64
 SAMPLE_COUNT = 16
 """The stretch is taken from at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
