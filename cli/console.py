@@ -43,8 +43,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
             yield
         except ResegeoError as error:
             _stop(str(error), error.exit_code, verbose=verbose)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. Nothing half-written was left; the same command starts again.", err=True)
+        except KeyboardInterrupt as error:
+            click.echo(str(error) or "Interrupted. Nothing half-written was left; the same command goes on.", err=True)
             sys.exit(130)
         except (click.ClickException, click.exceptions.Exit):
             raise

@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .console import Bars, shows
-
-VECTORS = ("gpkg", "shp", "geojson", "fgb", "parquet")
-
-
-Callback = Callable[[click.Context, click.Parameter, str | None], Any]
-
-
-def numbers(count: int, kind: type[int] | type[float], separator: str, example: str) -> Callback:
-    """Build the check of an option that takes ``count`` numbers, such as 4,3,2 or 200:3000."""
-
-    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-        if value is None:
-            return None
-        try:
-            found = tuple(kind(part) for part in value.split(separator))
-        except ValueError:
-            found = ()
-        if len(found) != count:
-            raise click.BadParameter(f"{value!r}; expected {count} numbers such as {example}.", ctx, param)
-        return found
-
-    return check
-
-
-def formats(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Check an option that takes polygon formats separated by commas, or none."""
-    if value is None:
-        return None
-    names = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
-    if names == ("none",):
-        return ()
-    for name in names:
-        if name not in VECTORS:
-            known = ", ".join(VECTORS)
-            raise click.BadParameter(f"{name!r} is no polygon format; known are {known}, or none.", ctx, param)
-    return names
-
-
-BANDS: dict[str, Any] = {
-    "callback": numbers(3, int, ",", "4,3,2"),
-    "metavar": "R,G,B",
-    "help": "Bands for red, green, blue, counted from 1, such as 4,3,2.",
-}
+from .evaluate import evaluate
+from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,47 +24,22 @@ def main() -> None:
     """
 
 
-@main.command()
+main.add_command(evaluate)
+
+
+@main.command(cls=GroupedCommand)
 @click.argument("scene")
-@click.option("--prompts", required=True, metavar="FILE", help="Class file: names, prompts, colours (YAML).")
-@click.option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]")
-@click.option("--overwrite", is_flag=True, help="Replace the results of a run with other options.")
-@click.option(
-    "--vector",
-    callback=formats,
-    metavar="FORMATS",
-    help=f"Polygon formats, comma-separated: {', '.join(VECTORS)}, or none.  [default: gpkg]",
-)
-@click.option("--simplify", type=float, metavar="PIXELS", help="Simplify polygon borders.  [default: 0, exact]")
-@click.option(
-    "--model", help="Checkpoint file, or open_clip tag such as ViT-B-32:laion2b_s34b_b79k.  [default: bundled]"
-)
-@click.option("--arch", help="open_clip architecture of a checkpoint file, such as ViT-L-14-quickgelu.")
-@click.option("--segments", metavar="WHAT", help="superpixels, none, a label raster, or polygons.")
-@click.option("--preset", type=click.Choice(["default", "paper"]), default="default", show_default=True)
-@click.option("--settings", metavar="FILE", help="YAML file with any knob of the method.")
-@click.option("--stride", type=int, metavar="PIXELS", help="Step of the windows.  [default: half a window]")
-@click.option("--bands", **BANDS)
-@click.option(
-    "--stretch",
-    callback=numbers(2, float, ":", "200:3000"),
-    metavar="LOW:HIGH",
-    help="Values that become 0 and 255.",
-)
-@click.option("--assign-crs", metavar="CRS", help="CRS for a scene that has none, such as EPSG:32633.")
-@click.option("--aoi", metavar="FILE", help="Vector file with polygons, in any CRS: outside is nodata.")
-@click.option(
-    "--bbox",
-    callback=numbers(4, float, ",", "500000,5190000,501000,5191000"),
-    metavar="L,B,R,T",
-    help="Left, bottom, right, top in the scene's CRS: outside is nodata.",
-)
-@click.option("--only", multiple=True, metavar="CLASS", help="Write this class alone; may be repeated.")
-@click.option("--device", help="cpu, cuda or mps.  [default: the best there is]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@RESULTS
+@SCENE
+@MODEL
+@SEGMENTS
+@METHOD
+@EXECUTION
 @shows
 def segment(scene: str, prompts: str, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
+
+    SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.
 
     \b
     Examples:
@@ -124,6 +57,13 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
         click.echo("Note: these results are complete already; nothing was computed.", err=True)
     for path in result.files():
         click.echo(path)
+    if result.failed:
+        click.echo(
+            f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
+            "are marked unprocessed. The same command tries them again.",
+            err=True,
+        )
+        raise SystemExit(3)
 
 
 @main.command()

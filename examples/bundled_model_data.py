@@ -326,10 +326,26 @@ def training_pictures(data: Path, landsat: Path, neon: Path, painted: Path) -> l
     return pictures
 
 
+def measured_pictures(data: Path, *, test: bool) -> list[Picture]:
+    """The road, solar panel, forest and NAIP images: held out, or those of the training without painted polygons."""
+    pictures = [p for kind in HELD_OUT for p in _masked(data / "labelled", kind, test=test)]
+    return pictures + _naip(data / "scenes/naip", test=test)
+
+
 def test_pictures(data: Path) -> list[Picture]:
     """The held-out road, solar panel, forest and NAIP images."""
-    pictures = [p for kind in HELD_OUT for p in _masked(data / "labelled", kind, test=True)]
-    return pictures + _naip(data / "scenes/naip", test=True)
+    return measured_pictures(data, test=True)
+
+
+MEASURED = {"road": "road", "solar_panel": "solar panel", "forest": "tree", "naip": "water"}
+"""Source of a measured picture -> the class that is asked for there."""
+
+
+def answer_key(picture: Picture) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where a measured picture shows its class (H, W), and where it is known whether it does."""
+    table, target = allowed_table(), CLASSES.index(MEASURED[picture.source])
+    true = (table.sum(1) == 1)[picture.codes] & table[picture.codes, target]
+    return true, (picture.codes > 0) & (true | ~table[picture.codes, target])
 
 
 SOURCE_WEIGHTS = {

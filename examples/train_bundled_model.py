@@ -37,6 +37,8 @@ LOG = logging.getLogger("train")
 NAME = "resegeo-small"
 TEMPLATES = ("{}", "{}", "an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
 PHRASE_SETS = 4
+EMA = 0.999
+"""Decay of the running mean of the weights that is written in the end: steadier than the last step's."""
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 
@@ -132,11 +134,10 @@ def teach_words(model: Any, tokenizer: Any, axes: torch.Tensor, seed: int, steps
     LOG.info("words: mean cosine to the axes %.3f", 1.0 - float(far.detach()))
 
 
-def export(model: Any, path: Path) -> None:
+def export(weights: dict[str, torch.Tensor], path: Path) -> None:
     """Write the weights as float16 safetensors, whole or not at all."""
     state = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in model.state_dict().items()
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in weights.items()
     }
     part = path.with_name(f".tmp-{path.name}")
     save_file(state, part, metadata={"format": "pt"})
@@ -182,8 +183,10 @@ def train(args: argparse.Namespace) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / "checkpoint.pt"
     first = 0
+    mean: dict[str, torch.Tensor] = {}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
+        mean = saved["mean"]
         model.load_state_dict(saved["model"])
         optim.load_state_dict(saved["optim"])
         first = saved["step"]
@@ -191,6 +194,7 @@ def train(args: argparse.Namespace) -> None:
     axes = class_axes(json.loads(config.read_text("utf-8"))["embed_dim"])
     if first == 0:
         teach_words(model, tokenizer, axes, args.seed)
+        mean = {key: value.clone() for key, value in model.state_dict().items()}
     model.train()
     started, running = time.monotonic(), 0.0
     for step in range(first, args.steps):
@@ -202,7 +206,10 @@ def train(args: argparse.Namespace) -> None:
         )
         for group in optim.param_groups:
             group["lr"] = rate
-        tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
+        # bfloat16 where the processor is quick at it; the loss stays in float32.
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+            tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
+        tokens = tokens.float()
         texts = encode_phrases(model, tokenizer, rng)
         far = 1.0 - (texts * axes).sum(-1).mean()
         texts = texts.repeat(math.ceil(args.batch / PHRASE_SETS), 1, 1)[: args.batch]
@@ -216,6 +223,10 @@ def train(args: argparse.Namespace) -> None:
         optim.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(40.0))
+            decay = min(EMA, (step + 1) / (step + 10))
+            for key, value in model.state_dict().items():
+                if value.is_floating_point():
+                    mean[key].lerp_(value, 1.0 - decay)
         running += (float(loss.detach()) - running) * (0.02 if step > first else 1.0)
         done = step + 1
         if done % 20 == 0:
@@ -223,9 +234,9 @@ def train(args: argparse.Namespace) -> None:
             LOG.info("step %d loss %.3f scale %.1f %.2f s/step", done, running, float(model.logit_scale.exp()), pace)
         if done % args.save_every == 0 or done == args.steps:
             part = checkpoint.with_name(".tmp-checkpoint.pt")
-            torch.save({"model": model.state_dict(), "optim": optim.state_dict(), "step": done}, part)
+            torch.save({"model": model.state_dict(), "mean": mean, "optim": optim.state_dict(), "step": done}, part)
             part.replace(checkpoint)
-            export(model, args.out / f"{NAME}.safetensors")
+            export(mean, args.out / f"{NAME}.safetensors")
 
 
 def text_vectors(model: Any) -> torch.Tensor:
@@ -292,12 +303,13 @@ def main() -> None:
     for name in ("--data", "--landsat", "--neon", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bfloat16", action="store_true", help="twice as fast where the processor has AMX")
     parser.add_argument("--evaluate-only", action="store_true")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

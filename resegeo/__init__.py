@@ -15,8 +15,9 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
     from resegeo.classes import ClassList, ClassSpec, class_list, load_class_list
-    from resegeo.pipeline import Segmentation, segment
+    from resegeo.pipeline import segment
     from resegeo.polygons import polygonize, write_polygons
+    from resegeo.run import Segmentation
     from resegeo.scene import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -26,7 +27,7 @@ _HOME = {
     "ClassSpec": "classes",
     "class_list": "classes",
     "load_class_list": "classes",
-    "Segmentation": "pipeline",
+    "Segmentation": "run",
     "segment": "pipeline",
     "polygonize": "polygons",
     "write_polygons": "polygons",

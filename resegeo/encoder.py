@@ -7,7 +7,7 @@ only, :meth:`Encoder.encode_texts` words only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +23,33 @@ if TYPE_CHECKING:
     from resegeo.weights import ModelSource
 
 
-def _attend(attention: torch.nn.MultiheadAttention, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """Multi-head self-attention of (B, T, D) tokens under a boolean keep-mask (B or 1, 1, T, T)."""
+def _attend(
+    attention: torch.nn.MultiheadAttention, x: torch.Tensor, keep: torch.Tensor | None, *, self_self: bool = False
+) -> torch.Tensor:
+    """Multi-head self-attention of (B, T, D) tokens under a boolean keep-mask (B or 1, 1, T, T).
+
+    With ``self_self`` the values are mixed by q·q, k·k and v·v instead of q·k, and the three are added.
+    """
     batch, tokens, width = x.shape
     heads = attention.num_heads
     qkv = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     # (B, T, 3·D) -> 3 × (B, heads, T, D / heads)
     q, k, v = qkv.view(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     # `keep` stays boolean: cast to the dtype of x it would be added to the logits as 0 and 1.
-    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    if self_self:
+        mixed = torch.stack([functional.scaled_dot_product_attention(a, a, v, attn_mask=keep) for a in (q, k, v)]).sum(
+            dim=0
+        )
+    else:
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
     mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
     projected: torch.Tensor = attention.out_proj(mixed)
     return projected
 
 
-def dense_features(visual: Any, images: torch.Tensor, masks: Sequence[torch.Tensor | None]) -> torch.Tensor:
+def dense_features(
+    visual: Any, images: torch.Tensor, masks: Sequence[torch.Tensor | None], *, self_self: bool = False
+) -> torch.Tensor:
     """Run open_clip's vision transformer with one keep-mask a layer and project every token.
 
     Parameters
@@ -48,6 +60,9 @@ def dense_features(visual: Any, images: torch.Tensor, masks: Sequence[torch.Tens
         Normalised images (B, 3, H, W) of the tower's own size.
     masks:
         One entry a layer: None (free) or a boolean keep-mask (B or 1, 1, 1 + N, 1 + N).
+    self_self:
+        Whether the last layer attends by q·q + k·k + v·v under its mask, without residual and MLP, as
+        SegEarth-OV (CVPR 2025) and ClearCLIP do.
 
     Returns
     -------
@@ -62,7 +77,10 @@ def dense_features(visual: Any, images: torch.Tensor, masks: Sequence[torch.Tens
             "the numbers of free, segment and local layers must add up to the model's depth."
         )
     x = visual._embeds(images)  # (B, 1 + N, D), position embedding and first LayerNorm included
-    for block, keep in zip(blocks, masks, strict=True):
+    for layer, (block, keep) in enumerate(zip(blocks, masks, strict=True), start=1):
+        if self_self and layer == len(blocks):
+            x = _attend(block.attn, block.ln_1(x), keep, self_self=True)
+            break
         x = x + block.ls_1(_attend(block.attn, block.ln_1(x), keep))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
     x = visual.ln_post(x)
@@ -87,6 +105,10 @@ class Encoder:
     logit_scale: float
     sha256: str
     activation: str
+    precision: str = "float32"
+    """Arithmetic of the vision transformer: float32, bfloat16 or float16."""
+    forward: Callable[..., torch.Tensor] = dense_features
+    """:func:`dense_features`, or its compiled form."""
 
     @property
     def grid(self) -> int:
@@ -101,7 +123,8 @@ class Encoder:
         schedule: Schedule,
         *,
         fill: str = "mean",
-    ) -> NDArray[np.float32]:
+        self_self: bool = False,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute the dense features of a batch of windows.
 
         Parameters
@@ -116,24 +139,35 @@ class Encoder:
             The layer schedule; its depth must be the model's.
         fill:
             ``mean`` (the model's mean colour) or ``black`` (the paper's code).
+        self_self:
+            See :func:`dense_features`.
 
         Returns
         -------
-        (B, g, g, D) float32, not normalised.
+        Patch features (B, g, g, D) and CLS features (B, D), float32, not normalised.
 
         """
-        with torch.inference_mode():
-            pixels = torch.from_numpy(rgb).to(self.device)
-            images = pixels.permute(0, 3, 1, 2).float().div_(255.0)  # (B, S, S, 3) -> (B, 3, S, S)
+        kind = self.device.split(":", 1)[0]
+        half = self.precision != "float32"
+        with torch.inference_mode(), torch.autocast(kind, getattr(torch, self.precision), enabled=half):
+            pixels = self._moved(rgb)
+            images = pixels.permute(0, 3, 1, 2).float().div_(255.0)  # (B, S, S, 3) -> (B, 3, S, S), channels last
             mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
             std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
-            outside = ~torch.from_numpy(valid).to(self.device)[:, None]
+            outside = ~self._moved(valid)[:, None]
             images = images.masked_fill(outside, 0.0) if fill == "black" else torch.where(outside, mean, images)
             images = (images - mean) / std
-            masks = layer_masks(schedule, torch.from_numpy(levels).to(self.device))
-            tokens = dense_features(self.model.visual, images, masks)[:, 1:]
-            features = tokens.reshape(len(rgb), self.grid, self.grid, -1).float().cpu().numpy()
-        return np.asarray(features, dtype=np.float32)
+            masks = layer_masks(schedule, self._moved(levels))
+            tokens = self.forward(self.model.visual, images, masks, self_self=self_self).float().cpu().numpy()
+        patches = tokens[:, 1:].reshape(len(rgb), self.grid, self.grid, -1)
+        return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
+
+    def _moved(self, array: NDArray[Any]) -> torch.Tensor:
+        """Bring an array to the device; to CUDA from pinned memory, so that the copy need not wait."""
+        tensor = torch.from_numpy(array)
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def encode_texts(self, prompts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
         """Embed prompts, each given by its phrasings: Q lists of strings -> (Q, D) float32, unit length.
@@ -175,11 +209,26 @@ def pick_device(name: str | None) -> str:
     return name
 
 
-def load_encoder(source: ModelSource, *, device: str | None = None) -> Encoder:
+def load_encoder(
+    source: ModelSource, *, device: str | None = None, precision: str = "float32", compiled: bool = False
+) -> Encoder:
     """Load a model's weights through open_clip, in evaluation mode and float32.
+
+    Parameters
+    ----------
+    source:
+        The checkpoint.
+    device:
+        See :func:`pick_device`.
+    precision:
+        Arithmetic of the vision transformer: float32, or by autocast bfloat16 or float16.
+    compiled:
+        Whether torch.compile may take the vision transformer in hand.
 
     Raises
     ------
+    UsageError:
+        When device and precision do not fit.
     ResegeoError:
         When the weights do not fit the architecture, or the architecture has no dense patch tokens.
 
@@ -188,6 +237,8 @@ def load_encoder(source: ModelSource, *, device: str | None = None) -> Encoder:
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
     where = pick_device(device)
+    if precision == "float16" and where == "cpu":
+        raise UsageError("precision float16 is for graphics processors; on the CPU take bfloat16 or float32.")
     if source.config is not None:
         open_clip.add_model_config(source.config)
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced right below
@@ -226,7 +277,25 @@ def load_encoder(source: ModelSource, *, device: str | None = None) -> Encoder:
         logit_scale=float(model.logit_scale.exp()),
         sha256=source.sha256,
         activation=act,
+        precision=precision,
+        forward=_compiled() if compiled else dense_features,
     )
+
+
+def _compiled() -> Callable[..., torch.Tensor]:
+    """Compile :func:`dense_features`; that happens at the first call, and may fail only then."""
+    inner: Callable[..., torch.Tensor] = torch.compile(dense_features)
+
+    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+        try:
+            return inner(*args, **kwargs)
+        except Exception as error:  # the compilers behind torch share no base of errors
+            raise ResegeoError(
+                f"torch.compile does not work on this machine ({type(error).__name__}; it needs a C++ compiler). "
+                "Leave out --compile."
+            ) from error
+
+    return forward
 
 
 def _load_weights(model: torch.nn.Module, source: ModelSource) -> None:

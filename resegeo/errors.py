@@ -24,6 +24,10 @@ class ClassFileError(ResegeoError):
     """A mistake in a class file; the text names file and line."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted; the text says what is done and how to go on (exit code 130)."""
+
+
 class ResegeoWarning(UserWarning):
     """Base of all warnings: the run goes on, but the user should know."""
 

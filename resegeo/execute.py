@@ -1,147 +1,145 @@
-"""Carry out a plan: the image side item by item into a store, then the labels block by block."""
+"""The image side of a plan, item by item into a store, by whatever executor.
+
+An item is the unit of work, of failure and of the encoder's batch, so that its numbers do not depend on who computes
+it. Other processes get a job by reference (paths), lay the plan themselves, and write straight to the store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import pickle
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from resegeo.attention import INVALID_GROUP, mostly_invalid, patch_ids
-from resegeo.encoder import Encoder
-from resegeo.features import PatchStore
-from resegeo.labels import blend, class_codes, class_probabilities
-from resegeo.plan import Plan
-from resegeo.scores import EXTRA, axis_weights, blend_weights, patch_scores
-from resegeo.segments import SegmentSource
-from resegeo.windows import Rect, WorkItem, blocks
+from resegeo.errors import ResegeoError
+from resegeo.features import Store
+from resegeo.machine import Batch, Machine, start_machine
+from resegeo.plan import Job, plan_job
+from resegeo.windows import WorkItem
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, the steps done and the steps in all."""
 
-FEATURE_DTYPE = np.float16
-"""Features are rounded to this before scoring, kept or not, so that stored features give equal labels."""
+ATTEMPTS = 3
+"""How often an item is tried before it is given up."""
+
+FAILURES = (ResegeoError, OSError, RuntimeError, MemoryError)
+"""What may befall one item and spare the next: damaged blocks, a lost network, no memory left."""
 
 
-@dataclass
-class WindowCounts:
-    """How many windows were computed, and how many had no valid pixel."""
-
-    done: int = 0
-    skipped: int = 0
-
-
-def open_store(plan: Plan, path: Path) -> PatchStore:
-    """Lay out the store that :func:`encode_scene` fills."""
-    down, across = plan.grid.item_shape
-    return PatchStore(
-        path,
-        items=down * across,
-        channels=len(plan.classes.prompt_texts) + EXTRA,
-        grid=plan.geometry.grid,
-    )
-
-
-def encode_scene(
-    plan: Plan,
-    encoder: Encoder,
-    segments: SegmentSource,
-    texts: NDArray[np.float32],
-    store: PatchStore,
-    progress: Progress,
-) -> WindowCounts:
-    """Compute every work item: windows -> segments -> masked CLIP -> reduced scores, into ``store``."""
-    counts = WindowCounts()
-    items = plan.grid.items()
-    for item in items:
-        keep, features = encode_item(plan, encoder, segments, item)
-        counts.done += int(keep.sum())
-        counts.skipped += int((~keep).sum())
-        if keep.any():
-            store.put(item.index, keep, patch_scores(features, texts))
-        progress("windows", item.index + 1, len(items))
-    return counts
+def run_here(
+    machine: Machine, store: Store, pending: Sequence[int], progress: Callable[[], None], *, read_ahead: int = 1
+) -> None:
+    """Compute items in this process; ``read_ahead`` of them are read while the model is busy, 0: none."""
+    items = [machine.plan.grid.item(index) for index in pending]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming: deque[Future[Batch]] = deque()
+        for number, item in enumerate(items):
+            while read_ahead and len(coming) <= read_ahead and number + len(coming) < len(items):
+                coming.append(pool.submit(machine.read, items[number + len(coming)]))
+            ready = coming.popleft() if coming else None
+            try:
+                _settle(machine, store, item, ready)
+            except BaseException:
+                for future in coming:
+                    future.cancel()
+                raise
+            progress()
 
 
-def encode_item(
-    plan: Plan, encoder: Encoder, segments: SegmentSource, item: WorkItem
-) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
-    """Encode the windows of one work item as one batch.
+def _settle(machine: Machine, store: Store, item: WorkItem, ready: Future[Batch] | None = None) -> None:
+    """Compute one item into the store, or record why not."""
+    for attempt in range(ATTEMPTS):
+        try:
+            batch = ready.result() if ready is not None and attempt == 0 else machine.read(item)
+            result = machine.encode(batch)
+            break
+        except FAILURES as error:
+            if attempt == ATTEMPTS - 1:
+                store.fail(
+                    item.index, f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
+                )
+                return
+    store.put(item.index, result)
 
-    Returns
-    -------
-    A flag for each window, False where it has no valid pixel, and the features (B, g, g, D) of the
-    others, rounded to the store's dtype.
 
+@dataclass(frozen=True)
+class Task:
+    """What every worker of a cluster is told."""
+
+    job: Job
+    store: str
+    features: bool
+    device: str | None
+    threads: int | None
+    tiles: Path | None
+
+
+def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
+    """Compute items on the workers of a ``distributed.Client``; a dead worker costs its items alone, for a while.
+
+    An item that takes several workers with it is recorded as failed.
     """
-    bounds, patch = item.bounds, encoder.patch_size
-    rgb, valid = plan.scene.read(bounds.row, bounds.col, bounds.height, bounds.width)
-    cuts = [_cut(window, bounds) for window in item.windows]
-    # A region decides which windows are worth computing, not what they see.
-    wanted = valid if plan.region is None else valid & plan.region.mask(bounds)
-    keep = np.asarray([bool(wanted[cut].any()) for cut in cuts])
-    if not keep.any():
-        return keep, np.empty((0, encoder.grid, encoder.grid, encoder.dimension), dtype=FEATURE_DTYPE)
-    ids = segments.ids(bounds)
-    used = [cut for cut, flag in zip(cuts, keep, strict=True) if flag]
-    window_valid = np.stack([valid[cut] for cut in used])
-    levels = patch_ids(np.stack([ids[:, *cut] for cut in used]), patch)
-    levels[np.broadcast_to(mostly_invalid(window_valid, patch)[:, None], levels.shape)] = INVALID_GROUP
-    features = encoder.encode_windows(
-        np.stack([rgb[cut] for cut in used]), window_valid, levels, plan.schedule, fill=plan.settings.fill
-    )
-    return keep, features.astype(FEATURE_DTYPE)
+    from distributed import as_completed
+
+    order = pickle.dumps(task)
+    waiting = deque(pending)
+    running = as_completed()  # type: ignore[no-untyped-call]
+    alive: dict[Any, int] = {}
+
+    def more() -> None:
+        # A few items a worker in flight: the scheduler's memory does not grow with the scene.
+        most = 4 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        while waiting and len(alive) < most:
+            index = waiting.popleft()
+            future = client.submit(_on_worker, order, index, pure=False, retries=0)
+            alive[future] = index
+            running.add(future)  # type: ignore[no-untyped-call]
+
+    more()
+    store = Store.open(task.store)
+    for future in running:
+        index = alive.pop(future)
+        error = future.exception()
+        if error is not None and store is not None:
+            if isinstance(error, ResegeoError) and error.exit_code == 2:
+                raise error
+            store.fail(index, f"{type(error).__name__}: {error}")
+        progress()
+        more()
 
 
-def label_scene(
-    plan: Plan, store: PatchStore, logit_scale: float, progress: Progress
-) -> Iterator[tuple[int, int, NDArray[np.unsignedinteger]]]:
-    """Yield the class codes of the scene, block by block: (row, col, codes)."""
-    settings, classes = plan.settings, plan.classes
-    axis = axis_weights(plan.geometry.grid, plan.geometry.image_size)
-    taper = blend_weights(plan.geometry.image_size, taper=settings.taper)
-    threshold = settings.threshold if settings.threshold is not None else classes.threshold
-    floors: list[float | None] = [None] * len(classes.classes)
-    if settings.use_thresholds:
-        floors = [threshold if spec.threshold is None else spec.threshold for spec in classes.classes]
-    cut = list(blocks(plan.scene.height, plan.scene.width))
-    for done, block in enumerate(cut):
-        valid = plan.scene.valid(block.row, block.col, block.height, block.width)
-        if plan.region is not None:
-            valid &= plan.region.mask(block)
-        if valid.any():
-            probabilities = blend(
-                block,
-                _windows_over(plan, store, block),
-                prompts=len(classes.prompt_texts),
-                logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
-                axis=axis,
-                taper=taper,
-            )
-            by_class = class_probabilities(
-                probabilities, classes.prompt_class, len(classes.classes), reduction=settings.reduction
-            )
-            codes = class_codes(by_class, valid, classes, floors)
-            if plan.only is not None:
-                codes[valid & ~np.isin(codes, list(plan.only))] = 0
-        else:
-            codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
-        yield block.row, block.col, codes
-        progress("labels", done + 1, len(cut))
+def _on_worker(order: bytes, index: int) -> None:
+    machine, store = _worker_machine(order)
+    _settle(machine, store, machine.plan.grid.item(index))
 
 
-def _windows_over(plan: Plan, store: PatchStore, block: Rect) -> Iterator[tuple[Rect, NDArray[np.float32]]]:
-    """Yield the stored windows that touch a block, in the grid's order."""
-    for item in plan.grid.items_over(block):
-        stored = store.get(item.index)
-        if stored is not None:
-            for window, flag, values in zip(item.windows, *stored, strict=False):
-                if flag:
-                    yield window, values
+@lru_cache(maxsize=1)
+def _worker_machine(order: bytes) -> tuple[Machine, Store]:
+    """Load the model once a process, and keep it."""
+    import warnings
 
+    from distributed import get_worker
 
-def _cut(window: Rect, bounds: Rect) -> tuple[slice, slice]:
-    row, col = window.row - bounds.row, window.col - bounds.col
-    return slice(row, row + window.height), slice(col, col + window.width)
+    task: Task = pickle.loads(order)
+    device = task.device
+    if device in (None, "cuda") and torch.cuda.device_count() > 1:
+        # One GPU a worker: local workers are numbered by name.
+        name = str(get_worker().name)
+        device = f"cuda:{int(name) % torch.cuda.device_count()}" if name.isdigit() else device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user has had these notes already
+        plan = plan_job(task.job)
+        machine = start_machine(plan, features=task.features, device=device, threads=task.threads, tiles=task.tiles)
+    store = Store.open(task.store)
+    if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:
+        raise ResegeoError(
+            f"A worker does not see the scene {task.job.scene} or the store {task.store} as the rest do."
+        )
+    return machine, store

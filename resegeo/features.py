@@ -1,58 +1,309 @@
-"""The store between the image side and the labels: one chunk a work item, on disk.
+"""The store between the image side and the words: checkpoint, unit of distribution, source for new words.
 
-What a window leaves behind is tiny (see :mod:`resegeo.scores`), but a scene has many windows, so
-memory stays bounded by keeping it in a Zarr array with one chunk a work item. The store knows no words.
+A Zarr v3 group with one chunk a work item, on disk or behind any URL that fsspec knows. What the windows of an item
+left behind is written first, its mark after it: an item counts as done only by its mark, since Zarr does not write a
+chunk that equals the fill value, and a killed process may leave some of an item's arrays. The store knows no words.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+import fsspec
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from resegeo.errors import ResegeoError
 from resegeo.windows import ITEM_SIDE
 
+FORMAT = 1
+"""Version of the layout; a store of another one is made anew."""
 
-class PatchStore:
-    """Reduced patch scores of all work items, in a folder that is removed on leaving the context.
+_KEPT = 48
+"""Items that are kept in memory after reading: neighbouring blocks ask for the same ones."""
 
-    Items are written once, whole; an item never written (no valid pixel in it) is answered by None.
-    """
 
-    def __init__(self, path: Path, *, items: int, channels: int, grid: int) -> None:
-        """Lay out an array (items, windows, channels, grid, grid) float32 in the new folder ``path``."""
-        self.path = path
-        self._written: dict[int, NDArray[np.bool_]] = {}
-        shutil.rmtree(path, ignore_errors=True)  # what a killed run may have left
-        shape = (items, ITEM_SIDE * ITEM_SIDE, channels, grid, grid)
-        self._array = zarr.create_array(
-            store=str(path), shape=shape, chunks=(1, *shape[1:]), dtype="float32", compressors=None
-        )
+@dataclass(frozen=True)
+class ItemResult:
+    """What the windows of one work item left behind."""
 
-    def put(self, index: int, windows: NDArray[np.bool_], values: NDArray[np.float32]) -> None:
-        """Store the windows of one item: a flag for each of its windows, the values of those flagged True."""
-        padded = np.zeros(self._array.shape[1:], dtype=np.float32)
-        padded[np.flatnonzero(windows)] = values
-        self._array[index] = padded
-        self._written[index] = windows
+    windows: NDArray[np.bool_]
+    """A flag for each window of the item; False where it has no valid pixel."""
+    values: Mapping[str, NDArray[Any]]
+    """Arrays by name, one row for each window flagged True."""
+    halved: bool = False
+    """Whether the batch had to be halved for lack of the device's memory."""
 
-    def get(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]] | None:
-        """Return the flags of an item's windows and their values (windows, channels, g, g), or None."""
-        windows = self._written.get(index)
-        if windows is None:
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and dtype of one window's values."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    compressed: bool = False
+
+
+class Store:
+    """Results of the work items of one scene. Open it with :meth:`create` or :meth:`open`."""
+
+    def __init__(self, url: str, group: zarr.Group) -> None:
+        """Take an open group; see :meth:`create` and :meth:`open`."""
+        self.url = url
+        self._group = group
+        self._marks = _Marks(url)
+        self.header: dict[str, Any] = dict(group.attrs["resegeo"])  # type: ignore[arg-type]
+        self._arrays: dict[str, Any] = {name: group[name] for name in self.header["arrays"]}
+        self._read: OrderedDict[int, ItemResult | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, url: str, header: Mapping[str, Any], *, items: int, arrays: Mapping[str, ArraySpec]) -> Store:
+        """Lay out a new store, in place of what is there.
+
+        Parameters
+        ----------
+        url:
+            Path or fsspec URL.
+        header:
+            Plain values that say what the store holds.
+        items:
+            Number of work items.
+        arrays:
+            What a window leaves behind, by name.
+
+        Raises
+        ------
+        ResegeoError:
+            When nothing can be written there.
+
+        """
+        remove(url)
+        try:
+            group = zarr.open_group(store=url, mode="w")
+            count = ITEM_SIDE * ITEM_SIDE
+            for name, spec in arrays.items():
+                group.create_array(
+                    name,
+                    shape=(items, count, *spec.shape),
+                    chunks=(1, count, *spec.shape),
+                    dtype=spec.dtype,
+                    compressors="auto" if spec.compressed else None,
+                )
+            # Last: without its header a store does not count.
+            group.attrs["resegeo"] = {**header, "format": FORMAT, "items": items, "arrays": list(arrays)}
+        except (OSError, ImportError, ValueError) as error:
+            raise ResegeoError(f"The store {url} cannot be written ({error}).") from error
+        return cls(url, group)
+
+    @classmethod
+    def open(cls, url: str, *, sweep: bool = False) -> Store | None:
+        """Open a store; None where there is none, or one whose making was interrupted.
+
+        ``sweep`` removes what killed processes left half-written; no other process may be writing then.
+        """
+        try:
+            group = zarr.open_group(store=url, mode="r+")
+            if dict(group.attrs).get("resegeo", {}).get("format") != FORMAT:  # type: ignore[union-attr]
+                return None
+            store = cls(url, group)
+        except (OSError, KeyError, ValueError, TypeError):
             return None
-        return windows, np.asarray(self._array[index])
+        except ImportError as error:
+            raise ResegeoError(f"The store {url} cannot be opened ({error}).") from error
+        if sweep and store.local is not None:
+            for pattern in ("*.partial", "*.tmp"):
+                for path in store.local.rglob(pattern):
+                    path.unlink(missing_ok=True)
+        return store
 
-    def __enter__(self) -> PatchStore:
-        """Return the store itself."""
-        return self
+    @property
+    def local(self) -> Path | None:
+        """The folder of a store on disk, else None."""
+        return None if "://" in self.url else Path(self.url)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    @property
+    def items(self) -> int:
+        """Number of work items."""
+        return int(self.header["items"])
+
+    def done(self) -> set[int]:
+        """Items that are complete."""
+        return self._marks.list("done")
+
+    def failed(self) -> dict[int, str]:
+        """Items that were given up, with the sentence why."""
+        return {index: self._marks.read("failed", index) or "" for index in self._marks.list("failed")}
+
+    def put(self, index: int, result: ItemResult) -> None:
+        """Store one item, whole or not at all: first its values, then its mark."""
+        if result.windows.any():
+            for name, array in self._arrays.items():
+                padded = np.zeros(array.shape[1:], dtype=array.dtype)
+                padded[np.flatnonzero(result.windows)] = result.values[name]
+                array[index] = padded
+                self._sync(name, array, index)
+        flags = "".join("1" if flag else "0" for flag in result.windows)
+        self._marks.write("done", index, flags + ("h" if result.halved else ""))
+        self._marks.delete("failed", index)
+        with self._lock:
+            self._read.pop(index, None)
+
+    def fail(self, index: int, reason: str) -> None:
+        """Record that an item was given up."""
+        self._marks.write("failed", index, reason)
+
+    def get(self, index: int) -> ItemResult | None:
+        """Return one item; None where it is not done."""
+        with self._lock:
+            if index in self._read:
+                self._read.move_to_end(index)
+                return self._read[index]
+        flags = self._marks.read("done", index)
+        result = None
+        if flags is not None:
+            windows = _flags(flags)
+            used = np.flatnonzero(windows)
+            values = {name: np.asarray(array[index])[used] for name, array in self._arrays.items()} if used.size else {}
+            result = ItemResult(windows, values)
+        with self._lock:
+            self._read[index] = result
+            while len(self._read) > _KEPT:
+                self._read.popitem(last=False)
+        return result
+
+    def counts(self) -> tuple[int, int, int]:
+        """Windows done, windows without a valid pixel, and items whose batch was halved."""
+        marks = [self._marks.read("done", index) or "" for index in self._marks.list("done")]
+        return tuple(sum(mark.count(sign) for mark in marks) for sign in "10h")  # type: ignore[return-value]
+
+    def keep_array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
+        """Lay out a further array beside those of the items, in place of an earlier one: a Zarr array."""
+        return self._group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, overwrite=True)
+
+    def array(self, name: str) -> Any:
+        """Return an array that :meth:`keep_array` laid out."""
+        return self._group[name]
+
+    def note(self, **facts: Any) -> None:
+        """Add plain values to the header."""
+        self.header.update(facts)
+        self._group.attrs["resegeo"] = self.header
+
+    def _sync(self, name: str, array: Any, index: int) -> None:
+        """Bring a chunk to the disk before its mark."""
+        if self.local is not None:
+            key = array.metadata.encode_chunk_key((index, *[0] * (array.ndim - 1)))
+            with contextlib.suppress(FileNotFoundError):  # all zero: Zarr wrote nothing
+                _sync_file(self.local / name / key)
+
+
+def remove(url: str) -> None:
+    """Remove a store and all that lies in it."""
+    if "://" not in url:
+        shutil.rmtree(url, ignore_errors=True)
+        return
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        if system.exists(root):
+            system.rm(root, recursive=True)
+    except (OSError, ImportError, ValueError) as error:
+        raise ResegeoError(f"The store {url} cannot be reached ({error}).") from error
+
+
+class _Marks:
+    """Small files that say what is done: on disk synced and renamed into place, elsewhere one object each."""
+
+    def __init__(self, url: str) -> None:
+        self._remote = "://" in url
+        if self._remote:
+            self._system, self._root = fsspec.core.url_to_fs(url)
+        else:
+            self._folder = Path(url)
+
+    def list(self, kind: str) -> set[int]:
+        if self._remote:
+            folder = f"{self._root}/marks/{kind}"
+            self._system.invalidate_cache()
+            names = (
+                [entry.rsplit("/", 1)[-1] for entry in self._system.ls(folder, detail=False)]
+                if (self._system.exists(folder))
+                else []
+            )
+        else:
+            try:
+                names = [entry.name for entry in os.scandir(self._folder / "marks" / kind)]
+            except FileNotFoundError:
+                names = []
+        return {int(name) for name in names if name.isdigit()}
+
+    def read(self, kind: str, index: int) -> str | None:
+        try:
+            if self._remote:
+                return str(self._system.cat_file(f"{self._root}/marks/{kind}/{index}").decode())
+            return (self._folder / "marks" / kind / str(index)).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, kind: str, index: int, text: str) -> None:
+        if self._remote:
+            self._system.pipe_file(f"{self._root}/marks/{kind}/{index}", text.encode())
+            return
+        folder = self._folder / "marks" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f"{index}.{os.getpid()}.{threading.get_ident()}.tmp"
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(folder / str(index))
+
+    def delete(self, kind: str, index: int) -> None:
+        if self._remote:
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(f"{self._root}/marks/{kind}/{index}")
+        else:
+            (self._folder / "marks" / kind / str(index)).unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_store(path: str) -> bool:
+    """Whether a path or URL names a store by its suffix."""
+    return path.rstrip("/").endswith(".store.zarr")
+
+
+def quantise(features: NDArray[np.floating], dtype: str) -> dict[str, NDArray[Any]]:
+    """Round features (..., D) to what the store keeps: float16, or int8 with one float16 factor a vector."""
+    if dtype == "float16":
+        return {"features": features.astype(np.float16)}
+    peak = np.abs(features).max(axis=-1)
+    factor = np.maximum(peak / 127, 2.0**-14).astype(np.float16)  # the least normal float16
+    codes = np.clip(np.rint(features / factor.astype(np.float32)[..., None]), -127, 127)
+    return {"features": codes.astype(np.int8), "factor": factor}
+
+
+def restore(values: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Turn :func:`quantise`'s arrays back into features (..., D) float32."""
+    features = values["features"].astype(np.float32)
+    return features * values["factor"].astype(np.float32)[..., None] if "factor" in values else features
+
+
+def _flags(mark: str) -> NDArray[np.bool_]:
+    """Flags of an item's windows from its mark: 1 done, 0 nothing to do; an h behind says that it was halved."""
+    return np.array([flag == "1" for flag in mark.rstrip("h")])

@@ -22,7 +22,10 @@ SCENE_SHARE = 0.45
 """How much of a class's colour gives way to the scene below."""
 
 STRIP_PIXELS = 4_000_000
-"""Pixels of the scene that are read at once; at least 64 rows, so that blocks are not read too often."""
+"""Pixels that are read at once; at least 64 rows, so that blocks are not read too often."""
+
+LOOK_SIDE = 2048
+"""Longest side of a quicklook in pixels."""
 
 LARGEST_FACTOR = 16
 """A small scene is enlarged by this whole factor at most."""
@@ -35,17 +38,62 @@ _Entries = list[tuple[tuple[int, int, int], str]]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def write_overlay(path: Path, scene: Scene, class_raster: Path, classes: ClassList, *, max_side: int = 2048) -> None:
+@dataclass(frozen=True)
+class Quicklook:
+    """A scene thinned to at most :data:`LOOK_SIDE` pixels a side; filled while its blocks pass by."""
+
+    height: int
+    """Of the scene."""
+    width: int
+    rgb: NDArray[np.uint8]
+    """(h, w, 3), nearest pixels; invalid ones are white."""
+
+    @classmethod
+    def blank(cls, height: int, width: int) -> Quicklook:
+        """Prepare the look at a scene of ``height`` × ``width`` pixels."""
+        scale = min(1.0, LOOK_SIDE / max(height, width))
+        shape = (max(1, round(height * scale)), max(1, round(width * scale)), 3)
+        return cls(height, width, np.full(shape, 255, dtype=np.uint8))
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of the scene that are shown."""
+        return _spread(self.height, self.rgb.shape[0])
+
+    @property
+    def cols(self) -> NDArray[np.int64]:
+        """Columns of the scene that are shown."""
+        return _spread(self.width, self.rgb.shape[1])
+
+    def put(self, row: int, col: int, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
+        """Take what is shown from a block of the scene."""
+        first, end = np.searchsorted(self.rows, [row, row + rgb.shape[0]])
+        left, right = np.searchsorted(self.cols, [col, col + rgb.shape[1]])
+        pick = np.ix_(self.rows[first:end] - row, self.cols[left:right] - col)
+        self.rgb[first:end, left:right] = np.where(valid[pick][..., None], rgb[pick], 255)
+
+
+def look_at(scene: Scene) -> Quicklook:
+    """Read the quicklook of a scene, strip by strip."""
+    look = Quicklook.blank(scene.height, scene.width)
+    step = _strip(scene.width)
+    for top in range(0, scene.height, step):
+        count = min(step, scene.height - top)
+        look.put(top, 0, *scene.read(top, 0, count, scene.width))
+    return look
+
+
+def write_overlay(path: Path, look: Quicklook, class_raster: Path, classes: ClassList, *, max_side: int = 2048) -> None:
     """Write a PNG: the scene, the scene under its classes, and a legend with each class's share.
 
-    Shares are counted over all valid pixels at full resolution. Memory is bounded by a strip of the scene.
+    Shares are counted over all valid pixels at full resolution. Memory is bounded by a strip of the raster.
 
     Parameters
     ----------
     path:
         The picture.
-    scene:
-        The scene; a large one is thinned, a small one enlarged by a whole factor.
+    look:
+        The scene as it shall be shown; a small one is enlarged by a whole factor.
     class_raster:
         Codes (height, width) of the scene's size.
     classes:
@@ -59,10 +107,10 @@ def write_overlay(path: Path, scene: Scene, class_raster: Path, classes: ClassLi
         When the class raster can't be read, or the picture not written.
 
     """
-    page = _Page.plan(scene.height, scene.width, max_side, min(MOST_ENTRIES, len(classes.drawn) + 2))
+    page = _Page.plan(look.rgb.shape[0], look.rgb.shape[1], max_side, min(MOST_ENTRIES, len(classes.drawn) + 2))
     beside = path.with_name(f".tmp-{path.name}")
     try:
-        rgb, codes, counts = _thinned(scene, class_raster, page)
+        rgb, codes, counts = _thinned(look, class_raster, page)
         rgb = rgb.repeat(page.factor, axis=0).repeat(page.factor, axis=1)
         codes = codes.repeat(page.factor, axis=0).repeat(page.factor, axis=1)
         picture = page.draw(rgb, _overlay(rgb, codes, classes), _legend(counts, classes))
@@ -156,31 +204,34 @@ def _shortened(text: str, font: _Font, room: int) -> str:
     return text
 
 
+def _spread(size: int, count: int) -> NDArray[np.int64]:
+    """``count`` positions spread evenly over ``size``, each in the middle of its share."""
+    return (np.arange(count) * 2 + 1) * size // (2 * count)
+
+
+def _strip(width: int) -> int:
+    return max(64, min(512, STRIP_PIXELS // width))
+
+
 def _thinned(
-    scene: Scene, class_raster: Path, page: _Page
+    look: Quicklook, class_raster: Path, page: _Page
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Nearest pixels of scene (h, w, 3) and classes (h, w), and the count of each code over all pixels."""
-    rows = (np.arange(page.height) * 2 + 1) * scene.height // (2 * page.height)
-    cols = (np.arange(page.width) * 2 + 1) * scene.width // (2 * page.width)
-    rgb = np.empty((page.height, page.width, 3), dtype=np.uint8)
+    """Pixels of scene (h, w, 3) and classes (h, w) at the same places, and the count of each code over all pixels."""
+    down, across = _spread(look.rgb.shape[0], page.height), _spread(look.rgb.shape[1], page.width)
+    rows, cols = look.rows[down], look.cols[across]
     codes = np.empty((page.height, page.width), dtype=np.int64)
     counts = np.zeros(2**16, dtype=np.int64)
-    step = max(64, min(512, STRIP_PIXELS // scene.width))
+    step = _strip(look.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(GDAL_CACHEMAX=64), rasterio.open(class_raster) as raster:
-            for top in range(0, scene.height, step):
-                count = min(step, scene.height - top)
-                strip = raster.read(1, window=Window(0, top, scene.width, count))
+            for top in range(0, look.height, step):
+                count = min(step, look.height - top)
+                strip = raster.read(1, window=Window(0, top, look.width, count))
                 counts += np.bincount(strip.ravel(), minlength=len(counts))
                 first, end = np.searchsorted(rows, [top, top + count])
-                if first == end:
-                    continue
-                pixels, valid = scene.read(top, 0, count, scene.width)
-                pick = np.ix_(rows[first:end] - top, cols)
-                rgb[first:end] = np.where(valid[pick][..., None], pixels[pick], 255)
-                codes[first:end] = strip[pick]
-    return rgb, codes, counts
+                codes[first:end] = strip[np.ix_(rows[first:end] - top, cols)]
+    return look.rgb[np.ix_(down, across)], codes, counts
 
 
 def _overlay(rgb: NDArray[np.uint8], codes: NDArray[np.int64], classes: ClassList) -> NDArray[np.uint8]:

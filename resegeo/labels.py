@@ -3,68 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resegeo.canvas import Canvas
 from resegeo.classes import ClassList
-from resegeo.scores import AxisWeights, pixel_cosines, softmax
+from resegeo.scores import axis_weights, blend_weights, pixel_cosines, softmax
 from resegeo.windows import Rect
 
 REDUCTIONS = ("max", "mean", "logsumexp")
 
 
-def blend(
-    block: Rect,
-    windows: Iterable[tuple[Rect, NDArray[np.float32]]],
-    *,
-    prompts: int,
-    logit_scale: float,
-    axis: AxisWeights,
-    taper: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Average the prompt probabilities of all windows that cover a block.
+@dataclass(frozen=True)
+class WindowScores:
+    """What one window of the canvas left behind."""
 
-    Parameters
-    ----------
-    block:
-        The output block.
-    windows:
-        Pairs of a window and its reduced scores (Q + 4, g, g); windows beside the block are passed over.
-    prompts:
-        Q.
-    logit_scale:
-        Factor of the cosines before the softmax over prompts.
-    axis:
-        Interpolation from a window's patches to all of its pixels, the same down and across.
-    taper:
-        Weight of each pixel along one axis of a window.
+    rect: Rect
+    reduced: NDArray[np.float32]
+    """(Q + 4, g, g), see :func:`resegeo.scores.patch_scores`."""
+    cls: NDArray[np.float32]
+    """(Q,) cosines of the window's CLS token with the prompts."""
+    segments: NDArray[np.integer] | None = None
+    """(S, S) segment ids of the finest level, 0 in none; needed by label voting alone."""
 
-    Returns
-    -------
-    (Q, h, w) float32 that sums to 1 over Q; NaN where no window covers a pixel.
 
-    """
-    total = np.zeros((prompts, block.height, block.width), dtype=np.float32)
-    weight = np.zeros((block.height, block.width), dtype=np.float32)
-    for window, reduced in windows:
-        common = block.intersection(window)
-        if common is None:
-            continue
-        rows = slice(common.row - window.row, common.bottom - window.row)
-        cols = slice(common.col - window.col, common.right - window.col)
-        cosines = pixel_cosines(reduced, axis.rows(rows.start, rows.stop), axis.rows(cols.start, cols.stop))
-        cosines *= np.float32(logit_scale)
-        share = taper[rows, None] * taper[None, cols]
-        here = (
-            slice(common.row - block.row, common.bottom - block.row),
-            slice(common.col - block.col, common.right - block.col),
+@dataclass(frozen=True)
+class Voting:
+    """Label voting: every pixel of a window votes for its class, and a segment's pixels share their votes."""
+
+    prompt_class: tuple[int, ...]
+    classes: int
+    reduction: str
+
+
+@dataclass(frozen=True)
+class Blender:
+    """Turns the scores of overlapping windows into probabilities at the scene's own pixels."""
+
+    canvas: Canvas
+    logit_scale: float
+    """Factor of the scores before the softmax over prompts."""
+    taper: bool
+    """Whether a window's middle outweighs its border."""
+    subtract_cls: float = 0.0
+    """λ: the score is the pixel's cosine less λ times that of the window's CLS token (SegEarth-OV)."""
+    voting: Voting | None = None
+
+    def blend(self, block: Rect, windows: Iterable[WindowScores], channels: int) -> NDArray[np.float32]:
+        """Average the probabilities of all windows that cover a block.
+
+        Parameters
+        ----------
+        block:
+            The output block in scene pixels.
+        windows:
+            Windows in canvas pixels; those beside the block are passed over.
+        channels:
+            Q prompts, or with voting C classes.
+
+        Returns
+        -------
+        (Q, h, w) float32 probabilities of the prompts, or with voting (C, h, w) shares of votes. They sum to 1;
+        NaN where no window covers a pixel.
+
+        """
+        total = np.zeros((channels, block.height, block.width), dtype=np.float32)
+        weight = np.zeros((block.height, block.width), dtype=np.float32)
+        for window in windows:
+            covered = self.canvas.scene_rect(window.rect)
+            common = block.intersection(covered)
+            if common is None:
+                continue
+            rows, cols = self.canvas.positions(common, window.rect)
+            share = blend_weights(rows, taper=self.taper)[:, None] * blend_weights(cols, taper=self.taper)
+            values = self._evaluate(window, rows, cols) if self.voting is None else self._vote(window, rows, cols)
+            here = (
+                slice(common.row - block.row, common.bottom - block.row),
+                slice(common.col - block.col, common.right - block.col),
+            )
+            values *= share
+            total[:, *here] += values
+            weight[here] += share
+        with np.errstate(invalid="ignore"):
+            total /= weight
+        return total
+
+    def _evaluate(
+        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Probabilities (Q, h, w) of the prompts at points of a window."""
+        patches = window.reduced.shape[-1]
+        scores = pixel_cosines(window.reduced, axis_weights(patches, rows), axis_weights(patches, cols))
+        if self.subtract_cls:
+            scores -= np.float32(self.subtract_cls) * window.cls[:, None, None]
+        scores *= np.float32(self.logit_scale)
+        return softmax(scores)
+
+    def _vote(self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Shares of votes (C, h, w) at points of a window: those of a point's segment, or its own vote in none."""
+        voting = self.voting
+        if voting is None or window.segments is None:
+            raise ValueError("voting needs the segments of every window")
+        # All of the window votes, whatever part of it the block wants: a segment does not end at a block's border.
+        size = window.segments.shape[0]
+        centres = (np.arange(size) + 0.5) / size
+        by_class = class_probabilities(
+            self._evaluate(window, centres, centres), voting.prompt_class, voting.classes, reduction=voting.reduction
         )
-        total[:, *here] += softmax(cosines) * share
-        weight[here] += share
-    with np.errstate(invalid="ignore"):
-        total /= weight
-    return total
+        ids, segment = np.unique(window.segments, return_inverse=True)
+        label = by_class.argmax(axis=0).ravel()
+        votes = np.bincount(segment.ravel() * voting.classes + label, minlength=len(ids) * voting.classes)
+        shares = votes.reshape(len(ids), voting.classes).astype(np.float32)
+        shares /= shares.sum(axis=1, keepdims=True)
+        own = np.eye(voting.classes, dtype=np.float32)[label]
+        result = np.where((window.segments != 0).ravel()[:, None], shares[segment.ravel()], own)
+        row, col = ((at * size).astype(np.int64).clip(0, size - 1) for at in (rows, cols))
+        picked = result.reshape(size, size, voting.classes)[row[:, None], col]
+        return np.ascontiguousarray(picked.transpose(2, 0, 1))  # (h, w, C) -> (C, h, w)
 
 
 def class_probabilities(
@@ -94,7 +151,8 @@ def class_codes(
     by_class:
         Class probabilities (C, h, w) in the order of ``classes.classes``.
     valid:
-        (h, w) bool; False becomes nodata.
+        (h, w) bool; False becomes nodata. Where it is True and the probabilities are NaN, the pixel was not
+        processed.
     classes:
         The class list.
     floors:
@@ -111,5 +169,6 @@ def class_codes(
     if any(floor is not None for floor in floors):
         least = np.asarray([0.0 if floor is None else floor for floor in floors], dtype=np.float32)
         result[by_class.max(axis=0) < least[winner]] = 0
+    result[np.isnan(by_class[0])] = classes.unprocessed
     result[~valid] = classes.nodata
     return result

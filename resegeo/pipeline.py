@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import platform
-import tempfile
-import time
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
+from resegeo.canvas import Canvas, ground_sample_distance
 from resegeo.classes import ClassList, class_list, load_class_list
-from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, ResegeoWarning, UsageError
-from resegeo.plan import Outputs, Plan, differences, fingerprint, make_plan, plan_outputs
+from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
+from resegeo.features import is_store
+from resegeo.plan import Job, Plan, make_plan, plan_outputs, store_url
 from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
-from resegeo.settings import SUFFIXES, resolve_settings
-from resegeo.weights import ModelSource, geometry, resolve_model, unknown_words
+from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings, resolve_settings
+from resegeo.weights import ModelSource, SamSource, geometry, resolve_model, resolve_sam, unknown_words
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
 
-    from resegeo.encoder import Encoder
-    from resegeo.execute import Progress, WindowCounts
-    from resegeo.segments import SegmentSource
+    from resegeo.execute import Progress
+    from resegeo.run import Segmentation
+
+BUNDLED_RANGE = (0.1, 30.0)
+"""Ground sample distances in metres that the bundled model was trained on."""
 
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
 
 
 class VocabularyWarning(ResegeoWarning):
     """A prompt that the bundled model was never taught."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Paths of a finished run; ``reused`` where an equal earlier run was found and nothing computed."""
-
-    raster: Path
-    vectors: tuple[Path, ...]
-    picture: Path
-    report: Path
-    reused: bool
-
-    def files(self) -> tuple[Path, ...]:
-        """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
 
 
 @overload
@@ -78,9 +57,16 @@ def segment(
     aoi: str | Path | None = None,
     bbox: Sequence[float] | None = None,
     only: Sequence[str] = (),
+    sam_checkpoint: str | Path | None = None,
+    sam_arch: str | None = None,
     device: str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
+    keep_features: bool | None = None,
+    discard_store: bool = False,
+    store: str | None = None,
+    cluster: str | int | None = None,
+    read_ahead: int = 1,
     progress: Progress | None = None,
     **knobs: Any,
 ) -> Segmentation | xr.DataArray:
@@ -89,7 +75,8 @@ def segment(
     Parameters
     ----------
     scene:
-        Path or URL of a raster, or a DataArray (band, y, x) with its CRS as rioxarray keeps it.
+        Path or URL of a raster, a DataArray (band, y, x) with its CRS as rioxarray keeps it, or the store
+        ``….store.zarr`` of a finished run, which gets new words without a look at a pixel.
     classes:
         A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file.
     output:
@@ -110,10 +97,22 @@ def segment(
         nothing, and the labels inside equal those of a run without it.
     only:
         Names of the classes to write; pixels of the others become background.
+    sam_checkpoint, sam_arch:
+        SAM's weights for ``segments="sam"``, and vit_h, vit_l or vit_b, which the file tells too.
     device, threads:
         Where to compute; by default CUDA or MPS if present, and all cores.
     overwrite:
-        Replace the results of a run with other options.
+        Replace the results of a run with other options; what it computed is used where it still holds.
+    keep_features:
+        Keep the features in the store, so that other words need no new pass; None: where they take less than 2 GB.
+    discard_store:
+        Remove the store at the end.
+    store:
+        Folder or URL (s3://…) for the store; by default the folder of the results.
+    cluster:
+        Number of local worker processes, or the address of a ``distributed`` scheduler.
+    read_ahead:
+        Work items that are read while the model is busy with another.
     progress:
         Called with stage, steps done, steps in all.
 
@@ -128,24 +127,147 @@ def segment(
         With one sentence that says what is wrong and how to mend it.
 
     """
-    report = progress or (lambda stage, done, total: None)
+    from resegeo.run import RunOptions, run_codes, run_files
+
+    options = RunOptions(
+        device=device,
+        threads=threads,
+        overwrite=overwrite,
+        keep_features=keep_features,
+        discard_store=discard_store,
+        cluster=None if cluster is None else str(cluster),
+        read_ahead=read_ahead,
+        **({} if progress is None else {"progress": progress}),
+    )
     wanted = _classes(classes)
+    if isinstance(scene, str | Path) and is_store(str(scene)):
+        fixed = {
+            "--preset": preset if preset != "default" else None,
+            "--settings": settings,
+            "--bands": bands,
+            "--stretch": stretch,
+            "--assign-crs": assign_crs,
+            "--aoi": aoi,
+            "--bbox": bbox,
+            "--sam-checkpoint": sam_checkpoint,
+            "--sam-arch": sam_arch,
+            "--store": store,
+            "--cluster": cluster,
+            "--keep-features": keep_features,
+            "--discard-store": discard_store or None,
+        }
+        plan = _plan_of_store(str(scene), wanted, model, arch, only, fixed, knobs)
+        _warn(plan)
+        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
+        parent = str(scene).rstrip("/").rpartition("/")[0]
+        if output is None and "://" in str(scene):
+            raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
+        outputs = plan_outputs(plan, output if output is not None else parent or ".", name=f"{plan.scene.name}.{word}")
+        return run_files(plan, outputs, str(scene).rstrip("/"), None, options)
     opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
     found = resolve_model(model, arch)
     attention = _fitting(wanted.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
+    sam = _sam_of(resolved, sam_checkpoint, sam_arch)
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
-    plan = make_plan(opened, wanted, resolved, found, region=region, only=only)
+    plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
     _warn(plan)
-    if output is None and not isinstance(scene, str | Path):
-        return _segment_array(plan, device, threads, report)
-    return _segment_files(plan, plan_outputs(plan, output), device, threads, report, overwrite=overwrite)
+    if not isinstance(scene, str | Path):
+        if cluster is not None:
+            raise UsageError("cluster needs a scene that other processes can open: give a path instead of an array.")
+        if output is None:
+            return _as_array(plan, run_codes(plan, options))
+    job = Job(
+        scene=_absolute(str(scene)) if isinstance(scene, str | Path) else "",
+        classes=wanted,
+        settings=resolved,
+        source=found,
+        sam=sam,
+        bands=None if bands is None else (bands[0], bands[1], bands[2]),
+        stretch=opened.stretch,
+        assign_crs=assign_crs,
+        aoi=None if aoi is None else _absolute(str(aoi)),
+        bbox=None if bbox is None else tuple(bbox),
+    )
+    outputs = plan_outputs(plan, output)
+    return run_files(plan, outputs, store_url(plan, outputs, store), job, options)
+
+
+def _absolute(path: str) -> str:
+    """Make a local path independent of the working folder, which workers need not share."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _plan_of_store(
+    url: str,
+    classes: ClassList,
+    model: str | None,
+    arch: str | None,
+    only: Sequence[str],
+    fixed: Mapping[str, Any],
+    knobs: Mapping[str, Any],
+) -> Plan:
+    """Lay the plan of new words over a finished store."""
+    from resegeo.features import Store
+    from resegeo.run import stored_channels
+    from resegeo.stored import stored_scene
+
+    store = Store.open(url)
+    if store is None:
+        raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
+    header = store.header
+    given = [name for name, value in fixed.items() if value is not None]
+    chosen = {key: value for key, value in knobs.items() if value is not None}
+    given += ["--" + key.replace("_", "-") for key in chosen if key not in LABEL_KNOBS | POLYGON_KNOBS]
+    if given:
+        raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
+    source = header["scene"]["source"]
+    if not header["finished"]:
+        raise ResegeoError(
+            f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
+            f"{source}` with the same options again; it continues."
+        )
+    wanted = header["image"]["model"]
+    found = resolve_model(
+        model or header["model"]["model"],
+        arch or (header["model"]["architecture"] if (model or header["model"]["model"]) else None),
+    )
+    if found.sha256 != wanted["sha256"]:
+        raise ResegeoError(
+            f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
+            f"(sha256 {found.sha256[:12]}…). Name that file by --model."
+        )
+    resolved = resolve_settings(
+        {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | chosen
+    )
+    scene = stored_scene(header["scene"], store.array("valid"))
+    canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
+    plan = make_plan(scene, classes, resolved, found, only=only, canvas=canvas)
+    if resolved.vote_segments and "segments" not in header["arrays"]:
+        raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
+    if not header["features"] and stored_channels(plan, store) is None:
+        raise ResegeoError(
+            f"{url} holds scores of other words and no features. Words known to it: "
+            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features."
+        )
+    return plan
+
+
+def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
+    """Codes as a DataArray on the scene's grid."""
+    result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
+    result.name = "classes"
+    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
+    georeference = plan.scene.georeference
+    if georeference.crs is not None:
+        result = result.rio.write_crs(georeference.crs)
+    if georeference.transform is not None:
+        result = result.rio.write_transform(georeference.transform)
+    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
 
 
 def inspect(scene: str | Path | xr.DataArray, *, bands: Sequence[int] | None = None) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
-    from resegeo.settings import Settings
-
     opened = open_scene(scene, bands=bands)
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
@@ -191,156 +313,6 @@ def vectorize(
     return output
 
 
-def _segment_files(
-    plan: Plan, outputs: Outputs, device: str | None, threads: int | None, progress: Progress, *, overwrite: bool
-) -> Segmentation:
-    """Run a plan into files; the report comes last and marks the run as finished."""
-    from resegeo.figures import write_overlay
-    from resegeo.raster import write_class_raster
-
-    options = plan.options()
-    vectors = _finished(outputs, options, overwrite=overwrite)
-    if vectors is not None:
-        return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
-    drawable = _can_draw_polygons(plan)
-    started, clock = datetime.now(UTC), _Clock()
-    ready = _prepare(plan, device, threads)
-    clock.lap("model")
-    with _folder(outputs), _codes(plan, ready, outputs.store, progress, clock) as run:
-        pixels = write_class_raster(
-            outputs.raster,
-            run.blocks,
-            height=plan.scene.height,
-            width=plan.scene.width,
-            georeference=plan.scene.georeference,
-            classes=plan.classes,
-            tags=_tags(options),
-        )
-    clock.lap("labels")
-    if drawable:
-        _write_polygons(plan, outputs, progress)
-        clock.lap("polygons")
-    progress("picture", 0, 1)
-    write_overlay(outputs.picture, plan.scene, outputs.raster, plan.classes)
-    progress("picture", 1, 1)
-    clock.lap("picture")
-    written = outputs.vectors if drawable else ()
-    document = {
-        "resegeo": options,
-        "fingerprint": fingerprint(options),
-        "versions": _versions(),
-        "scene": describe(plan.scene),
-        "model": run.model,
-        "schedule": {
-            "free": plan.schedule.free,
-            "segment": plan.schedule.segment,
-            "local": plan.schedule.local,
-            "radius": plan.schedule.radius,
-        },
-        "pixels": {plan.classes.name_of(code): count for code, count in sorted(pixels.items())},
-        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
-        "windows": {"planned": plan.grid.count, "done": run.counts.done, "skipped": run.counts.skipped, "failed": 0},
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": clock.laps,
-    }
-    _write_json(outputs.report, document)
-    return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False)
-
-
-def _segment_array(plan: Plan, device: str | None, threads: int | None, progress: Progress) -> xr.DataArray:
-    """Run a plan and return its codes as a DataArray on the scene's grid."""
-    source = plan.scene.array
-    codes = np.full((plan.scene.height, plan.scene.width), plan.classes.nodata, dtype=plan.classes.dtype)
-    with (
-        tempfile.TemporaryDirectory(prefix="resegeo-") as folder,
-        _codes(plan, _prepare(plan, device, threads), Path(folder) / "store.zarr", progress, _Clock()) as run,
-    ):
-        for row, col, block in run.blocks:
-            codes[row : row + block.shape[0], col : col + block.shape[1]] = block
-    result = source.isel(band=0, drop=True).copy(data=codes)
-    result.name = "classes"
-    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
-    georeference = plan.scene.georeference
-    if georeference.crs is not None:
-        result = result.rio.write_crs(georeference.crs)
-    if georeference.transform is not None:
-        result = result.rio.write_transform(georeference.transform)
-    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
-
-
-@dataclass
-class _Run:
-    """What a run yields: blocks of codes, and what can be said of the model once it is loaded."""
-
-    blocks: Iterator[tuple[int, int, Any]]
-    counts: WindowCounts
-    model: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """What is loaded and checked before anything is written."""
-
-    encoder: Encoder
-    segments: SegmentSource
-    texts: NDArray[np.float32]
-
-
-def _prepare(plan: Plan, device: str | None, threads: int | None) -> _Ready:
-    """Load the model, open the segment source and embed the words."""
-    from resegeo.encoder import load_encoder, set_threads
-    from resegeo.segments import segment_source
-
-    set_threads(threads)
-    areas = plan.settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-    segments = segment_source(plan.settings.segments, plan.scene, areas=areas)
-    encoder = load_encoder(plan.source, device=device)
-    return _Ready(encoder, segments, encoder.encode_texts(plan.classes.prompt_texts))
-
-
-@contextlib.contextmanager
-def _codes(plan: Plan, ready: _Ready, store_path: Path, progress: Progress, clock: _Clock) -> Iterator[_Run]:
-    """Encode the scene into a store and offer the labels; the store goes with the context."""
-    import rasterio
-
-    from resegeo.execute import encode_scene, label_scene, open_store
-
-    encoder = ready.encoder
-    # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
-    with rasterio.Env(GDAL_CACHEMAX=64), open_store(plan, store_path) as store:
-        counts = encode_scene(plan, encoder, ready.segments, ready.texts, store, progress)
-        clock.lap("windows")
-        if counts.done == 0:
-            if plan.region is not None:
-                raise ResegeoError(f"{plan.scene.source} has no valid pixel inside --aoi or --bbox.")
-            raise ResegeoError(
-                f"{plan.scene.source} has no valid pixel: all of it is nodata, masked or transparent. "
-                "Check its nodata value with `resegeo info`."
-            )
-        model = {
-            "name": encoder.name,
-            "architecture": plan.source.architecture,
-            "sha256": encoder.sha256,
-            "activation": encoder.activation,
-            "logit_scale": encoder.logit_scale,
-            "device": encoder.device,
-        }
-        yield _Run(label_scene(plan, store, encoder.logit_scale, progress), counts, model)
-
-
-class _Clock:
-    """Seconds a stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] = round(now - self._last, 3)
-        self._last = now
-
-
 def _classes(classes: Classes) -> ClassList:
     if isinstance(classes, ClassList):
         return classes
@@ -362,6 +334,20 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
     return None
 
 
+def _sam_of(settings: Settings, checkpoint: str | Path | None, architecture: str | None) -> SamSource | None:
+    """Find SAM's checkpoint where the settings ask for SAM; say so where one is named in vain."""
+    if settings.segments == "sam":
+        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
+    if checkpoint is not None:
+        warnings.warn(
+            f"--sam-checkpoint {checkpoint} is not used: the segments come from {settings.segments}. "
+            "Pass --segments sam to use it.",
+            IgnoredSettingWarning,
+            stacklevel=3,
+        )
+    return None
+
+
 def _warn(plan: Plan) -> None:
     """Say what the user should know before the first pixel."""
     for notice in plan.classes.notices:
@@ -377,115 +363,14 @@ def _warn(plan: Plan) -> None:
                 VocabularyWarning,
                 stacklevel=3,
             )
-
-
-def _can_draw_polygons(plan: Plan) -> bool:
-    """Whether polygons can be written; what is impossible for good is said before hours are spent."""
-    georeference = plan.scene.georeference
-    if not plan.settings.vector:
-        return False
-    if georeference.rpcs is not None and georeference.transform is None and not georeference.gcps:
-        warnings.warn(
-            f"{plan.scene.source} is georeferenced by RPCs alone: without an elevation model there are no polygons, "
-            "the class raster keeps the RPCs.",
-            GeoreferenceWarning,
-            stacklevel=2,
-        )
-        return False
-    if "geojson" in plan.settings.vector and (georeference.crs or georeference.gcps_crs) is None:
-        raise ResegeoError(
-            f"{plan.scene.source} has no CRS, and GeoJSON is always in EPSG:4326. Pass --assign-crs EPSG:xxxx, "
-            "or choose another format by --vector gpkg."
-        )
-    return True
-
-
-def _write_polygons(plan: Plan, outputs: Outputs, progress: Progress) -> None:
-    from resegeo.polygons import polygonize, write_polygons
-
-    settings = plan.settings
-    progress("polygons", 0, len(outputs.vectors))
-    frame = polygonize(
-        outputs.raster,
-        classes=plan.classes,
-        keep_background=settings.keep_background,
-        simplify=settings.simplify,
-    )
-    for done, path in enumerate(outputs.vectors):
-        write_polygons(frame, path, plan.classes)
-        progress("polygons", done + 1, len(outputs.vectors))
-
-
-def _finished(outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool) -> tuple[Path, ...] | None:
-    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
-    if not outputs.report.exists() or overwrite:
-        return None
-    try:
-        before = json.loads(outputs.report.read_text("utf-8"))
-        earlier = before["resegeo"]
-        written = [outputs.folder / name for name in before["outputs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResegeoError(
-            f"{outputs.report} exists and was not written by this program. Name another folder by -o, or pass "
-            "--overwrite to replace it."
-        ) from error
-    if earlier == options and before.get("versions", {}).get("resegeo") == _versions()["resegeo"]:
-        complete = all(path.exists() for path in written)
-        return tuple(path for path in written if path in outputs.vectors) if complete else None
-    changed = differences(earlier, options) or ["version of resegeo"]
-    raise ResegeoError(
-        f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
-        "replace them, or name another folder by -o."
-    )
-
-
-@contextlib.contextmanager
-def _folder(outputs: Outputs) -> Iterator[None]:
-    """Create the output folder and take back the mark of an earlier run; a folder left empty goes again."""
-    new = not outputs.folder.exists()
-    try:
-        outputs.folder.mkdir(parents=True, exist_ok=True)
-        outputs.report.unlink(missing_ok=True)
-        with tempfile.TemporaryFile(dir=outputs.folder):
-            pass
-    except OSError as error:
-        raise ResegeoError(
-            f"The output folder {outputs.folder} cannot be written to ({error.strerror}); name another one by -o."
-        ) from error
-    try:
-        yield
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):  # not empty: what is complete stays
-                outputs.folder.rmdir()
-        raise
-
-
-def _tags(options: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance for the raster's own tags; no dates, so that equal runs give equal bytes."""
-    model = options["model"]
-    return {
-        "RESEGEO_VERSION": _versions()["resegeo"],
-        "RESEGEO_SCENE": str(options["scene"]),
-        "RESEGEO_MODEL": f"{model['name']} {model['architecture']} sha256:{model['sha256']}",
-        "RESEGEO_SETTINGS": json.dumps(options["settings"], sort_keys=True),
-    }
-
-
-def _versions() -> dict[str, str]:
-    import rasterio
-
-    names = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
-    found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            found[name] = "unknown"
-    return found
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".tmp-{path.name}")
-    beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    beside.replace(path)
+        own = ground_sample_distance(plan.scene)
+        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
+        low, high = BUNDLED_RANGE
+        near = low if seen is not None and seen < low else high
+        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
+            warnings.warn(
+                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
+                f"expect little of it. Pass --gsd with a value in that range, such as --gsd {near:g}.",
+                InputNotice,
+                stacklevel=3,
+            )

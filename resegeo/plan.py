@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.attention import Schedule
+from resegeo.canvas import Canvas, canvas_of
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.region import Region
-from resegeo.scene import Scene
-from resegeo.settings import SUFFIXES, Settings
-from resegeo.weights import Geometry, ModelSource, geometry
+from resegeo.region import Region, region_of
+from resegeo.scene import Scene, Stretch, open_scene
+from resegeo.scores import EXTRA
+from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
+from resegeo.weights import Geometry, ModelSource, SamSource, geometry
 from resegeo.windows import WindowGrid, window_grid
+
+FEATURE_BUDGET = 2e9
+"""Bytes up to which features are kept without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,6 @@ class Outputs:
     raster: Path
     picture: Path
     report: Path
-    store: Path
     vectors: tuple[Path, ...]
 
     def files(self) -> tuple[Path, ...]:
@@ -36,40 +40,121 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One scene to segment, by reference: what another process needs to lay the same plan."""
+
+    scene: str
+    classes: ClassList
+    settings: Settings
+    source: ModelSource
+    sam: SamSource | None = None
+    bands: tuple[int, int, int] | None = None
+    stretch: Stretch | None = None
+    assign_crs: str | None = None
+    aoi: str | None = None
+    bbox: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """One run, complete: what :mod:`resegeo.execute` needs and nothing that depends on who computes."""
 
     scene: Scene
+    canvas: Canvas
     classes: ClassList
     settings: Settings
     source: ModelSource
     geometry: Geometry
     schedule: Schedule
     grid: WindowGrid
+    sam: SamSource | None = None
+    """SAM's checkpoint, where the segments come from it."""
     region: Region | None = None
     only: frozenset[int] | None = None
     """Codes to write; pixels of other classes become background. None: all."""
 
+    def image_options(self) -> dict[str, Any]:
+        """Everything that the image side depends on, as plain values: free of words, and of what follows scoring."""
+        settings = self.settings.as_dict()
+        knobs = {name: settings[name] for name in settings if name not in LABEL_KNOBS | POLYGON_KNOBS}
+        # What counts is what they come to.
+        for name in ("overlap", "free_layers", "segment_layers", "local_layers"):
+            del knobs[name]
+        schedule = self.schedule
+        return _plain(
+            {
+                "scene": self.scene.fingerprint,
+                "bands": self.scene.bands,
+                "crs": self.scene.georeference.crs.to_wkt() if self.scene.georeference.crs else None,
+                "stretch": None
+                if self.scene.stretch is None
+                else {"low": self.scene.stretch.low, "high": self.scene.stretch.high},
+                "segment_files": _stamps(self.settings.segments),
+                "sam": None if self.sam is None else self.sam.sha256,
+                "region": None if self.region is None else self.region.fingerprint,
+                "settings": knobs | {"stride": self.grid.stride},
+                "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
+                "model": {
+                    "name": self.source.name,
+                    "architecture": self.source.architecture,
+                    "sha256": self.source.sha256,
+                },
+            }
+        )
+
+    def label_options(self) -> dict[str, Any]:
+        """Everything beyond the image side that the class raster depends on."""
+        settings = self.settings.as_dict()
+        return _plain(
+            {
+                "classes": self.classes.to_json(),
+                "only": None if self.only is None else sorted(self.only),
+                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
+            }
+        )
+
     def options(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""
-        return {
-            "scene": self.scene.fingerprint,
-            "bands": list(self.scene.bands),
-            "crs": self.scene.georeference.crs.to_wkt() if self.scene.georeference.crs else None,
-            "stretch": None
-            if self.scene.stretch is None
-            else {"low": list(self.scene.stretch.low), "high": list(self.scene.stretch.high)},
-            "classes": self.classes.to_json(),
-            "segment_files": _stamps(self.settings.segments),
-            "region": None if self.region is None else self.region.fingerprint,
-            "only": None if self.only is None else sorted(self.only),
-            "settings": json.loads(json.dumps(self.settings.as_dict())),
-            "model": {
-                "name": self.source.name,
-                "architecture": self.source.architecture,
-                "sha256": self.source.sha256,
-            },
-        }
+        image, labels = self.image_options(), self.label_options()
+        return image | labels | {"settings": _plain(self.settings.as_dict())}
+
+    @property
+    def items(self) -> int:
+        """Number of work items."""
+        down, across = self.grid.item_shape
+        return down * across
+
+    def feature_bytes(self) -> int:
+        """Size of all features, were they kept."""
+        width = 1 if self.settings.feature_dtype == "int8" else 2
+        tokens = self.geometry.grid**2 + 1
+        return self.grid.count * tokens * (self.geometry.dimension * width + (2 if width == 1 else 0))
+
+    def score_bytes(self) -> int:
+        """Size of the patch scores of all windows."""
+        prompts = len(self.classes.prompt_texts)
+        return self.grid.count * 4 * (self.geometry.grid**2 * (prompts + EXTRA) + prompts)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Bring a value to what JSON gives back."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def plan_job(job: Job) -> Plan:
+    """Open what a job names and lay its plan, in whatever process.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what does not fit and how to mend it.
+
+    """
+    scene = open_scene(job.scene, bands=job.bands, stretch=job.stretch, assign_crs=job.assign_crs)
+    return make_plan(
+        scene, job.classes, job.settings, job.source, sam=job.sam, region=region_of(scene, job.aoi, job.bbox)
+    )
 
 
 def make_plan(
@@ -78,10 +163,14 @@ def make_plan(
     settings: Settings,
     source: ModelSource,
     *,
+    sam: SamSource | None = None,
     region: Region | None = None,
     only: Sequence[str] = (),
+    canvas: Canvas | None = None,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
+
+    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``.
 
     Raises
     ------
@@ -90,20 +179,23 @@ def make_plan(
 
     """
     model = geometry(source)
+    canvas = canvas or canvas_of(scene, settings.gsd)
     return Plan(
         scene=scene,
+        canvas=canvas,
         classes=classes,
         settings=settings,
         source=source,
         geometry=model,
         schedule=settings.schedule(model.depth),
         grid=window_grid(
-            scene.height,
-            scene.width,
+            canvas.height,
+            canvas.width,
             window=model.image_size,
             stride=settings.step(model.image_size),
             overhang=settings.edge == "overhang",
         ),
+        sam=sam,
         region=region,
         only=_codes_of(classes, only) if only else None,
     )
@@ -117,8 +209,16 @@ def _codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
     return frozenset(codes[name] for name in names)
 
 
-def plan_outputs(plan: Plan, folder: str | Path | None) -> Outputs:
+def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
+    """Path or URL of the store: in the output folder, or with ``where`` (a folder or URL) in that."""
+    name = f"{plan.scene.name}.store.zarr"
+    return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
+
+
+def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = None) -> Outputs:
     """Name the files of a run; by default in ``<stem>_resegeo`` in the current folder.
+
+    ``name`` stands in for the scene's stem in the files' names.
 
     Raises
     ------
@@ -126,8 +226,8 @@ def plan_outputs(plan: Plan, folder: str | Path | None) -> Outputs:
         When the folder is a file, or an output would replace the scene itself.
 
     """
-    stem = plan.scene.name
-    where = Path(folder) if folder is not None else Path(f"{stem}_resegeo")
+    stem = name or plan.scene.name
+    where = Path(folder) if folder is not None else Path(f"{plan.scene.name}_resegeo")
     if where.exists() and not where.is_dir():
         raise ResegeoError(f"The output folder {where} is an existing file; name another one by -o.")
     outputs = Outputs(
@@ -135,7 +235,6 @@ def plan_outputs(plan: Plan, folder: str | Path | None) -> Outputs:
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
         report=where / f"{stem}.json",
-        store=where / f".{stem}.store.zarr",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
     for path in outputs.files():

@@ -24,6 +24,8 @@ from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, Usage
 from resegeo.scene import Scene, is_local
 from resegeo.windows import Rect
 
+_SAME = Affine.identity()
+
 
 class Region:
     """Polygons in the scene's CRS, rasterized rectangle by rectangle."""
@@ -39,21 +41,36 @@ class Region:
         """Checksum of the polygons."""
         return hashlib.sha256(b"".join(shapely.to_wkb(self._polygons))).hexdigest()
 
-    def mask(self, rect: Rect) -> NDArray[np.bool_]:
-        """Pixels (h, w) of ``rect`` whose centre lies in the region."""
-        return np.asarray(self.ids(rect) > 0)
+    def mask(
+        self,
+        rect: Rect,
+        to_scene: Affine = _SAME,
+        *,
+        touched: bool = False,
+    ) -> NDArray[np.bool_]:
+        """Pixels (h, w) of ``rect`` whose centre lies in the region, or with ``touched`` any part of them."""
+        return np.asarray(self.ids(rect, to_scene, touched=touched) > 0)
 
-    def ids(self, rect: Rect) -> NDArray[np.int64]:
-        """Number from 1 of the polygon that holds each pixel's centre (h, w); the last one where several do."""
+    def ids(
+        self,
+        rect: Rect,
+        to_scene: Affine = _SAME,
+        *,
+        touched: bool = False,
+    ) -> NDArray[np.int64]:
+        """Number from 1 of the polygon that holds each pixel's centre (h, w); the last one where several do.
+
+        ``to_scene`` leads from the pixels of ``rect`` to those of the scene, where the two are not the same.
+        """
         from rasterio.features import rasterize
 
         result = np.zeros((rect.height, rect.width), dtype=np.int64)
-        place = self._transform @ Affine.translation(rect.col, rect.row)
+        place = self._transform @ to_scene @ Affine.translation(rect.col, rect.row)
         corners = [place @ corner for corner in ((0, 0), (rect.width, 0), (rect.width, rect.height), (0, rect.height))]
         near = np.sort(self._tree.query(shapely.Polygon(corners)))
         if near.size:
             pairs = zip(self._polygons[near], (int(number) + 1 for number in near), strict=True)
-            rasterize(pairs, out=(burnt := result.astype(np.int32)), transform=place)
+            rasterize(pairs, out=(burnt := result.astype(np.int32)), transform=place, all_touched=touched)
             result = burnt.astype(np.int64)
         return result
 

@@ -54,9 +54,15 @@ def patch_scores(features: NDArray[np.floating], texts: NDArray[np.float32]) -> 
     return np.concatenate([dots, np.stack(products, axis=1)], axis=1, dtype=np.float32)
 
 
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale vectors (..., D) to unit length, in float32."""
+    v = vectors.astype(np.float32)
+    return np.asarray(v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), _TINY))
+
+
 @dataclass(frozen=True)
 class AxisWeights:
-    """Bilinear interpolation from ``g`` patches to ``n`` pixels along one axis, as matrices (n, g).
+    """Bilinear interpolation from ``g`` patches to ``n`` points along one axis, as matrices (n, g).
 
     ``linear`` interpolates values; ``square`` and ``cross`` interpolate products of a patch with
     itself and with its next neighbour.
@@ -71,20 +77,34 @@ class AxisWeights:
         return AxisWeights(self.linear[begin:end], self.square[begin:end], self.cross[begin:end])
 
 
-def axis_weights(patches: int, pixels: int) -> AxisWeights:
-    """Build the weights of :class:`AxisWeights` for an axis of ``pixels`` pixels cut into ``patches``."""
-    at = np.clip((np.arange(pixels) + 0.5) * patches / pixels - 0.5, 0, None)
+def pixel_centres(pixels: int) -> NDArray[np.float64]:
+    """Centres of the ``pixels`` pixels of a window, as shares of its side."""
+    return np.asarray((np.arange(pixels) + 0.5) / pixels)
+
+
+def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
+    """Build the weights of :class:`AxisWeights` for points along an axis that is cut into ``patches``.
+
+    Parameters
+    ----------
+    patches:
+        g, the patches along the axis.
+    at:
+        (n,) where the points lie, as shares of the window's side, in 0 … 1: any points, not only pixel centres.
+
+    """
+    at = np.clip(at * patches - 0.5, 0, None)
     first = np.minimum(at.astype(np.int64), patches - 1)
     second = np.minimum(first + 1, patches - 1)
     b = at - first
     a = 1 - b
-    linear, square, cross = (np.zeros((pixels, patches)) for _ in range(3))
-    pixel = np.arange(pixels)
-    np.add.at(linear, (pixel, first), a)
-    np.add.at(linear, (pixel, second), b)
-    np.add.at(square, (pixel, first), a * a)
-    np.add.at(square, (pixel, second), b * b)
-    np.add.at(cross, (pixel, first), a * b)
+    linear, square, cross = (np.zeros((len(at), patches)) for _ in range(3))
+    point = np.arange(len(at))
+    np.add.at(linear, (point, first), a)
+    np.add.at(linear, (point, second), b)
+    np.add.at(square, (point, first), a * a)
+    np.add.at(square, (point, second), b * b)
+    np.add.at(cross, (point, first), a * b)
     return AxisWeights(linear.astype(np.float32), square.astype(np.float32), cross.astype(np.float32))
 
 
@@ -104,13 +124,14 @@ def pixel_cosines(reduced: NDArray[np.float32], vertical: AxisWeights, horizonta
 
     """
     own, right, lower, diagonals = reduced[-EXTRA:]
-    square = vertical.square @ own @ horizontal.square.T
-    square += 2 * (vertical.square @ right @ horizontal.cross.T)
-    square += 2 * (vertical.cross @ lower @ horizontal.square.T)
-    square += 2 * (vertical.cross @ diagonals @ horizontal.cross.T)
-    cosines = vertical.linear @ reduced[:-EXTRA] @ horizontal.linear.T  # (h, g) @ (Q, g, g) @ (g, w)
-    cosines /= np.sqrt(np.maximum(square, _TINY))
-    return np.asarray(np.clip(cosines, -1, 1), dtype=np.float32)
+    # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
+    pairs = np.block([[own, 2 * right], [2 * lower, 2 * diagonals]])
+    square = np.hstack([vertical.square, vertical.cross]) @ pairs @ np.hstack([horizontal.square, horizontal.cross]).T
+    dots = reduced[:-EXTRA]
+    across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
+    cosines = np.matmul(vertical.linear, across)  # (h, g) @ (Q, g, w)
+    cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
+    return np.asarray(np.clip(cosines, -1, 1, out=cosines), dtype=np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,13 +142,12 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-def blend_weights(size: int, *, taper: bool) -> NDArray[np.float32]:
-    """Weight of each pixel of a window of ``size`` pixels along one axis, in (0, 1].
+def blend_weights(at: NDArray[np.float64], *, taper: bool) -> NDArray[np.float32]:
+    """Weight of points of a window along one axis, in (0, 1]; ``at`` as in :func:`axis_weights`.
 
     Uniform as in the paper, or a Hann window (raised by a little, so that no pixel has weight 0),
     which lets a window's middle, where patches see context on all sides, outweigh its border.
     """
     if not taper:
-        return np.ones(size, dtype=np.float32)
-    at = (np.arange(size) + 0.5) / size
+        return np.ones(len(at), dtype=np.float32)
     return (0.02 + 0.98 * np.sin(np.pi * at) ** 2).astype(np.float32)

@@ -1,31 +1,40 @@
-"""Segment sources: anything that returns segment-id maps over a rectangle of the scene.
+"""Segment sources: anything that proposes segments for the windows of a canvas.
 
-0 means "in no segment". Ids need not be dense; they are compared, never counted. All sources are
-anchored to the scene: the ids of a pixel do not depend on which rectangle is asked for.
+0 means "in no segment". Ids need not be dense; they are compared, never counted. Most sources are anchored to the
+scene: the ids of a pixel do not depend on which windows are asked for. SAM's exact mode alone looks at each window
+by itself, as the paper does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resegeo.canvas import VALID, Canvas
 from resegeo.errors import ResegeoError
 from resegeo.region import Region, read_polygons, transform_of
-from resegeo.scene import Scene
 from resegeo.windows import Rect
 
-TILE = 512
-"""Side of the scene-anchored tiles that superpixels are computed on, in pixels."""
+if TYPE_CHECKING:
+    from resegeo.sam_masks import SamSegmenter
 
-VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".sqlite")
+TILE = 512
+"""Side of the canvas-anchored tiles that superpixels are computed on, in pixels."""
+
+SAM_TILE = 1024
+"""Side of the tiles that SAM sees, its own input size."""
 
 HALO = 32
 """Pixels around a tile that its superpixels also see, so that they settle beyond the tile's border."""
+
+VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".sqlite")
 
 
 class SegmentSource(Protocol):
@@ -36,12 +45,36 @@ class SegmentSource(Protocol):
         """K, the number of levels of the hierarchy."""
         ...
 
-    def ids(self, rect: Rect) -> NDArray[np.int64]:
-        """Segment ids (K, height, width) over ``rect``; 0 outside the scene."""
+    @property
+    def finest(self) -> int:
+        """The level with the smallest segments, from 0; label voting takes it."""
+        ...
+
+    def propose(self, windows: Sequence[Rect], rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Segment ids (B, K, S, S) of B windows of one work item, whose pixels (B, S, S, 3) are at hand."""
         ...
 
 
-class NoSegments:
+class Anchored:
+    """Base of the sources whose ids belong to the scene: they answer any rectangle, and windows are cut from it."""
+
+    levels: int
+    finest: int = 0
+
+    def ids(self, rect: Rect) -> NDArray[np.int64]:
+        """Segment ids (K, height, width) over a rectangle of canvas pixels; 0 outside the scene."""
+        raise NotImplementedError
+
+    def propose(self, windows: Sequence[Rect], rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Cut the windows' ids from those of their common rectangle; see :class:`SegmentSource`."""
+        row, col = min(w.row for w in windows), min(w.col for w in windows)
+        bottom, right = max(w.bottom for w in windows), max(w.right for w in windows)
+        whole = Rect(row, col, bottom - row, right - col)
+        ids = self.ids(whole)
+        return np.stack([ids[_within(window, whole)] for window in windows])
+
+
+class NoSegments(Anchored):
     """One segment everywhere: restricted layers see the whole window."""
 
     levels = 1
@@ -51,79 +84,144 @@ class NoSegments:
         return np.ones((1, rect.height, rect.width), dtype=np.int64)
 
 
-class Superpixels:
-    """SLIC superpixels of scikit-image on scene-anchored tiles, one level an average area.
+class Tiled(Anchored):
+    """Base of the sources that segment the canvas tile by tile; ids are unique over the scene.
 
-    A tile is segmented together with a halo and cut out of it; ids are unique over the scene, so that
-    segments end at tile borders and nowhere else.
+    A work item touches a few tiles and the next one mostly the same, so the last ones used are kept: in memory, and
+    beyond that in a folder where there is one.
     """
 
-    def __init__(self, scene: Scene, areas: Sequence[int]) -> None:
-        """Segment ``scene`` with superpixels of about ``areas`` pixels each, one level an area."""
-        self._scene = scene
-        self._areas = tuple(areas)
-        self._across = -(-scene.width // TILE)
-        # A work item touches a few tiles, and the next one mostly the same: two rows of tiles at most.
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.int64]] = OrderedDict()
-        self._kept = 2 * self._across + 4 if self._across <= 32 else 68
+    def __init__(self, canvas: Canvas, *, tile: int, levels: int, kept: int, folder: Path | None = None) -> None:
+        """Cut ``canvas`` into tiles of ``tile`` pixels, keep ``kept`` of them in memory and all in ``folder``."""
+        self.levels = levels
+        self._canvas = canvas
+        self._side = tile
+        self._across = -(-canvas.width // tile)
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.int32]] = OrderedDict()
+        self._kept = kept
+        self._folder = folder
 
-    @property
-    def levels(self) -> int:
-        """One level an area."""
-        return len(self._areas)
+    def segment(self, core: Rect) -> NDArray[np.int32]:
+        """Segment one tile: ids (K, h, w) from 1, 0 in none."""
+        raise NotImplementedError
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
         """Assemble the ids of all tiles that ``rect`` touches."""
         result = np.zeros((self.levels, rect.height, rect.width), dtype=np.int64)
-        inside = rect.intersection(Rect(0, 0, self._scene.height, self._scene.width))
+        inside = rect.intersection(Rect(0, 0, self._canvas.height, self._canvas.width))
         if inside is None:
             return result
-        for tile_row in range(inside.row // TILE, (inside.bottom - 1) // TILE + 1):
-            for tile_col in range(inside.col // TILE, (inside.right - 1) // TILE + 1):
+        side = self._side
+        for tile_row in range(inside.row // side, (inside.bottom - 1) // side + 1):
+            for tile_col in range(inside.col // side, (inside.right - 1) // side + 1):
                 ids = self._tile(tile_row, tile_col)
-                tile = Rect(tile_row * TILE, tile_col * TILE, ids.shape[1], ids.shape[2])
+                tile = Rect(tile_row * side, tile_col * side, ids.shape[1], ids.shape[2])
                 common = inside.intersection(tile)
                 if common is not None:
-                    result[_within(common, rect)] = ids[_within(common, tile)]
+                    found = ids[_within(common, tile)].astype(np.int64)
+                    # A tile has at most as many segments as pixels, its halo included.
+                    first = (tile_row * self._across + tile_col) * (side + 2 * HALO) ** 2
+                    result[_within(common, rect)] = np.where(found > 0, found + first, 0)
         return result
 
-    def _tile(self, tile_row: int, tile_col: int) -> NDArray[np.int64]:
+    def _tile(self, tile_row: int, tile_col: int) -> NDArray[np.int32]:
         key = (tile_row, tile_col)
         if key not in self._tiles:
-            self._tiles[key] = self._segment(tile_row, tile_col)
+            self._tiles[key] = self._made(tile_row, tile_col)
             while len(self._tiles) > self._kept:
                 self._tiles.popitem(last=False)
         self._tiles.move_to_end(key)
         return self._tiles[key]
 
-    def _segment(self, tile_row: int, tile_col: int) -> NDArray[np.int64]:
-        from skimage.segmentation import slic
-
-        row, col = tile_row * TILE, tile_col * TILE
-        core = Rect(row, col, min(TILE, self._scene.height - row), min(TILE, self._scene.width - col))
-        top, left = max(0, row - HALO), max(0, col - HALO)
-        bottom, right = min(self._scene.height, core.bottom + HALO), min(self._scene.width, core.right + HALO)
-        rgb, valid = self._scene.read(top, left, bottom - top, right - left)
-        ids = np.zeros((self.levels, core.height, core.width), dtype=np.int64)
-        if not valid.any():
-            return ids
-        first = (tile_row * self._across + tile_col) * (TILE + 2 * HALO) ** 2
-        for level, area in enumerate(self._areas):
-            count = max(1, round(rgb.shape[0] * rgb.shape[1] / area))
-            found = slic(rgb, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
-            cut = found[row - top : core.bottom - top, col - left : core.right - left]
-            ids[level] = cut.astype(np.int64) + first
-        ids[:, ~valid[row - top : core.bottom - top, col - left : core.right - left]] = 0
+    def _made(self, tile_row: int, tile_col: int) -> NDArray[np.int32]:
+        row, col = tile_row * self._side, tile_col * self._side
+        core = Rect(row, col, min(self._side, self._canvas.height - row), min(self._side, self._canvas.width - col))
+        if self._folder is None:
+            return self.segment(core)
+        path = self._folder / f"{tile_row}_{tile_col}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            return np.asarray(np.load(path), dtype=np.int32)
+        ids = self.segment(core)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tmp", delete=False) as beside:
+            np.save(beside, ids)
+        Path(beside.name).replace(path)  # whole or not at all: another process may look for it
         return ids
 
 
-class LabelRaster:
+class Superpixels(Tiled):
+    """SLIC superpixels of scikit-image on scene-anchored tiles, one level an average area.
+
+    A tile is segmented together with a halo and cut out of it, so that segments end at tile borders and nowhere else.
+    """
+
+    def __init__(self, canvas: Canvas, areas: Sequence[int]) -> None:
+        """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area."""
+        across = -(-canvas.width // TILE)
+        # Two rows of tiles, where they are not too many.
+        super().__init__(canvas, tile=TILE, levels=len(areas), kept=2 * across + 4 if across <= 64 else 132)
+        self._areas = tuple(areas)
+        self.finest = self._areas.index(min(self._areas))
+
+    def segment(self, core: Rect) -> NDArray[np.int32]:
+        """Segment one tile with its halo."""
+        from skimage.segmentation import slic
+
+        top, left = max(0, core.row - HALO), max(0, core.col - HALO)
+        bottom, right = min(self._canvas.height, core.bottom + HALO), min(self._canvas.width, core.right + HALO)
+        rgb, share = self._canvas.read(top, left, bottom - top, right - left)
+        valid = share >= VALID
+        ids = np.zeros((self.levels, core.height, core.width), dtype=np.int32)
+        if not valid.any():
+            return ids
+        inner = slice(core.row - top, core.bottom - top), slice(core.col - left, core.right - left)
+        for level, area in enumerate(self._areas):
+            count = max(1, round(rgb.shape[0] * rgb.shape[1] / area))
+            found = slic(rgb, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
+            ids[level] = found[inner]
+        ids[:, ~valid[inner]] = 0
+        return ids
+
+
+class SamTiles(Tiled):
+    """SAM over scene-anchored tiles, one image encoding each; a window may see segments of up to four tiles."""
+
+    def __init__(self, canvas: Canvas, segmenter: SamSegmenter, *, folder: Path | None = None) -> None:
+        """Segment ``canvas`` with ``segmenter``; finished tiles are kept in ``folder``, as they are costly."""
+        super().__init__(canvas, tile=SAM_TILE, levels=len(segmenter.levels), kept=8, folder=folder)
+        self._segmenter = segmenter
+
+    def segment(self, core: Rect) -> NDArray[np.int32]:
+        """Segment one tile; the last one of a row or column is moved inside, so that SAM sees a whole tile."""
+        row = max(0, min(core.row, self._canvas.height - SAM_TILE))
+        col = max(0, min(core.col, self._canvas.width - SAM_TILE))
+        rgb, share = self._canvas.read(row, col, core.bottom - row, core.right - col)
+        ids = self._segmenter.tile_ids(rgb, share >= VALID)
+        return ids[:, core.row - row :, core.col - col :].astype(np.int32)
+
+
+class SamWindows:
+    """SAM on each window by itself, as the paper's code does."""
+
+    finest = 0
+
+    def __init__(self, segmenter: SamSegmenter) -> None:
+        """Segment with ``segmenter``."""
+        self._segmenter = segmenter
+        self.levels = len(segmenter.levels)
+
+    def propose(self, windows: Sequence[Rect], rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Run the mask generator of every level on every window."""
+        return np.stack([self._segmenter.window_ids(window) for window in rgb])
+
+
+class LabelRaster(Anchored):
     """Segments from a raster of ids on the scene's own grid; 0 and the raster's nodata are in no segment."""
 
     levels = 1
 
-    def __init__(self, path: str | Path, scene: Scene) -> None:
-        """Check that ``path`` lies on the grid of ``scene``.
+    def __init__(self, path: str | Path, canvas: Canvas) -> None:
+        """Check that ``path`` lies on the grid of the canvas's scene.
 
         Raises
         ------
@@ -134,7 +232,9 @@ class LabelRaster:
         import rasterio
         from rasterio.errors import RasterioError
 
+        scene = canvas.scene
         self._path = str(path)
+        self._canvas = canvas
         self._extent = Rect(0, 0, scene.height, scene.width)
         remedy = "Give a label raster on the scene's own grid, or --segments superpixels or none."
         try:
@@ -156,7 +256,16 @@ class LabelRaster:
             raise ResegeoError(f"--segments {path} cannot be opened as a raster. {remedy}") from error
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
-        """Read the part of ``rect`` inside the scene."""
+        """Read the part of ``rect`` inside the scene; a canvas pixel has the id at its centre."""
+        if self._canvas.native:
+            return self._read(rect)[None]
+        result = np.empty((1, rect.height, rect.width), dtype=np.int64)
+        for part, source, rows, cols in self._canvas.nearest(rect):
+            result[0, part] = self._read(source)[rows[:, None], cols]
+        return result
+
+    def _read(self, rect: Rect) -> NDArray[np.int64]:
+        """Ids (h, w) of scene pixels."""
         import rasterio
         from rasterio.windows import Window
 
@@ -169,25 +278,22 @@ class LabelRaster:
             if self._nodata is not None:
                 ids[found == self._nodata] = 0
             result[_within(inside, rect)] = ids
-        return result
+        return np.asarray(result[0])
 
 
-class VectorSegments:
+class VectorSegments(Anchored):
     """Segments from the user's own polygons (parcels, building outlines): one level a file, rasterized on demand."""
 
-    def __init__(self, paths: Sequence[str], scene: Scene) -> None:
+    def __init__(self, paths: Sequence[str], canvas: Canvas) -> None:
         """Read the polygons of ``paths`` into the scene's CRS; see :func:`resegeo.region.read_polygons`."""
-        transform = transform_of(scene, "--segments")
-        self._levels = [Region(read_polygons(path, scene, "--segments"), transform) for path in paths]
-
-    @property
-    def levels(self) -> int:
-        """One level a file."""
-        return len(self._levels)
+        transform = transform_of(canvas.scene, "--segments")
+        self._canvas = canvas
+        self._levels = [Region(read_polygons(path, canvas.scene, "--segments"), transform) for path in paths]
+        self.levels = len(paths)
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
         """Polygon numbers from 1; 0 where there is none."""
-        return np.stack([level.ids(rect) for level in self._levels])
+        return np.stack([level.ids(rect, self._canvas.to_scene) for level in self._levels])
 
 
 def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
@@ -196,22 +302,23 @@ def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
     return slice(None), slice(row, row + part.height), slice(col, col + part.width)
 
 
-def segment_source(name: str, scene: Scene, *, areas: Sequence[int]) -> SegmentSource:
+def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> SegmentSource:
     """Build the source that ``--segments`` names: superpixels, none, a label raster, or files with polygons."""
     if name == "superpixels":
-        return Superpixels(scene, areas)
+        return Superpixels(canvas, areas)
     if name == "none":
         return NoSegments()
     paths = [name] if Path(name).exists() else name.split(",")
     for path in paths:
         if not Path(path).exists() and not path.startswith(("/vsi", "http://", "https://", "s3://")):
             raise ResegeoError(
-                f"--segments {path}: no such file. Expected superpixels, none, a label raster, or files with polygons."
+                f"--segments {path}: no such file. Expected superpixels, sam, none, a label raster, or files with "
+                "polygons."
             )
     if all(Path(path).suffix.lower() in VECTOR_SUFFIXES for path in paths):
-        return VectorSegments(paths, scene)
+        return VectorSegments(paths, canvas)
     if len(paths) > 1:
         raise ResegeoError(
             f"--segments {name}: several files make the levels of a hierarchy only if all hold polygons."
         )
-    return LabelRaster(name, scene)
+    return LabelRaster(name, canvas)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 from resegeo.attention import Schedule, default_schedule
 from resegeo.errors import UsageError
+from resegeo.sam import PAPER_LEVELS, SamLevel
 
 SUFFIXES: Mapping[str, str] = {
     "gpkg": ".gpkg",
@@ -29,12 +30,18 @@ SUFFIXES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The knobs of a run. Lengths are in pixels of the scene."""
+    """The knobs of a run. Lengths are in pixels that the model sees: the scene's own, unless ``gsd`` is set."""
 
+    gsd: float | None = None
+    """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
     segments: str = "superpixels"
-    """Segment source: superpixels, none, or the path of a label raster."""
+    """Segment source: superpixels, sam, none, or the path of a label raster or of polygons."""
     superpixel_area: tuple[int, ...] | None = None
     """Mean area of a superpixel, one number a level; None: 16 patches."""
+    sam_mode: str = "tile"
+    """Segments from SAM: one pass over each ``tile`` of the scene, or ``exact``, the paper's, for each window."""
+    sam_levels: tuple[SamLevel, ...] = PAPER_LEVELS
+    """Level table of SAM's mask generator, the first level the finest."""
     stride: int | None = None
     """Step of the windows in pixels; None: what ``overlap`` leaves of a window."""
     overlap: float = 0.5
@@ -45,6 +52,8 @@ class Settings:
     local_layers: int | None = None
     local_radius: int = 0
     """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
+    self_self: bool = False
+    """Last layer attends by q·q + k·k + v·v, without residual and MLP (SegEarth-OV, ClearCLIP), under its own mask."""
     edge: str = "clamp"
     """Last window of a row: ``clamp`` inside the scene, or let it ``overhang``."""
     fill: str = "mean"
@@ -53,12 +62,22 @@ class Settings:
     """Weigh the middle of a window more than its border where windows overlap."""
     logit_scale: float | None = None
     """Factor of the cosines before the softmax; None: the model's own."""
+    subtract_cls: float = 0.0
+    """λ: scores are cosines less λ times those of the window's CLS token (SegEarth-OV takes 0.3); 0: none."""
+    vote_segments: bool = False
+    """Label voting: in each window the pixels of a segment of the finest level share their votes (CorrCLIP)."""
     reduction: str = "max"
     """How a class takes its probability from its prompts: max, mean or logsumexp."""
     threshold: float | None = None
     """Class probability below which a pixel is background; None: the class file's, or none."""
     use_thresholds: bool = True
     """Whether thresholds (above, and those of the class file) apply at all."""
+    precision: str = "float32"
+    """Arithmetic of the vision transformer: float32, bfloat16 or float16 (autocast)."""
+    compile: bool = False
+    """Compile the vision transformer by torch.compile: quicker after a slow start."""
+    feature_dtype: str = "float16"
+    """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
     simplify: float = 0.0
     """Tolerance in pixels of the simplification of polygon borders; 0: none."""
     keep_background: bool = False
@@ -71,6 +90,12 @@ class Settings:
         _choice("edge", self.edge, ("clamp", "overhang"))
         _choice("fill", self.fill, ("mean", "black"))
         _choice("reduction", self.reduction, ("max", "mean", "logsumexp"))
+        _choice("sam_mode", self.sam_mode, ("tile", "exact"))
+        _choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        _choice("feature_dtype", self.feature_dtype, ("float16", "int8"))
+        _number("gsd", self.gsd, least=1e-6)
+        _number("subtract_cls", self.subtract_cls, least=0, most=10)
+        object.__setattr__(self, "sam_levels", _sam_levels(self.sam_levels))
         _number("stride", self.stride, least=1, whole=True)
         for name in ("free_layers", "segment_layers", "local_layers"):
             _number(name, getattr(self, name), least=0, whole=True)
@@ -83,11 +108,11 @@ class Settings:
             _number("superpixel_area", area, least=4, whole=True)
         if self.superpixel_area is not None and not self.superpixel_area:
             raise UsageError("superpixel_area is empty; expected one mean area in pixels a level, such as [1024].")
-        for name in ("taper", "use_thresholds", "keep_background"):
+        for name in ("taper", "use_thresholds", "keep_background", "self_self", "vote_segments", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; expected true or false.")
         if not isinstance(self.segments, str):
-            raise UsageError(f"segments is {self.segments!r}; expected superpixels, none, or a file.")
+            raise UsageError(f"segments is {self.segments!r}; expected superpixels, sam, none, or a file.")
         for name in self.vector:
             _choice("vector", name, tuple(SUFFIXES))
 
@@ -122,10 +147,20 @@ class Settings:
         return asdict(self)
 
 
+LABEL_KNOBS = frozenset(
+    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds"}
+)
+"""Settings that act after the image side: changing them takes no second look at a pixel."""
+
+POLYGON_KNOBS = frozenset({"simplify", "keep_background", "vector"})
+"""Settings that act after the class raster."""
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "paper": {
         "segments": "sam",
+        "sam_mode": "exact",
         "overlap": 0.0,
         "edge": "overhang",
         "fill": "black",
@@ -167,13 +202,13 @@ def resolve_settings(
     values: dict[str, Any] = dict(PRESETS[preset])
     values.update(attention or {})
     values.update(_read(Path(file)) if file is not None else {})
-    values.update({key: value for key, value in (given or {}).items() if value is not None})
-    if values.get("segments") == "sam":
-        raise UsageError(
-            "Segments from SAM need a SAM checkpoint, which this version cannot take yet (--preset paper implies "
-            "them). Add --segments superpixels, --segments none or --segments FILE."
-        )
-    return replace(Settings(), **values)
+    chosen = {key: value for key, value in (given or {}).items() if value is not None}
+    if {"stride", "overlap"} <= chosen.keys():
+        raise UsageError("--stride and --overlap say the same in two ways; give one of them.")
+    if "overlap" in chosen:
+        values.pop("stride", None)  # an option goes before a stride from the settings file
+    values.update(chosen)
+    return Settings(**values)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -202,6 +237,23 @@ def _read(path: Path) -> dict[str, Any]:
         if isinstance(loaded.get(key), str | int):
             loaded[key] = [loaded[key]]
     return {key: tuple(value) if isinstance(value, list) else value for key, value in loaded.items()}
+
+
+def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
+    """Check a level table: rows of numbers by name, as they stand in a settings file, or levels themselves."""
+    names = [field.name for field in fields(SamLevel)]
+    if not isinstance(table, list | tuple) or not table:
+        raise UsageError(f"sam_levels is {table!r}; expected a list with one mapping of {', '.join(names)} a level.")
+    levels = []
+    for row in table:
+        if isinstance(row, SamLevel):
+            row = asdict(row)
+        if not isinstance(row, Mapping) or set(row) != set(names):
+            raise UsageError(f"sam_levels has the row {row!r}; expected a mapping of {', '.join(names)}.")
+        for name in ("pred_iou_thresh", "stability_score_thresh"):
+            _number(f"sam_levels: {name}", row[name], least=0, most=1)
+        levels.append(SamLevel(**row))
+    return tuple(levels)
 
 
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -37,6 +37,16 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class SamSource:
+    """A checkpoint of Segment Anything on disk."""
+
+    path: Path
+    architecture: str | None
+    """vit_h, vit_l or vit_b; None: told from the file."""
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Geometry:
     """What planning needs to know of a model, without loading it."""
 
@@ -89,6 +99,32 @@ def resolve_model(model: str | None = None, architecture: str | None = None) -> 
     if Path(model).suffix in {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}:
         raise ResegeoError(f"--model {model}: no such file. Check the path, or leave out --model for {BUNDLED}.")
     return _pretrained(model, architecture)
+
+
+def resolve_sam(checkpoint: str | None, architecture: str | None = None) -> SamSource:
+    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name.
+
+    Raises
+    ------
+    UsageError:
+        When none is named.
+    ResegeoError:
+        When the file is missing.
+
+    """
+    if checkpoint is None:
+        raise UsageError(
+            "Segments from SAM (--preset paper implies them) need its weights: name the file by --sam-checkpoint, such "
+            "as sam_vit_b_01ec64.pth, or choose --segments superpixels, none or a file of your own."
+        )
+    path = Path(checkpoint)
+    if not path.is_file():
+        found = "is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise ResegeoError(
+            f"--sam-checkpoint {checkpoint}: {found}. Expected a checkpoint of segment-anything, such as "
+            "sam_vit_b_01ec64.pth."
+        )
+    return SamSource(path, architecture, file_sha256(path))
 
 
 def geometry(source: ModelSource) -> Geometry:

@@ -115,16 +115,19 @@ def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
     assert "Traceback" not in result.output
 
 
-def test_interruption_exits_with_130_and_leaves_no_half_written_file(run, scene, monkeypatch):
-    import resegeo.execute
+def test_interruption_exits_with_130_says_how_to_go_on_and_leaves_no_half_written_file(run, scene, monkeypatch):
+    import resegeo.run
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resegeo.execute, "label_scene", interrupted)
-    result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(resegeo.run, "label_scene", interrupted)
+        result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
     assert result.exit_code == 130
-    assert not Path("out").exists()
+    assert "1 of 1 work items are done and kept in out/scene.store.zarr" in result.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["scene.store.zarr"]
+    assert run("segment", scene, "--prompts", "classes.yml", "-o", "out").exit_code == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")

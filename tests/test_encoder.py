@@ -155,13 +155,14 @@ def bundled() -> Encoder:
 def test_the_bundled_model_loads_through_the_ordinary_path(bundled):
     assert bundled.depth in range(8, 13)
     assert bundled.grid * bundled.patch_size == bundled.image_size
-    features = bundled.encode_windows(
+    features, cls = bundled.encode_windows(
         np.zeros((2, bundled.image_size, bundled.image_size, 3), np.uint8),
         np.ones((2, bundled.image_size, bundled.image_size), bool),
         np.ones((2, 1, bundled.grid, bundled.grid), np.int64),
         default_schedule(bundled.depth),
     )
     assert features.shape == (2, bundled.grid, bundled.grid, bundled.dimension)
+    assert cls.shape == (2, bundled.dimension)
     assert np.isfinite(features).all()
 
 
@@ -175,9 +176,9 @@ def test_invalid_pixels_have_no_influence_whatever_they_hold(bundled):
     other[:, : size // 2] = 77
     ids = np.ones((1, 1, bundled.grid, bundled.grid), np.int64)
     schedule = default_schedule(bundled.depth)
-    one, two = (bundled.encode_windows(pixels, valid, ids, schedule) for pixels in (rgb, other))
+    one, two = (bundled.encode_windows(pixels, valid, ids, schedule)[0] for pixels in (rgb, other))
     assert np.array_equal(one, two)
-    black = bundled.encode_windows(rgb, valid, ids, schedule, fill="black")
+    black = bundled.encode_windows(rgb, valid, ids, schedule, fill="black")[0]
     assert not np.allclose(one, black)
 
 
@@ -225,3 +226,62 @@ def test_a_text_file_is_no_checkpoint(tmp_path):
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(UsageError, match=r"--device tpu is not available .* cpu"):
         pick_device("tpu")
+
+
+@pytest.mark.parametrize("schedule", [Schedule(5, 1, 0), Schedule(4, 1, 1, radius=1), Schedule(6, 0, 0)])
+def test_a_self_self_last_layer_equals_its_formula(schedule):
+    """q·q + k·k + v·v of the last layer, head by head in float64, without residual and MLP."""
+    visual = tiny_clip(quick_gelu=False).visual
+    images = torch.randn(2, 3, 32, 32)
+    levels = torch.randint(0, 3, (2, 1, GRID, GRID))
+    masks = layer_masks(schedule, levels)
+    found = dense_features(visual, images, masks, self_self=True)
+    x = visual._embeds(images)
+    for block, keep in zip(visual.transformer.resblocks[:-1], masks[:-1], strict=True):
+        blocked = None if keep is None else ~keep.expand(2, -1, -1, -1).repeat_interleave(4, dim=1).flatten(0, 1)
+        y = block.ln_1(x)
+        x = x + block.attn(y, y, y, attn_mask=blocked, need_weights=False)[0]
+        x = x + block.mlp(block.ln_2(x))
+    last = visual.transformer.resblocks[-1]
+    y = last.ln_1(x).double()
+    weight, bias = last.attn.in_proj_weight.double(), last.attn.in_proj_bias.double()
+    q, k, v = (y @ weight.T + bias).split(64, dim=-1)
+    keep = torch.ones(1, 1, 17, 17, dtype=torch.bool) if masks[-1] is None else masks[-1]
+    expected = torch.zeros(2, 17, 64, dtype=torch.float64)
+    for head in range(4):
+        span = slice(head * 16, head * 16 + 16)
+        for a in (q, k, v):
+            logits = (a[..., span] @ a[..., span].transpose(1, 2) / 4).masked_fill(~keep[:, 0], -torch.inf)
+            expected[..., span] += logits.softmax(-1) @ v[..., span]
+    expected = expected @ last.attn.out_proj.weight.double().T + last.attn.out_proj.bias.double()
+    expected = visual.ln_post(expected.float()) @ visual.proj
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, dense_features(visual, images, masks), atol=1e-2)
+
+
+def test_cls_features_are_those_of_the_cls_token(bundled):
+    rgb = np.random.default_rng(0).integers(0, 255, (1, 128, 128, 3)).astype(np.uint8)
+    ids = np.ones((1, 1, 16, 16), np.int64)
+    free = Schedule(bundled.depth, 0, 0)
+    _, cls = bundled.encode_windows(rgb, np.ones((1, 128, 128), bool), ids, free)
+    images = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (bundled.mean, bundled.std))
+    assert np.allclose(cls, bundled.model.encode_image((images - mean) / std).numpy(), atol=1e-4)
+
+
+def test_float16_on_the_cpu_is_refused():
+    with pytest.raises(UsageError, match="precision float16 is for graphics processors"):
+        load_encoder(resolve_model(), device="cpu", precision="float16")
+
+
+def test_the_compiled_form_gives_the_same_features():
+    encoder = load_encoder(resolve_model(), device="cpu")
+    compiled = load_encoder(resolve_model(), device="cpu", compiled=True)
+    rgb = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3)).astype(np.uint8)
+    valid, ids = np.ones((2, 128, 128), bool), np.arange(512).reshape(2, 1, 16, 16) // 40
+    schedule = default_schedule(encoder.depth)
+    try:
+        found = compiled.encode_windows(rgb, valid, ids, schedule)[0]
+    except ResegeoError as error:
+        pytest.skip(str(error))
+    assert np.allclose(found, encoder.encode_windows(rgb, valid, ids, schedule)[0], atol=1e-3)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from resegeo.classes import class_list
 from resegeo.errors import ResegeoError
-from resegeo.figures import _legend, _Page, _thinned, write_overlay
+from resegeo.figures import _legend, _Page, _thinned, look_at, write_overlay
 from resegeo.raster import write_class_raster
 from resegeo.scene import open_scene
 
@@ -27,7 +27,7 @@ def test_the_picture_fits_and_shows_each_class_in_its_colour(make_raster, tmp_pa
         classes=CLASSES,
         tags={},
     )
-    write_overlay(tmp_path / "a.png", scene, tmp_path / "a.classes.tif", CLASSES)
+    write_overlay(tmp_path / "a.png", look_at(scene), tmp_path / "a.classes.tif", CLASSES)
     with Image.open(tmp_path / "a.png") as page:
         assert max(page.size) <= 2048
         pixels = np.array(page.convert("RGB")).astype(int)
@@ -52,7 +52,7 @@ def drawn(make_raster, tmp_path, codes, classes, **options):
         classes=classes,
         tags={},
     )
-    write_overlay(tmp_path / "a.png", scene, tmp_path / "a.classes.tif", classes, **options)
+    write_overlay(tmp_path / "a.png", look_at(scene), tmp_path / "a.classes.tif", classes, **options)
     return scene
 
 
@@ -62,7 +62,7 @@ def test_shares_count_every_valid_pixel_and_not_the_thinned_ones(make_raster, tm
     codes[:100] = 255
     scene = drawn(make_raster, tmp_path, codes, CLASSES, max_side=300)
     page = _Page.plan(1100, 1200, 300, 4)
-    rgb, thin, counts = _thinned(scene, tmp_path / "a.classes.tif", page)
+    rgb, thin, counts = _thinned(look_at(scene), tmp_path / "a.classes.tif", page)
     assert rgb.shape == (*thin.shape, 3)
     assert max(thin.shape) < 300
     share = 100 * (codes == 2).sum() / (codes != 255).sum()
@@ -92,5 +92,5 @@ def test_a_picture_that_cannot_be_written_leaves_a_sentence_and_no_file(make_ras
     scene = drawn(make_raster, tmp_path, np.ones((20, 20), np.uint8), CLASSES)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ResegeoError, match="could not be drawn"):
-        write_overlay(tmp_path / "folder.png", scene, tmp_path / "a.classes.tif", CLASSES)
+        write_overlay(tmp_path / "folder.png", look_at(scene), tmp_path / "a.classes.tif", CLASSES)
     assert not list(tmp_path.glob(".tmp-*"))

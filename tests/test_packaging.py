@@ -43,14 +43,16 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors"],
-        ["classes"],
-        ["styles"],
-        ["scene", "windows", "attention", "scores", "weights"],
-        ["region"],
-        ["settings", "segments", "encoder", "features", "labels", "raster"],
-        ["polygons", "figures"],
-        ["plan"],
+        ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
+        ["styles", "scene", "features", "sam_masks", "legend"],
+        ["canvas", "region", "stored", "raster"],
+        ["settings", "segments", "encoder", "labels", "figures"],
+        ["polygons", "truth"],
+        ["plan", "evaluate"],
+        ["machine"],
         ["execute"],
+        ["produce"],
+        ["run"],
         ["pipeline"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}

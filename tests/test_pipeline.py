@@ -88,6 +88,7 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
         "scene.gpkg",
         "scene.json",
         "scene.png",
+        "scene.store.zarr",
     ]
     report = json.loads(result.report.read_text("utf-8"))
     assert report["windows"] == {"planned": 16, "done": 16, "skipped": 0, "failed": 0}
@@ -162,11 +163,11 @@ def test_a_scene_without_a_valid_pixel_is_refused_and_nothing_is_written(make_ra
 def test_a_mistake_takes_nothing_from_an_earlier_run(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(60, 60))
     resegeo.segment(scene, WORDS, tmp_path / "out")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for mistake in ({"segments": "missing.tif"}, {"device": "tpu"}, {"threads": 0}):
         with pytest.raises(ResegeoError):
             resegeo.segment(scene, WORDS, tmp_path / "out", overwrite=True, **mistake)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def test_a_changed_file_of_segments_is_another_run(make_raster, picture, tmp_path):

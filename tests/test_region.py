@@ -191,13 +191,14 @@ def test_mistakes_are_one_sentence(scene, aoi, tmp_path, make_raster):
 
 
 def test_polygons_of_the_user_are_segments_one_level_a_file(scene, tmp_path):
+    from resegeo.canvas import Canvas
     from resegeo.segments import segment_source
 
     boxes = [shapely.box(500_000 + 1000 * k, 5_194_000, 500_900 + 1000 * k, 5_199_000) for k in range(5)]
     gpd.GeoDataFrame(geometry=boxes, crs="EPSG:32633").to_crs(3857).to_file(tmp_path / "parcels.gpkg")
     gpd.GeoDataFrame(geometry=boxes[:1], crs="EPSG:32633").to_file(tmp_path / "houses.shp")
     name = f"{tmp_path / 'parcels.gpkg'},{tmp_path / 'houses.shp'}"
-    ids = segment_source(name, open_scene(scene), areas=()).ids(Rect(0, 0, 700, 600))
+    ids = segment_source(name, Canvas(open_scene(scene)), areas=()).ids(Rect(0, 0, 700, 600))
     assert ids.shape == (2, 700, 600)
     assert ids[0, 300, [50, 150, 250, 95]].tolist() == [1, 2, 3, 0]
     assert set(np.unique(ids[1])) == {0, 1}

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_cosines, softmax
+from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
 
 
 def naive_cosines(features, texts, pixels):
@@ -24,7 +24,7 @@ def test_q_plus_4_numbers_give_the_scores_of_interpolated_features(grid, patch, 
     features += random.normal(size=dimension)  # neighbours are alike, as those of an image are
     texts = random.normal(size=(prompts, dimension)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    axis = axis_weights(grid, grid * patch)
+    axis = axis_weights(grid, pixel_centres(grid * patch))
     found = pixel_cosines(patch_scores(features, texts)[0], axis, axis)
     expected = naive_cosines(features[0], texts, grid * patch)
     far_from_zero = np.abs(expected).max() > 0
@@ -39,7 +39,7 @@ def test_scores_agree_to_1e_5_on_features_like_those_of_vit_l_14():
     features = (random.normal(size=(1, 16, 16, 768)) + random.normal(size=768)).astype(np.float32)
     texts = random.normal(size=(19, 768)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    axis = axis_weights(16, 224)
+    axis = axis_weights(16, pixel_centres(224))
     found = pixel_cosines(patch_scores(features, texts)[0], axis, axis)
     expected = naive_cosines(features[0], texts, 224)
     assert np.abs(found - expected).max() < 1e-5
@@ -54,7 +54,7 @@ def test_a_part_of_a_window_has_the_scores_of_the_whole():
     reduced = patch_scores(
         random.normal(size=(1, 4, 4, 8)).astype(np.float32), random.normal(size=(3, 8)).astype(np.float32)
     )[0]
-    axis = axis_weights(4, 32)
+    axis = axis_weights(4, pixel_centres(32))
     whole = pixel_cosines(reduced, axis, axis)
     part = pixel_cosines(reduced, axis.rows(5, 20), axis.rows(30, 32))
     assert np.allclose(part, whole[:, 5:20, 30:32], atol=1e-6)
@@ -68,8 +68,8 @@ def test_softmax_sums_to_one_even_for_huge_logits():
 
 
 def test_blend_weights_are_positive_and_symmetric():
-    weights = blend_weights(128, taper=True)
+    weights = blend_weights(pixel_centres(128), taper=True)
     assert weights.min() > 0
     assert np.allclose(weights, weights[::-1])
     assert weights.argmax() in (63, 64)
-    assert (blend_weights(128, taper=False) == 1).all()
+    assert (blend_weights(pixel_centres(128), taper=False) == 1).all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from resegeo.canvas import Canvas
 from resegeo.errors import ResegeoError
 from resegeo.scene import open_scene
 from resegeo.segments import TILE, LabelRaster, NoSegments, Superpixels, segment_source
@@ -11,7 +12,7 @@ from resegeo.windows import Rect
 
 @pytest.fixture
 def scene(make_raster, picture):
-    return open_scene(make_raster("scene.tif", picture(600, 700)))
+    return Canvas(open_scene(make_raster("scene.tif", picture(600, 700))))
 
 
 def test_superpixels_of_a_pixel_do_not_depend_on_the_rectangle_asked_for(scene):
@@ -35,7 +36,7 @@ def test_superpixels_have_the_size_asked_for_and_unique_ids_across_tiles(scene):
 def test_superpixels_follow_a_sharp_edge(make_raster):
     bands = np.full((3, 200, 200), 40, np.uint8)
     bands[:, :, 73:] = 220
-    ids = Superpixels(open_scene(make_raster("edge.tif", bands)), (400,)).ids(Rect(0, 0, 200, 200))[0]
+    ids = Superpixels(Canvas(open_scene(make_raster("edge.tif", bands))), (400,)).ids(Rect(0, 0, 200, 200))[0]
     assert not set(np.unique(ids[:, :73])) & set(np.unique(ids[:, 73:]))
 
 
@@ -49,13 +50,13 @@ def test_outside_the_scene_nothing_breaks(scene, name):
 def test_invalid_pixels_are_in_no_superpixel(make_raster, picture):
     bands = np.maximum(picture(100, 100), 1)
     bands[:, 40:60] = 0
-    ids = Superpixels(open_scene(make_raster("hole.tif", bands, nodata=0)), (200,)).ids(Rect(0, 0, 100, 100))[0]
+    ids = Superpixels(Canvas(open_scene(make_raster("hole.tif", bands, nodata=0))), (200,)).ids(Rect(0, 0, 100, 100))[0]
     assert (ids[40:60] == 0).all()
     assert (ids[:40] > 0).all()
 
 
 def test_a_label_raster_gives_its_ids_and_0_for_nodata_and_outside(make_raster, picture):
-    scene = open_scene(make_raster("scene.tif", picture(50, 60)))
+    scene = Canvas(open_scene(make_raster("scene.tif", picture(50, 60))))
     labels = np.arange(3000, dtype=np.int32).reshape(1, 50, 60)
     source = LabelRaster(make_raster("ids.tif", labels, nodata=70), scene)
     ids = source.ids(Rect(-2, -3, 40, 80))[0]
@@ -67,7 +68,7 @@ def test_a_label_raster_gives_its_ids_and_0_for_nodata_and_outside(make_raster, 
 
 
 def test_a_label_raster_that_does_not_fit_is_refused(make_raster, picture):
-    scene = open_scene(make_raster("scene.tif", picture(50, 60)))
+    scene = Canvas(open_scene(make_raster("scene.tif", picture(50, 60))))
     with pytest.raises(ResegeoError, match="holds float32 values"):
         LabelRaster(make_raster("float.tif", np.zeros((1, 50, 60), np.float32)), scene)
     with pytest.raises(ResegeoError, match="40 × 60 pixels"):
@@ -75,7 +76,7 @@ def test_a_label_raster_that_does_not_fit_is_refused(make_raster, picture):
     elsewhere = make_raster(
         "far.tif",
         np.zeros((1, 50, 60), np.uint8),
-        transform=scene.georeference.transform * (scene.georeference.transform.translation(10, 0)),
+        transform=scene.scene.georeference.transform * (scene.scene.georeference.transform.translation(10, 0)),
     )
     with pytest.raises(ResegeoError, match="lies elsewhere"):
         LabelRaster(elsewhere, scene)

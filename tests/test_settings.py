@@ -43,7 +43,7 @@ def test_layers_not_given_follow_the_papers_shares():
         ("vector", ("dxf",), "gpkg, shp"),
         ("taper", "yes", "true or false"),
         ("superpixel_area", (), "is empty"),
-        ("segments", 3, "superpixels, none, or a file"),
+        ("segments", 3, "superpixels, sam, none, or a file"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_expected(knob, value, words):

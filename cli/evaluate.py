@@ -1,0 +1,58 @@
+"""``resegeo evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .console import Bars, shows
+
+
+@click.command()
+@click.argument("prediction", required=False)
+@click.argument("truth", required=False)
+@click.option("--pairs", metavar="FILE", help="CSV file with the columns prediction,truth: all pairs in one table.")
+@click.option(
+    "--map",
+    "legend",
+    metavar="MAP",
+    help='What truth values mean: "255=road,0=background", "#3C1098=building", nonzero=road, outside=background '
+    "(polygons), or a YAML file of such lines (255: road).",
+)
+@click.option("--field", metavar="NAME", help="Field of the polygons that names the class.  [default: class_name]")
+@click.option("--ignore-nodata", is_flag=True, help="Leave out nodata of the prediction instead of counting it missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, the confusion matrix included.")
+@shows
+def evaluate(prediction: str | None, truth: str | None, pairs: str | None, as_json: bool, **options: Any) -> None:
+    """Measure PREDICTION, a class raster of resegeo, by TRUTH: IoU, F1, precision, recall, accuracy, kappa.
+
+    TRUTH is a label raster, a mask, a picture of colours, or polygons. Its values are class codes of the prediction
+    unless --map says what they mean; a class raster of resegeo and polygons bring their names. Pixels whose value has
+    no class are not counted. "background" means: none of the truth's classes. Nodata in the prediction counts as
+    missed.
+
+    \b
+    Examples:
+      resegeo evaluate out/scene.classes.tif truth.tif
+      resegeo evaluate out/scene.classes.tif mask.png --map "255=road,0=background"
+      resegeo evaluate out/scene.classes.tif parcels.gpkg --field crop --map outside=background
+      resegeo evaluate --pairs pairs.csv --map colours.yml --json
+    """
+    import json
+
+    from resegeo.errors import UsageError
+    from resegeo.evaluate import evaluate as run
+    from resegeo.evaluate import read_pairs
+
+    if pairs is not None and prediction is not None:
+        raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
+    if pairs is None and (prediction is None or truth is None):
+        raise UsageError("evaluate needs PREDICTION and TRUTH, or a CSV file by --pairs.")
+    bars = Bars(quiet=click.get_current_context().obj["quiet"])
+    try:
+        wanted = read_pairs(pairs) if pairs is not None else [(prediction or "", truth or "")]
+        result = run(wanted, progress=bars, **options)
+    finally:
+        bars.close()
+    click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())

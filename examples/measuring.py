@@ -1,0 +1,133 @@
+"""What the two measuring scripts share: scenes and truths as files, class probabilities, thresholds, tables."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bundled_model_data import CLASSES, Picture, answer_key
+from numpy.typing import NDArray
+from PIL import Image
+
+from resegeo.classes import ClassList, class_list
+from resegeo.encoder import Encoder
+from resegeo.execute import encode_scene, open_store
+from resegeo.labels import blend, class_probabilities
+from resegeo.plan import make_plan
+from resegeo.scene import open_scene
+from resegeo.scores import axis_weights, blend_weights
+from resegeo.segments import segment_source
+from resegeo.settings import Settings
+from resegeo.weights import ModelSource
+from resegeo.windows import Rect
+
+TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
+TRUE, FALSE, UNKNOWN = 255, 0, 128
+"""Values of the truth masks."""
+
+
+def classes() -> ClassList:
+    """All twelve classes of the bundled model by their first names; nothing is left out to make it easier."""
+    return class_list(CLASSES, templates=list(TEMPLATES))
+
+
+def write_classes(path: Path) -> None:
+    """Write :func:`classes` as a class file."""
+    entries = [{"name": name} for name in CLASSES]
+    path.write_text(json.dumps({"classes": entries, "templates": list(TEMPLATES)}), "utf-8")
+
+
+def write_scene(picture: Picture, folder: Path) -> tuple[Path, Path]:
+    """Write a picture and its truth mask as PNG; return both paths."""
+    true, known = answer_key(picture)
+    name = picture.name.replace("/", "_")
+    scene, truth = folder / f"{name}.png", folder / f"{name}.truth.png"
+    Image.fromarray(picture.rgb).save(scene, compress_level=1)
+    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
+    return scene, truth
+
+
+def limited(pictures: Sequence[Picture], limit: int | None, sets: Sequence[str]) -> list[Picture]:
+    """Keep the pictures of ``sets`` that have known pixels, at most ``limit`` a set."""
+    kept = []
+    for source in sets:
+        own = [p for p in pictures if p.source == source and answer_key(p)[1].any()]
+        kept += own[:limit]
+    return kept
+
+
+def probabilities(scene: Path, source: ModelSource, encoder: Encoder, settings: Settings) -> NDArray[np.float32]:
+    """Class probabilities (C, H, W) of a small scene, which the command line does not write."""
+    opened, wanted = open_scene(scene), classes()
+    plan = make_plan(opened, wanted, settings, source)
+    areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
+    segments = segment_source(settings.segments, opened, areas=areas)
+    texts = encoder.encode_texts(wanted.prompt_texts)
+    whole = Rect(0, 0, opened.height, opened.width)
+    with tempfile.TemporaryDirectory() as folder, open_store(plan, Path(folder) / "store.zarr") as store:
+        encode_scene(plan, encoder, segments, texts, store, lambda stage, done, total: None)
+        windows = [
+            (window, values)
+            for item in plan.grid.items_over(whole)
+            if (stored := store.get(item.index)) is not None
+            for window, flag, values in zip(item.windows, *stored, strict=False)
+            if flag
+        ]
+        by_prompt = blend(
+            whole,
+            windows,
+            prompts=len(wanted.prompt_texts),
+            logit_scale=encoder.logit_scale,
+            axis=axis_weights(plan.geometry.grid, plan.geometry.image_size),
+            taper=blend_weights(plan.geometry.image_size, taper=settings.taper),
+        )
+    return class_probabilities(by_prompt, wanted.prompt_class, len(wanted.classes), reduction=settings.reduction)
+
+
+class Thresholds:
+    """IoU of one class at every threshold, from two histograms that grow picture by picture."""
+
+    def __init__(self, steps: int = 1000) -> None:
+        self._counts = np.zeros((2, steps), dtype=np.int64)
+
+    def add(self, chance: NDArray[np.floating], true: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+        """Take the probabilities of known pixels."""
+        steps = self._counts.shape[1]
+        spot = np.clip((chance * steps).astype(int), 0, steps - 1)
+        for row, chosen in enumerate((known & ~true, known & true)):
+            self._counts[row] += np.bincount(spot[chosen], minlength=steps)
+
+    def iou(self) -> NDArray[np.float64]:
+        """IoU (steps,) where pixels of probability ``i / steps`` or more are taken."""
+        said_wrongly, hits = (row[::-1].cumsum()[::-1] for row in self._counts)
+        return np.asarray(hits / np.maximum(1, self._counts[1].sum() + said_wrongly))
+
+    def best(self) -> tuple[float, float]:
+        """Return the best IoU and its threshold: fitted on the pixels that it is measured on, so optimistic."""
+        found = self.iou()
+        return float(found.max()), float(found.argmax() / len(found))
+
+    def at(self, threshold: float) -> float:
+        """Return the IoU at one threshold."""
+        return float(self.iou()[round(threshold * self._counts.shape[1])])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table; numbers with three digits, None as a dash."""
+
+    def shown(cell: Any) -> str:
+        return "–" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(shown, row)) + " |" for row in rows])
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a result, whole or not at all."""
+    part = path.with_name(f".tmp-{path.name}")
+    part.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(path)

@@ -1,0 +1,146 @@
+"""Stored windows to blocks of class codes: scores, blending, classes, by several threads in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resegeo.errors import ResegeoError
+from resegeo.execute import Progress
+from resegeo.features import Store
+from resegeo.figures import Quicklook
+from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities
+from resegeo.machine import reduced
+from resegeo.plan import Plan
+from resegeo.scores import EXTRA
+from resegeo.windows import Rect, WorkItem, blocks
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Answers the scores of stored windows, whatever the store holds."""
+
+    store: Store
+    texts: NDArray[np.float32] | None
+    """(Q, D) prompts, for stored features."""
+    channels: tuple[int, ...] | None = None
+    """For stored scores: which of the stored prompts are asked for; None: all of them."""
+
+    def windows(self, item: WorkItem) -> list[WindowScores]:
+        """Scores of the windows of an item; none where it is not done."""
+        stored = self.store.get(item.index)
+        if stored is None or not stored.windows.any():
+            return []
+        values = dict(stored.values)
+        segments = values.get("segments")
+        if "features" in values:
+            if self.texts is None:
+                raise ValueError("stored features need prompts")
+            values = reduced(values, self.texts)
+        elif self.channels is not None:
+            count = values["reduced"].shape[1] - EXTRA
+            pick = [*self.channels, *range(count, count + EXTRA)]
+            values = {"reduced": values["reduced"][:, pick], "cls": values["cls"][:, list(self.channels)]}
+        used = [window for window, flag in zip(item.windows, stored.windows, strict=False) if flag]
+        return [
+            WindowScores(window, values["reduced"][n], values["cls"][n], None if segments is None else segments[n])
+            for n, window in enumerate(used)
+        ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block of the class raster."""
+
+    rect: Rect
+    codes: NDArray[np.unsignedinteger]
+    rgb: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    """Of the scene, and inside the region."""
+    readable: bool
+
+
+def label_scene(
+    plan: Plan, scorer: Scorer, logit_scale: float, progress: Progress, *, threads: int | None = None
+) -> Iterator[Block]:
+    """Yield the class codes of the scene, block by block in order, computed by several threads."""
+    settings, classes = plan.settings, plan.classes
+    voting = Voting(tuple(classes.prompt_class), len(classes.classes), settings.reduction)
+    blender = Blender(
+        plan.canvas,
+        logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
+        taper=settings.taper,
+        subtract_cls=settings.subtract_cls,
+        voting=voting if settings.vote_segments else None,
+    )
+    channels = len(classes.classes) if settings.vote_segments else len(classes.prompt_texts)
+    threshold = settings.threshold if settings.threshold is not None else classes.threshold
+    floors: list[float | None] = [None] * len(classes.classes)
+    if settings.use_thresholds:
+        floors = [threshold if spec.threshold is None else spec.threshold for spec in classes.classes]
+
+    def label(rect: Rect) -> Block:
+        try:
+            rgb, valid = plan.scene.read(rect.row, rect.col, rect.height, rect.width)
+        except ResegeoError:
+            codes = np.full((rect.height, rect.width), classes.unprocessed, dtype=classes.dtype)
+            blank = np.full((*codes.shape, 3), 255, dtype=np.uint8)
+            return Block(rect, codes, blank, np.ones(codes.shape, dtype=bool), readable=False)
+        if plan.region is not None:
+            valid &= plan.region.mask(rect)
+        if not valid.any():
+            codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
+            return Block(rect, codes, rgb, valid, readable=True)
+        over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
+        by_class = blender.blend(rect, (window for item in over for window in scorer.windows(item)), channels)
+        if blender.voting is None:
+            by_class = class_probabilities(
+                by_class, classes.prompt_class, len(classes.classes), reduction=settings.reduction
+            )
+        codes = class_codes(by_class, valid, classes, floors)
+        if plan.only is not None:
+            kept = [*plan.only, classes.unprocessed]
+            codes[valid & ~np.isin(codes, kept)] = 0
+        return Block(rect, codes, rgb, valid, readable=True)
+
+    cut = list(blocks(plan.scene.height, plan.scene.width))
+    workers = threads or os.cpu_count() or 1
+    for done, block in enumerate(_in_order(label, cut, workers), start=1):
+        yield block
+        progress("labels", done, len(cut))
+
+
+def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) -> Iterator[R]:
+    """Map over arguments with threads, in order, and with few results waiting: memory stays bounded."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def look_of(blocks_: Iterable[Block], look: Quicklook, valid: Any | None) -> Iterator[Block]:
+    """Pass blocks on; on the way fill a quicklook, and keep the validity in a Zarr array (height, width)."""
+    for block in blocks_:
+        look.put(block.rect.row, block.rect.col, block.rgb, block.valid)
+        if valid is not None:
+            rect = block.rect
+            valid[rect.row : rect.bottom, rect.col : rect.right] = block.valid
+        yield block

@@ -1,0 +1,580 @@
+"""A plan carried out into files: store, class raster, polygons, picture, and at last the report that marks the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from resegeo.encoder import Encoder, load_encoder, set_threads
+from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError
+from resegeo.execute import Progress, Task, run_here, run_on_cluster
+from resegeo.features import Store, remove
+from resegeo.figures import Quicklook, write_overlay
+from resegeo.machine import Machine, layout, start_machine
+from resegeo.plan import FEATURE_BUDGET, Job, Outputs, Plan, differences, fingerprint
+from resegeo.polygons import polygonize, write_polygons
+from resegeo.produce import Block, Scorer, label_scene, look_of
+from resegeo.raster import write_class_raster
+from resegeo.scene import describe
+from resegeo.settings import POLYGON_KNOBS
+from resegeo.stored import scene_facts
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Who computes and what is kept: nothing that the results depend on."""
+
+    device: str | None = None
+    threads: int | None = None
+    overwrite: bool = False
+    keep_features: bool | None = None
+    """None: where they take less than :data:`resegeo.plan.FEATURE_BUDGET` bytes."""
+    discard_store: bool = False
+    cluster: str | None = None
+    """Number of local worker processes, or the address of a ``distributed`` scheduler; None: this process."""
+    read_ahead: int = 1
+    """Work items that are read while the model is busy with another."""
+    progress: Progress = _silent
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Paths of a finished run; ``reused`` where an equal earlier run was found and nothing computed."""
+
+    raster: Path
+    vectors: tuple[Path, ...]
+    picture: Path
+    report: Path
+    reused: bool
+    failed: int = 0
+    """Windows that could not be computed; pixels that no other window covers are marked unprocessed."""
+
+    def files(self) -> tuple[Path, ...]:
+        """All paths, in the order in which they are written."""
+        return (self.raster, *self.vectors, self.picture, self.report)
+
+
+class _Clock:
+    """Seconds a stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+@dataclass
+class _Progress:
+    """Counts the items of a stage."""
+
+    report: Progress
+    total: int
+    done: int = 0
+    stage: str = "windows"
+
+    def __call__(self) -> None:
+        self.done += 1
+        self.report(self.stage, self.done, self.total)
+
+
+def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions) -> Segmentation:
+    """Run a plan into files; what is complete already, from an earlier or an interrupted run, is not computed again.
+
+    Parameters
+    ----------
+    plan, outputs:
+        What to compute, and where the results go.
+    url:
+        Path or URL of the store.
+    job:
+        The plan by reference, for other processes; None where there is none (a scene in memory, a finished store).
+    options:
+        Who computes and what is kept.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+    Interrupted:
+        When the user interrupts; the same command goes on.
+
+    """
+    wanted = plan.options()
+    earlier = _earlier(outputs)
+    vectors = _finished(earlier, outputs, wanted, overwrite=options.overwrite)
+    if vectors is not None:
+        return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
+    drawable = _can_draw_polygons(plan)
+    started, clock = datetime.now(UTC), _Clock()
+    store = _existing(plan, url, options)
+    same_raster = (
+        earlier is not None
+        and store is not None
+        and _raster_key(earlier.get("resegeo", {})) == _raster_key(wanted)
+        and earlier.get("windows", {}).get("failed") == 0
+        and earlier.get("versions") == _versions()
+        and outputs.raster.exists()
+    )
+    ready = _Ready.load(plan, url, store, options)
+    clock.lap("model")
+    with _folder(outputs), _interruptions(plan, url):
+        store = store or _new_store(plan, url, features=ready.features)
+        _compute_items(plan, store, ready, job, options)
+        clock.lap("windows")
+        _refuse_nothing(plan, store)
+        with rasterio.Env(GDAL_CACHEMAX=64):  # GDAL's block cache takes 5 % of the machine's memory unless told
+            if same_raster and earlier is not None:
+                pixels, unreadable = dict(earlier["pixels"]), 0
+                look = _stored_look(plan, store)
+            else:
+                counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
+                pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+        clock.lap("labels")
+        if drawable:
+            _write_polygons(plan, outputs, options.progress)
+            clock.lap("polygons")
+        options.progress("picture", 0, 1)
+        write_overlay(outputs.picture, look, outputs.raster, plan.classes)
+        options.progress("picture", 1, 1)
+        clock.lap("picture")
+        written = outputs.vectors if drawable else ()
+        failures = store.failed()
+        done, skipped, halved = store.counts()
+        failed = sum(len(plan.grid.item(index).windows) for index in failures)
+        document = {
+            "resegeo": wanted,
+            "fingerprint": fingerprint(wanted),
+            "versions": _versions(),
+            "scene": describe(plan.scene),
+            "model": ready.facts(plan),
+            "schedule": {
+                "free": plan.schedule.free,
+                "segment": plan.schedule.segment,
+                "local": plan.schedule.local,
+                "radius": plan.schedule.radius,
+            },
+            "pixels": pixels,
+            "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
+            "store": None if options.discard_store else url,
+            "windows": {"planned": plan.grid.count, "done": done, "skipped": skipped, "failed": failed},
+            "batches_halved": halved,
+            "unreadable_blocks": unreadable,
+            "failures": [
+                {"item": index, **_place(plan, index), "reason": reason} for index, reason in sorted(failures.items())
+            ],
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": clock.laps,
+        }
+        _write_json(outputs.report, document)
+    if options.discard_store:
+        remove(url)
+    return Segmentation(
+        outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed + unreadable
+    )
+
+
+def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]:
+    """Run a plan of a scene in memory and return its codes (height, width)."""
+    codes = np.full((plan.scene.height, plan.scene.width), plan.classes.nodata, dtype=plan.classes.dtype)
+    with tempfile.TemporaryDirectory(prefix="resegeo-") as folder:
+        url = str(Path(folder) / "scene.store.zarr")
+        ready = _Ready.load(plan, url, None, options)
+        store = _new_store(plan, url, features=ready.features)
+        _compute_items(plan, store, ready, None, options)
+        _refuse_nothing(plan, store)
+        scorer = ready.scorer(plan, store)
+        for block in label_scene(plan, scorer, ready.encoder.logit_scale, options.progress, threads=options.threads):
+            rect = block.rect
+            codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
+    return codes
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is loaded and checked before anything is written."""
+
+    encoder: Encoder
+    machine: Machine | None
+    """None where all items are done, or others compute them."""
+    features: bool
+    """Whether the store keeps features, else scores."""
+    texts: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
+
+    @classmethod
+    def load(cls, plan: Plan, url: str, store: Store | None, options: RunOptions) -> _Ready:
+        """Load the model, open the segment source and embed the words."""
+        set_threads(options.threads)
+        features = store.header["features"] if store is not None else _keeps_features(plan, options)
+        if store is not None and len(store.done()) == store.items:
+            settings = plan.settings
+            encoder = load_encoder(plan.source, device=options.device, precision=settings.precision)
+            return cls(encoder, None, features, encoder.encode_texts(plan.classes.prompt_texts))
+        tiles = None if "://" in url else Path(url) / "tiles"
+        machine = start_machine(plan, features=features, device=options.device, threads=options.threads, tiles=tiles)
+        texts = machine.encoder.encode_texts(plan.classes.prompt_texts)
+        return cls(machine.encoder, machine, features, texts)
+
+    def scorer(self, plan: Plan, store: Store) -> Scorer:
+        """Answer for the scores of stored windows."""
+        if self.features:
+            return Scorer(store, self.texts)
+        return Scorer(store, None, stored_channels(plan, store))
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        """What the report says of the model."""
+        encoder = self.encoder
+        return {
+            "name": encoder.name,
+            "architecture": plan.source.architecture,
+            "sha256": encoder.sha256,
+            "activation": encoder.activation,
+            "logit_scale": encoder.logit_scale,
+            "device": encoder.device,
+        }
+
+
+def stored_channels(plan: Plan, store: Store) -> tuple[int, ...] | None:
+    """Which of the stored scores belong to the plan's prompts; None where a prompt is not among them."""
+    known = {tuple(texts): number for number, texts in enumerate(store.header["prompts"])}
+    found = [known.get(tuple(texts)) for texts in plan.classes.prompt_texts]
+    return None if None in found else tuple(number for number in found if number is not None)
+
+
+def _keeps_features(plan: Plan, options: RunOptions) -> bool:
+    if options.keep_features is not None:
+        return options.keep_features
+    size = plan.feature_bytes()
+    if options.discard_store:
+        return False
+    if size > FEATURE_BUDGET:
+        warnings.warn(
+            f"The features of this scene would take {size / 1e9:.1f} GB and are not kept: other words will need a new "
+            "pass over the image. Pass --keep-features to keep them.",
+            InputNotice,
+            stacklevel=5,
+        )
+        return False
+    return True
+
+
+def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
+    """Open the store of an earlier run if the plan can go on with it; refuse, naming why, if it can't."""
+    store = Store.open(url, sweep=True)
+    if store is None:
+        return None
+    before, now = store.header.get("image", {}), plan.image_options()
+    changed = differences(before, now)
+    if not changed and plan.settings.vote_segments and "segments" not in store.header["arrays"]:
+        changed = ["vote_segments (the store has no segments)"]
+    if not changed and options.keep_features and not store.header["features"]:
+        changed = ["keep_features (the store holds scores)"]
+    if not changed and not store.header["features"] and stored_channels(plan, store) is None:
+        changed = ["prompts (the store holds scores of other words, and no features)"]
+    if not changed:
+        return store
+    if not options.overwrite:
+        raise ResegeoError(
+            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass --overwrite to discard it, or "
+            "name another folder by -o."
+        )
+    return None
+
+
+def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
+    needed = plan.feature_bytes() if features else plan.score_bytes()
+    if "://" not in url:
+        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(Path(url).parent).free
+        if needed > free:
+            raise ResegeoError(
+                f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
+                "room, name another place by --store, or take a larger --stride."
+            )
+    header = {
+        "image": plan.image_options(),
+        "features": features,
+        "prompts": [list(texts) for texts in plan.classes.prompt_texts],
+        "settings": plan.settings.as_dict(),
+        "model": {
+            "model": None if plan.source.bundled else str(plan.source.path.resolve()),
+            "architecture": plan.source.architecture,
+        },
+        "scene": scene_facts(plan.scene),
+        "canvas": {"down": plan.canvas.down, "across": plan.canvas.across},
+        "finished": False,
+    }
+    header = json.loads(json.dumps(header))
+    return Store.create(url, header, items=plan.items, arrays=layout(plan, features=features))
+
+
+def _compute_items(plan: Plan, store: Store, ready: _Ready, job: Job | None, options: RunOptions) -> None:
+    """Compute what is not done yet, whatever was tried before."""
+    pending = sorted(set(range(plan.items)) - store.done())
+    tick = _Progress(options.progress, plan.items, plan.items - len(pending))
+    if not pending:
+        return
+    if ready.machine is None:
+        raise ResegeoError(f"The store {store.url} lacks {len(pending)} of {plan.items} work items.")
+    if options.cluster is None or job is None:
+        run_here(ready.machine, store, pending, tick, read_ahead=options.read_ahead)
+    else:
+        tiles = None if store.local is None else store.local.resolve() / "tiles"
+        where = store.url if store.local is None else str(store.local.resolve())
+        task = Task(job, where, ready.features, options.device, options.threads, tiles)
+        with _client(options.cluster) as client:
+            run_on_cluster(client, task, pending, tick)
+    if store.local is not None:
+        shutil.rmtree(store.local / "tiles", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptions(plan: Plan, url: str) -> Iterator[None]:
+    """Turn an interruption into a sentence that says what is done and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        store = Store.open(url)
+        done = 0 if store is None else len(store.done())
+        raise Interrupted(
+            f"Interrupted: {done} of {plan.items} work items are done and kept in {url}. The same command continues."
+        ) from error
+
+
+@contextlib.contextmanager
+def _client(cluster: str) -> Iterator[Any]:
+    """Connect to a scheduler, or start local workers."""
+    from distributed import Client, LocalCluster
+
+    if cluster.isdigit():
+        with (
+            LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=int(cluster), threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+            ) as local,
+            Client(local) as client,  # type: ignore[no-untyped-call]
+        ):
+            yield client
+        return
+    try:
+        client = Client(cluster, timeout="20s")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ResegeoError(
+            f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "
+            "as tcp://10.0.0.5:8786."
+        ) from error
+    with client:
+        yield client
+
+
+def _refuse_nothing(plan: Plan, store: Store) -> None:
+    """End a run in which nothing could be computed; its store goes too."""
+    done, _, _ = store.counts()
+    if done:
+        return
+    failed = store.failed()
+    remove(store.url)
+    if failed:
+        raise ResegeoError(f"Nothing could be computed: {failed[min(failed)]}")
+    if plan.region is not None:
+        raise ResegeoError(f"{plan.scene.source} has no valid pixel inside --aoi or --bbox.")
+    raise ResegeoError(
+        f"{plan.scene.source} has no valid pixel: all of it is nodata, masked or transparent. "
+        "Check its nodata value with `resegeo info`."
+    )
+
+
+def _write_raster(
+    plan: Plan, outputs: Outputs, store: Store, ready: _Ready, options: RunOptions
+) -> tuple[dict[int, int], Quicklook, int]:
+    """Write the class raster; on the way keep validity and quicklook, so that new words need no scene."""
+    scene = plan.scene
+    stored = store.header["finished"]
+    look = Quicklook.blank(scene.height, scene.width)
+    valid = None if stored else store.keep_array("valid", (scene.height, scene.width), (512, 512), "bool")
+    unreadable = 0
+
+    def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
+        nonlocal unreadable
+        for block in blocks:
+            unreadable += not block.readable
+            yield block.rect.row, block.rect.col, block.codes
+
+    labelled = label_scene(
+        plan, ready.scorer(plan, store), ready.encoder.logit_scale, options.progress, threads=options.threads
+    )
+    pixels = write_class_raster(
+        outputs.raster,
+        codes(look_of(labelled, look, valid)),
+        height=scene.height,
+        width=scene.width,
+        georeference=scene.georeference,
+        classes=plan.classes,
+        tags=_tags(plan),
+    )
+    if stored:
+        look = _stored_look(plan, store)
+    else:
+        kept = store.keep_array("quicklook", look.rgb.shape, look.rgb.shape, "uint8")
+        kept[...] = look.rgb
+        if not store.failed() and not unreadable:
+            store.note(finished=True)
+    return pixels, look, unreadable
+
+
+def _stored_look(plan: Plan, store: Store) -> Quicklook:
+    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.array("quicklook")[...]))
+
+
+def _place(plan: Plan, index: int) -> dict[str, list[int]]:
+    """First and last row and column of the scene that an item covers."""
+    rect = plan.canvas.scene_rect(plan.grid.item(index).bounds)
+    rows = [max(0, rect.row), min(plan.scene.height, rect.bottom) - 1]
+    return {"rows": rows, "cols": [max(0, rect.col), min(plan.scene.width, rect.right) - 1]}
+
+
+def _can_draw_polygons(plan: Plan) -> bool:
+    """Whether polygons can be written; what is impossible for good is said before hours are spent."""
+    georeference = plan.scene.georeference
+    if not plan.settings.vector:
+        return False
+    if georeference.rpcs is not None and georeference.transform is None and not georeference.gcps:
+        warnings.warn(
+            f"{plan.scene.source} is georeferenced by RPCs alone: without an elevation model there are no polygons, "
+            "the class raster keeps the RPCs.",
+            GeoreferenceWarning,
+            stacklevel=4,
+        )
+        return False
+    if "geojson" in plan.settings.vector and (georeference.crs or georeference.gcps_crs) is None:
+        raise ResegeoError(
+            f"{plan.scene.source} has no CRS, and GeoJSON is always in EPSG:4326. Pass --assign-crs EPSG:xxxx, "
+            "or choose another format by --vector gpkg."
+        )
+    return True
+
+
+def _write_polygons(plan: Plan, outputs: Outputs, progress: Progress) -> None:
+    settings = plan.settings
+    progress("polygons", 0, len(outputs.vectors))
+    frame = polygonize(
+        outputs.raster,
+        classes=plan.classes,
+        keep_background=settings.keep_background,
+        simplify=settings.simplify,
+    )
+    for done, path in enumerate(outputs.vectors):
+        write_polygons(frame, path, plan.classes)
+        progress("polygons", done + 1, len(outputs.vectors))
+
+
+def _earlier(outputs: Outputs) -> dict[str, Any] | None:
+    """Read the report of an earlier run; None where there is none, {} where it is not ours."""
+    if not outputs.report.exists():
+        return None
+    try:
+        found = json.loads(outputs.report.read_text("utf-8"))
+        return found if isinstance(found["resegeo"], dict) and isinstance(found["outputs"], list) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _finished(
+    earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool
+) -> tuple[Path, ...] | None:
+    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
+    if earlier is None or overwrite:
+        return None
+    if not earlier:
+        raise ResegeoError(
+            f"{outputs.report} exists and was not written by this program. Name another folder by -o, or pass "
+            "--overwrite to replace it."
+        )
+    if earlier["resegeo"] == options and earlier.get("versions", {}).get("resegeo") == _versions()["resegeo"]:
+        written = [outputs.folder / name for name in earlier["outputs"]]
+        complete = all(path.exists() for path in written) and not (
+            earlier["windows"]["failed"] or earlier.get("unreadable_blocks")
+        )
+        return tuple(path for path in written if path in outputs.vectors) if complete else None
+    changed = differences(earlier["resegeo"], options) or ["version of resegeo"]
+    raise ResegeoError(
+        f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
+        "replace them, or name another folder by -o."
+    )
+
+
+def _raster_key(options: Mapping[str, Any]) -> str:
+    """Options of a run up to the class raster, as one text."""
+    settings = {key: value for key, value in options.get("settings", {}).items() if key not in POLYGON_KNOBS}
+    return json.dumps({**options, "settings": settings}, sort_keys=True)
+
+
+@contextlib.contextmanager
+def _folder(outputs: Outputs) -> Iterator[None]:
+    """Create the output folder and take back the mark of an earlier run; a folder left empty goes again."""
+    new = not outputs.folder.exists()
+    try:
+        outputs.folder.mkdir(parents=True, exist_ok=True)
+        outputs.report.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=outputs.folder):
+            pass
+    except OSError as error:
+        raise ResegeoError(
+            f"The output folder {outputs.folder} cannot be written to ({error.strerror}); name another one by -o."
+        ) from error
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # not empty: what is complete stays
+                outputs.folder.rmdir()
+        raise
+
+
+def _tags(plan: Plan) -> dict[str, str]:
+    """Provenance for the raster's own tags; no dates, and no detour that led there, so that equal results are equal."""
+    source = plan.source
+    settings = plan.image_options()["settings"] | plan.label_options()["settings"]
+    return {
+        "RESEGEO_VERSION": _versions()["resegeo"],
+        "RESEGEO_SCENE": plan.scene.fingerprint,
+        "RESEGEO_MODEL": f"{source.name} {source.architecture} sha256:{source.sha256}",
+        "RESEGEO_SETTINGS": json.dumps(settings, sort_keys=True),
+    }
+
+
+def _versions() -> dict[str, str]:
+    names: Sequence[str] = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
+    found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[name] = "unknown"
+    return found
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    beside = path.with_name(f".tmp-{path.name}")
+    beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    beside.replace(path)

@@ -1,0 +1,106 @@
+"""How much of a run is not the model's forward pass: reading, masks, scores, blending, writing.
+
+    python tests/benchmarks/overhead.py [SIDE] [--profile]
+
+A scene made by tiling the demo scene, ViT-B/16 with random weights, superpixels computed beforehand and given as a
+label raster, class raster and picture as outputs. Prints the shares of the run; exits with 1 if what is not the
+forward pass takes more than 10 % of it. ``--profile`` lists the functions that take most of the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import dataclasses
+import json
+import pstats
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from memory import make
+
+import resegeo.encoder
+from resegeo import open_scene, segment
+from resegeo.canvas import Canvas
+from resegeo.segments import Superpixels
+from resegeo.windows import Rect, blocks
+
+ARCHITECTURE = "ViT-B-16"
+
+
+def random_weights(path: Path) -> None:
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = open_clip.create_model(ARCHITECTURE, pretrained=None)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+
+
+def superpixels(scene: Path, path: Path) -> None:
+    with rasterio.open(scene) as raster:
+        profile = raster.profile | {"count": 1, "dtype": "int32", "nodata": 0}
+    source = Superpixels(Canvas(open_scene(scene)), (4096,))
+    with rasterio.open(path, "w", **profile) as raster:
+        for block in blocks(profile["height"], profile["width"]):
+            ids = source.ids(Rect(block.row, block.col, block.height, block.width))[0]
+            window = rasterio.windows.Window(block.col, block.row, block.width, block.height)
+            raster.write(ids.astype(np.int32), 1, window=window)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", nargs="?", type=int, default=4000)
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    forward = {"seconds": 0.0, "windows": 0}
+    load = resegeo.encoder.load_encoder
+
+    def timed(*positional: Any, **named: Any) -> Any:
+        encoder = load(*positional, **named)
+        inner = encoder.forward
+
+        def run(visual: Any, images: Any, masks: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            tokens = inner(visual, images, masks, **options)
+            forward["seconds"] += time.perf_counter() - start
+            forward["windows"] += len(images)
+            return tokens
+
+        return dataclasses.replace(encoder, forward=run)
+
+    resegeo.encoder.load_encoder = timed
+    words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
+    with tempfile.TemporaryDirectory() as folder:
+        scene, weights, ids = (Path(folder) / name for name in ("scene.tif", "vit.safetensors", "ids.tif"))
+        make(scene, args.side)
+        random_weights(weights)
+        superpixels(scene, ids)
+        profiler = cProfile.Profile()
+        if args.profile:
+            profiler.enable()
+        result = segment(
+            scene, words, Path(folder) / "out", model=str(weights), arch=ARCHITECTURE, segments=str(ids), vector=()
+        )
+        profiler.disable()
+        seconds = json.loads(result.report.read_text("utf-8"))["seconds"]
+    # Loading the weights is the model's too, and not a matter of the scene.
+    total = sum(value for stage, value in seconds.items() if stage != "model")
+    rest = total - forward["seconds"]
+    print(
+        f"{args.side} x {args.side}, {ARCHITECTURE}: {total:.1f} s, of which forward passes of {forward['windows']} "
+        f"windows {forward['seconds']:.1f} s; the rest {rest:.1f} s ({rest / total:.1%}); stages: {seconds}"
+    )
+    if args.profile:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(18)
+    sys.exit(rest / total > 0.10)
+
+
+if __name__ == "__main__":
+    main()

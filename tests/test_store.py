@@ -1,0 +1,402 @@
+"""The store: what it gives back, what a killed, failed or changed run leaves, and new words for a finished scene."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import yaml
+
+import resegeo
+from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.features import ArraySpec, ItemResult, Store, quantise, restore
+
+WORDS = ["water", "forest", "road"]
+OTHER = ["grass", "building", {"name": "wet", "prompts": ["lake", "river"]}, "sand"]
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as raster:
+        return raster.read(1)
+
+
+def bytes_of(result: resegeo.Segmentation) -> dict[str, bytes]:
+    """Every file of a run but the report, sidecars included; the report without dates, timings and counts of runs."""
+    folder = result.raster.parent
+    stem = result.report.stem
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".json"}
+    report = json.loads((folder / f"{stem}.json").read_text("utf-8"))
+    for key in ("started", "seconds", "store"):
+        del report[key]
+    return files | {"report": json.dumps(report, sort_keys=True).encode()}
+
+
+@pytest.fixture
+def scene(make_raster, picture):
+    return make_raster("scene.tif", picture(300, 420))
+
+
+def test_a_store_gives_back_what_was_put_and_knows_what_is_done(tmp_path):
+    url = str(tmp_path / "a.store.zarr")
+    numbers = np.random.default_rng(0)
+    arrays = {"a": ArraySpec((7, 4, 4), "float32"), "b": ArraySpec((3,), "uint16", compressed=True)}
+    store = Store.create(url, {"image": {"x": 1}}, items=4, arrays=arrays)
+    flags = np.array([True, False, True])
+    values = {"a": numbers.normal(size=(2, 7, 4, 4)).astype(np.float32), "b": np.array([[1, 2, 3], [4, 5, 6]])}
+    store.put(1, ItemResult(flags, values, halved=True))
+    store.put(2, ItemResult(np.array([False]), {}))
+    store.fail(3, "it broke")
+    again = Store.open(url)
+    assert again is not None
+    assert (again.done(), again.failed(), again.items) == ({1, 2}, {3: "it broke"}, 4)
+    assert again.counts() == (2, 2, 1)
+    assert again.header["image"] == {"x": 1}
+    assert again.get(0) is None
+    assert again.get(3) is None
+    found = again.get(1)
+    assert found is not None
+    assert np.array_equal(found.windows, flags)
+    assert all(np.array_equal(found.values[name], values[name]) for name in values)
+    again.put(3, ItemResult(flags, values))
+    assert again.failed() == {}
+
+
+def test_an_item_whose_values_equal_the_fill_value_is_done_all_the_same(tmp_path):
+    """Zarr writes no chunk for zeros; a run that looked for chunks would compute it for ever."""
+    url = str(tmp_path / "a.store.zarr")
+    store = Store.create(url, {}, items=1, arrays={"a": ArraySpec((2,), "float32")})
+    store.put(0, ItemResult(np.array([True]), {"a": np.zeros((1, 2), np.float32)}))
+    again = Store.open(url)
+    assert again is not None
+    assert again.done() == {0}
+    assert not list((tmp_path / "a.store.zarr/a").glob("c/0*"))
+
+
+def test_what_a_killed_process_left_half_written_does_not_count_and_is_swept(tmp_path):
+    folder = tmp_path / "a.store.zarr"
+    Store.create(str(folder), {}, items=2, arrays={"a": ArraySpec((2,), "float32")})
+    (folder / "marks/done").mkdir(parents=True)
+    (folder / "marks/done/0.123.tmp").write_text("1")
+    (folder / "a/c/0").mkdir(parents=True)
+    (folder / "a/c/0/0.77.partial").write_bytes(b"xx")
+    store = Store.open(str(folder), sweep=True)
+    assert store is not None
+    assert store.done() == set()
+    assert not list(folder.rglob("*.tmp")) + list(folder.rglob("*.partial"))
+    (folder / "zarr.json").write_text("{")
+    assert Store.open(str(folder)) is None
+
+
+def test_int8_features_are_off_by_at_most_half_a_step(tmp_path):
+    features = np.random.default_rng(0).normal(size=(3, 4, 4, 32)).astype(np.float32)
+    features[0, 0, 0] = 0
+    kept = quantise(features, "int8")
+    assert kept["features"].nbytes * 4 == features.nbytes
+    step = np.abs(features).max(axis=-1, keepdims=True) / 127
+    assert (np.abs(restore(kept) - features) <= 0.51 * step + 1e-6).all()
+    assert np.array_equal(restore(quantise(features, "float16")), features.astype(np.float16).astype(np.float32))
+
+
+def test_int8_features_change_few_labels(tmp_path):
+    demo = Path(__file__).parents[1] / "examples/demo/sentinel2.tif"
+    words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
+    made = [
+        read(resegeo.segment(demo, words, tmp_path / kind, feature_dtype=kind, vector=()).raster)
+        for kind in ("float16", "int8")
+    ]
+    assert 0.99 < (made[0] == made[1]).mean() < 1
+
+
+def test_new_words_equal_a_fresh_run_and_need_neither_scene_nor_pixels(tmp_path, make_raster, picture):
+    bands = np.maximum(picture(300, 420), 1)
+    bands[:, 100:150, 200:300] = 0
+    scene = make_raster("scene.tif", bands, nodata=0)
+    resegeo.segment(scene, WORDS, tmp_path / "out", vote_segments=True)
+    (tmp_path / "other.yml").write_text(yaml.safe_dump({"classes": OTHER}))
+    fresh = resegeo.segment(scene, tmp_path / "other.yml", tmp_path / "fresh", vote_segments=True)
+    scene.rename(tmp_path / "moved.tif")
+    again = resegeo.segment(tmp_path / "out/scene.store.zarr", tmp_path / "other.yml")
+    assert again.raster == tmp_path / "out/scene.other.classes.tif"
+    assert again.raster.read_bytes() == fresh.raster.read_bytes()
+    assert again.picture.read_bytes() == fresh.picture.read_bytes()
+    names = [path.name for path in again.files()]
+    assert names == ["scene.other.classes.tif", "scene.other.gpkg", "scene.other.png", "scene.other.json"]
+    assert resegeo.segment(tmp_path / "out/scene.store.zarr", tmp_path / "other.yml").reused
+    without = resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, tmp_path / "free", vote_segments=False)
+    assert (read(without.raster) != read(again.raster)).any()
+
+
+def test_a_relabelled_scene_keeps_its_place_whatever_its_georeference(tmp_path):
+    from test_situations import SITUATIONS
+
+    for name in ("rotated", "gcps", "nothing", "dateline", "float with nan", "palette"):
+        folder = tmp_path / name.replace(" ", "_")
+        folder.mkdir()
+        with pytest.warns() if name in ("nothing", "gcps") else _quiet():
+            scene = SITUATIONS[name](folder)
+            first = resegeo.segment(scene, WORDS, folder / "out")
+            again = resegeo.segment(folder / "out/scene.store.zarr", WORDS)
+        assert again.raster.name == "scene.words.classes.tif"
+        assert again.raster.read_bytes() == first.raster.read_bytes()
+
+
+def _quiet():
+    import contextlib
+    import warnings
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    return stack
+
+
+def test_what_is_fixed_in_a_store_cannot_be_asked_of_it(tmp_path, scene):
+    store = tmp_path / "out/scene.store.zarr"
+    resegeo.segment(scene, WORDS, tmp_path / "out", keep_features=False)
+    with pytest.raises(UsageError, match="--stride, --gsd: fixed in"):
+        resegeo.segment(store, WORDS, stride=32, gsd=3.0)
+    with pytest.raises(ResegeoError, match="holds scores of other words and no features"):
+        resegeo.segment(store, OTHER)
+    with pytest.raises(UsageError, match="--vote-segments needs segments"):
+        resegeo.segment(store, WORDS, vote_segments=True)
+    with pytest.raises(ResegeoError, match="is no store of resegeo"):
+        resegeo.segment(tmp_path / "none.store.zarr", WORDS)
+    group = resegeo.segment(store, [{"name": "all", "prompts": ["forest", "water"]}, "road"])
+    assert set(np.unique(read(group.raster))) <= {1, 2}
+
+
+def test_an_unfinished_store_says_how_to_finish_it(tmp_path, scene, monkeypatch):
+    _interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt, match=r"2 of \d work items are done .* The same command continues"):
+        resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
+    with pytest.raises(ResegeoError, match=r"is not finished: 2 of .* continues"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+
+
+def _interrupt_after(monkeypatch, items: int) -> None:
+    """Let a run be interrupted once so many items are stored."""
+    put, done = Store.put, []
+
+    def interrupting(self, index, result):
+        if len(done) == items:
+            raise KeyboardInterrupt
+        put(self, index, result)
+        done.append(index)
+
+    monkeypatch.setattr(Store, "put", interrupting)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_path, scene, monkeypatch):
+    whole = bytes_of(resegeo.segment(scene, WORDS, tmp_path / "whole", stride=32))
+    with monkeypatch.context() as patch:
+        _interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
+    seen = []
+    resumed = resegeo.segment(
+        scene, WORDS, tmp_path / "out", stride=32, progress=lambda stage, done, total: seen.append((stage, done))
+    )
+    assert min(done for stage, done in seen if stage == "windows") == 4
+    assert bytes_of(resumed) == whole
+
+
+def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make_raster, picture, scene, monkeypatch):
+    with monkeypatch.context() as patch:
+        _interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
+    with pytest.raises(ResegeoError, match=r"different: .*stride \(32 → 48\)"):
+        resegeo.segment(scene, WORDS, tmp_path / "out", stride=48)
+    make_raster("scene.tif", picture(300, 420, seed=5))
+    with pytest.raises(ResegeoError, match="different: scene"):
+        resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
+    result = resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=True)
+    fresh = resegeo.segment(scene, WORDS, tmp_path / "fresh", stride=32)
+    assert bytes_of(result) == bytes_of(fresh)
+
+
+def _stages(monkeypatch) -> list[str]:
+    """Note which costly stages run."""
+    import resegeo.run
+    from resegeo.machine import Machine
+
+    ran: list[str] = []
+
+    def noting(name, function):
+        def run(*args, **kwargs):
+            ran.append(name)
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
+    monkeypatch.setattr(resegeo.run, "label_scene", noting("labels", resegeo.run.label_scene))
+    monkeypatch.setattr(resegeo.run, "polygonize", noting("polygons", resegeo.run.polygonize))
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"threshold": 0.5}, {"labels", "polygons"}),
+        ({"reduction": "mean"}, {"labels", "polygons"}),
+        ({"subtract_cls": 0.5}, {"labels", "polygons"}),
+        ({"taper": False}, {"labels", "polygons"}),
+        ({"only": ["water"]}, {"labels", "polygons"}),
+        ({"classes": [{"name": "water", "color": "#ff0000"}, "forest", "road"]}, {"labels", "polygons"}),
+        ({"classes": OTHER}, {"labels", "polygons"}),
+        ({"simplify": 1.0}, {"polygons"}),
+        ({"vector": ("gpkg", "fgb")}, {"polygons"}),
+        ({"stride": 96}, {"image", "labels", "polygons"}),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict | set) else str(value),
+)
+def test_a_change_recomputes_nothing_above_its_stage_and_gives_what_a_fresh_run_gives(
+    tmp_path, scene, monkeypatch, change, stages
+):
+    options = dict(change)
+    words = options.pop("classes", WORDS)
+    resegeo.segment(scene, WORDS, tmp_path / "out")
+    with pytest.raises(ResegeoError, match="Pass --overwrite"):
+        resegeo.segment(scene, words, tmp_path / "out", **options)
+    with monkeypatch.context() as patch:
+        ran = _stages(patch)
+        result = resegeo.segment(scene, words, tmp_path / "out", overwrite=True, **options)
+    assert set(ran) == stages
+    fresh = resegeo.segment(scene, words, tmp_path / "fresh", **options)
+    assert bytes_of(result) == bytes_of(fresh)
+
+
+def test_failed_items_are_marked_recorded_and_retried_alone(tmp_path, scene, monkeypatch):
+    from click.testing import CliRunner
+
+    from resegeo.machine import Machine
+    from resegeo_cli.main import main
+
+    (tmp_path / "classes.yml").write_text(yaml.safe_dump({"classes": WORDS}))
+    command = ["segment", str(scene), "--prompts", str(tmp_path / "classes.yml"), "--stride", "128"]
+    read_item, tries = Machine.read, []
+
+    def broken(self, item):
+        if item.index == 0:
+            tries.append(1)
+            raise OSError("the disk is on fire")
+        return read_item(self, item)
+
+    wide = ["--overlap", "0"]
+    command = command[:-2] + wide
+    import resegeo.windows
+
+    monkeypatch.setattr(resegeo.windows, "ITEM_SIDE", 2)
+    monkeypatch.setattr("resegeo.features.ITEM_SIDE", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, "read", broken)
+        result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 3, result.output
+    assert len(tries) == 3
+    assert "4 windows or blocks failed" in result.stderr
+    codes = read(tmp_path / "out/scene.classes.tif")
+    # Item 0 is the upper left 2 x 2 windows; what the clamped windows of other items cover has labels.
+    assert (codes[:128, :256] == 254).all()
+    assert set(np.unique(codes[256:])) <= {1, 2, 3}
+    report = json.loads((tmp_path / "out/scene.json").read_text("utf-8"))
+    assert report["windows"]["failed"] == 4
+    assert report["failures"][0]["reason"] == "OSError: the disk is on fire"
+    assert report["failures"][0]["rows"][0] == 0
+    with monkeypatch.context() as patch:
+        ran = _stages(patch)
+        result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert ran.count("image") == 1
+    fresh = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "fresh")])
+    assert fresh.exit_code == 0
+    assert np.array_equal(read(tmp_path / "out/scene.classes.tif"), read(tmp_path / "fresh/scene.classes.tif"))
+
+
+def test_a_batch_too_large_for_the_device_is_halved_and_that_is_recorded(tmp_path, scene, monkeypatch):
+    from resegeo.encoder import Encoder
+
+    whole = resegeo.segment(scene, WORDS, tmp_path / "whole", vector=())
+    encode = Encoder.encode_windows
+
+    def small(self, rgb, *args, **kwargs):
+        if len(rgb) > 5:
+            raise torch.OutOfMemoryError("no memory")
+        return encode(self, rgb, *args, **kwargs)
+
+    monkeypatch.setattr(Encoder, "encode_windows", small)
+    halved = resegeo.segment(scene, WORDS, tmp_path / "halved", vector=())
+    assert json.loads(halved.report.read_text("utf-8"))["batches_halved"] > 0
+    assert (read(whole.raster) == read(halved.raster)).mean() > 0.9999
+
+
+def test_features_too_large_are_not_kept_unless_asked_for(tmp_path, scene, monkeypatch):
+    monkeypatch.setattr("resegeo.run.FEATURE_BUDGET", 1000)
+    with pytest.warns(InputNotice, match="are not kept: other words will need a new pass"):
+        resegeo.segment(scene, WORDS, tmp_path / "small", vector=())
+    assert Store.open(str(tmp_path / "small/scene.store.zarr")).header["features"] is False
+    resegeo.segment(scene, WORDS, tmp_path / "kept", vector=(), keep_features=True)
+    assert Store.open(str(tmp_path / "kept/scene.store.zarr")).header["features"] is True
+    assert read(tmp_path / "small/scene.classes.tif").tobytes() == read(tmp_path / "kept/scene.classes.tif").tobytes()
+    gone = resegeo.segment(scene, WORDS, tmp_path / "gone", vector=(), discard_store=True)
+    assert not list(gone.raster.parent.glob("*.store.zarr"))
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path, scene, monkeypatch):
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 10))
+    with pytest.raises(ResegeoError, match=r"only 0\.0 GB are free"):
+        resegeo.segment(scene, WORDS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monkeypatch):
+    usual = read(resegeo.segment(scene, WORDS, tmp_path / "usual", vector=(), stride=32).raster)
+    monkeypatch.setattr("resegeo.windows.ITEM_SIDE", 3)
+    monkeypatch.setattr("resegeo.features.ITEM_SIDE", 3)
+    other = read(resegeo.segment(scene, WORDS, tmp_path / "other", vector=(), stride=32).raster)
+    assert (usual == other).mean() >= 0.99999
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_raster, picture):
+    """In small; tests/kill_test.py does it at twenty moments over two hundred items."""
+    scene = make_raster("scene.tif", picture(500, 700))
+    (tmp_path / "classes.yml").write_text(yaml.safe_dump({"classes": WORDS}))
+    command = [sys.executable, "-m", "resegeo_cli", "segment", str(scene), "--prompts", str(tmp_path / "classes.yml")]
+    command += ["--stride", "32", "-q"]
+    subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
+    items = len(list((tmp_path / "whole/scene.store.zarr/marks/done").iterdir()))
+    assert items >= 6
+    marks = tmp_path / "out/scene.store.zarr/marks/done"
+    for wanted, pause in ((1, 0.0), (items // 2, 0.1), (items, 0.2)):
+        process = subprocess.Popen(
+            [*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and (not marks.exists() or len(list(marks.iterdir())) < wanted):
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL  # it was not done before
+    subprocess.run([*command, "-o", str(tmp_path / "out")], check=True, capture_output=True)
+    results = []
+    for folder in ("whole", "out"):
+        out = tmp_path / folder
+        assert not [path for path in out.iterdir() if path.name.startswith(".tmp")]
+        files = (out / "scene.classes.tif", (out / "scene.gpkg",), out / "scene.png", out / "scene.json")
+        results.append(bytes_of(resegeo.Segmentation(*files, reused=False)))
+    assert results[0] == results[1]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()
+    }
