@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CHUNK = 512
 """Side of the pieces in which the dask array reads a scene."""
 
+_OPENING = threading.Lock()
+"""Held while a thread opens its dataset: what silences warnings meanwhile is common to all threads."""
+
 SAMPLE_SIDE = 64
 SAMPLE_COUNT = 16
 """The stretch is taken from at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
@@ -312,7 +315,7 @@ class _Reader:
 
     def _dataset(self) -> DatasetReader:
         if getattr(self._local, "dataset", None) is None:
-            with warnings.catch_warnings(), _Complaints():
+            with _OPENING, warnings.catch_warnings(), _Complaints():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._local.dataset = rasterio.open(self.path)
         return self._local.dataset

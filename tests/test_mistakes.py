@@ -89,6 +89,16 @@ COMMANDS = [
     f"{USUAL} --bbox 10,50,11,51",
     f"{USUAL} --bbox 500001,5199991,500002,5199992",
     "segment points.tif --prompts classes.yml --aoi polygons.gpkg",
+    # a result measured
+    "evaluate",
+    "evaluate scene.tif scene.tif",
+    "evaluate finished/scene.classes.tif missing.tif",
+    "evaluate finished/scene.classes.tif other.tif",
+    "evaluate finished/scene.classes.tif other.tif --map 255",
+    "evaluate finished/scene.classes.tif scene.tif --map 7=lake",
+    "evaluate finished/scene.classes.tif polygons.gpkg",
+    "evaluate finished/scene.classes.tif polygons.gpkg --field crop",
+    "evaluate --pairs missing.csv",
     # words
     "segment scene.tif --prompts missing.yml",
     "segment scene.tif --prompts scene.tif",
@@ -105,7 +115,24 @@ COMMANDS = [
     f"{USUAL} --segments classes.yml",
     f"{USUAL} --segments points.gpkg",
     f"{USUAL} --segments other.tif,float.tif",
+    f"{USUAL} --segments sam --sam-checkpoint sam.pth",
+    f"{USUAL} --segments sam --sam-checkpoint scene.tif",
+    f"{USUAL} --segments sam --sam-checkpoint scene.tif --sam-arch vit_x",
+    f"{USUAL} --sam-mode quick",
+    f"{USUAL} --superpixel-area large",
+    f"{USUAL} --superpixel-area 1",
+    # the scale
+    f"{USUAL} --gsd 0",
+    f"{USUAL} --gsd nan",
+    f"{USUAL} --gsd 10m",
+    f"{USUAL} --gsd 1000000",
+    "segment bare.tif --prompts classes.yml --gsd 0.5",
     # the method
+    f"{USUAL} --overlap 1.5",
+    f"{USUAL} --overlap 0.5 --stride 64",
+    f"{USUAL} --threshold 30",
+    f"{USUAL} --free-layers 9",
+    f"{USUAL} --local-radius -1",
     f"{USUAL} --preset best",
     f"{USUAL} --preset paper",
     f"{USUAL} --stride 500",
@@ -124,6 +151,13 @@ COMMANDS = [
     f"{USUAL} --device tpu",
     f"{USUAL} --threads 0",
     f"{USUAL} --threads all",
+    f"{USUAL} --precision float64",
+    # how it runs
+    f"{USUAL} --cluster many",
+    f"{USUAL} --read-ahead -1",
+    f"{USUAL} --feature-dtype int4",
+    "segment missing.store.zarr --prompts classes.yml",
+    "segment images.store.zarr --prompts classes.yml",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -251,6 +285,7 @@ def prepare(folder: Path) -> None:
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
     (folder / "images").mkdir()
+    (folder / "images.store.zarr").mkdir()
 
 
 def contents(folder: Path) -> dict[Path, bytes | bool]:
