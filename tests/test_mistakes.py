@@ -153,7 +153,6 @@ COMMANDS = [
     f"{USUAL} --threads all",
     f"{USUAL} --precision float64",
     # how it runs
-    f"{USUAL} --cluster many",
     f"{USUAL} --read-ahead -1",
     f"{USUAL} --feature-dtype int4",
     "segment missing.store.zarr --prompts classes.yml",
