@@ -6,6 +6,7 @@ answered with its line, what was found and what is expected.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import itertools
 import json
@@ -203,7 +204,10 @@ def load_class_list(path: str | Path) -> ClassList:
 
     """
     try:
-        text = Path(path).read_text("utf-8-sig")
+        data = Path(path).read_bytes()
+        # PowerShell's `resegeo classes template > classes.yml` writes UTF-16.
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise ClassFileError(f"{path}: no such file. `resegeo classes template > {path}` writes an example.") from error
     except UnicodeDecodeError as error:

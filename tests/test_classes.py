@@ -36,6 +36,17 @@ def test_codes_follow_the_files_order_and_background_takes_none():
     assert [spec.name for spec in found.drawn] == ["a", "c"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_files_as_windows_writes_them_are_read(tmp_path, encoding, newline):
+    path = tmp_path / "classes.yml"
+    path.write_bytes((TEMPLATE + "  - Wälder\n").replace("\n", newline).encode(encoding))
+    assert load_class_list(path).classes[-1].name == "Wälder"
+    path.write_bytes(f"classes:{newline}  - nam: a{newline}".encode(encoding))
+    with pytest.raises(ClassFileError, match="line 2: found the unknown key 'nam'"):
+        load_class_list(path)
+
+
 def test_a_prompt_without_templates_reaches_the_model_as_written_and_templates_apply_to_all():
     assert parse_class_list('classes: ["Aerial photo of a street"]').prompt_texts == (("Aerial photo of a street",),)
     found = parse_class_list('classes: [a, b]\ntemplates: ["{}", "a photo of {}"]')
