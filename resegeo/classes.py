@@ -6,6 +6,7 @@ answered with its line, what was found and what is expected.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import itertools
 import json
@@ -203,7 +204,10 @@ def load_class_list(path: str | Path) -> ClassList:
 
     """
     try:
-        text = Path(path).read_text("utf-8-sig")
+        data = Path(path).read_bytes()
+        # PowerShell's `resegeo classes template > classes.yml` writes UTF-16.
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise ClassFileError(f"{path}: no such file. `resegeo classes template > {path}` writes an example.") from error
     except UnicodeDecodeError as error:
@@ -379,7 +383,10 @@ class _Parser:
         queries = self.texts(keys["text_queries"], "a text query")
         for needed in ("class_mapping", "category_to_index"):
             if not isinstance(keys.get(needed), yaml.MappingNode):
-                self.fail(keys.get(needed, node), f"no mapping '{needed}'", "one, as the reference's config.yml has it")
+                expected = (
+                    "one beside 'text_queries', as in ReSeg-CLIP's config.yml (other class files have 'classes:')"
+                )
+                self.fail(keys.get(needed, node), f"no mapping '{needed}'", expected)
         mapping: dict[int, tuple[str, yaml.Node]] = {}
         for key, value in keys["class_mapping"].value:
             if self.index(key) in mapping:
@@ -445,7 +452,7 @@ class _Parser:
             key = (aliases or {}).get(key_node.value, key_node.value)
             if known is not None and key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
+                hint = f" (did you mean '{near[0]}'?)" if near else ""
                 self.fail(key_node, f"the unknown key '{_short(key)}'{hint}", f"one of {', '.join(known)}")
             if key in result:
                 self.fail(key_node, f"'{_short(key)}' a second time", "each key once")
@@ -505,7 +512,8 @@ class _Parser:
                 self.fail(node, _short(str(parts)), expected)
             return parts[0], parts[1], parts[2]
         if not isinstance(node, yaml.ScalarNode) or not node.value:
-            self.fail(node, self.shown(node), expected)
+            empty = isinstance(node, yaml.ScalarNode)
+            self.fail(node, "nothing (YAML takes # for a comment)" if empty else self.shown(node), expected)
         try:
             rgb = ImageColor.getrgb(node.value)
         except (ValueError, OverflowError):

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
-from resegeo.scene import GeoReference
+from resegeo.scene import GeoReference, is_local
 from resegeo.styles import colormap, qml_raster, rat_xml
 from resegeo.windows import BLOCK
 
@@ -158,6 +158,8 @@ def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
         When it can't be opened or carries no class list.
 
     """
+    if is_local(str(path)) and not path.exists():
+        raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -169,7 +171,10 @@ def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
     except RasterioError as error:
         raise ResegeoError(f"{path} cannot be opened as a raster; expected a class raster of resegeo.") from error
     if tag is None:
-        raise ResegeoError(f"{path} is no class raster of resegeo: it has no class list among its tags.")
+        raise ResegeoError(
+            f"{path} is no class raster of resegeo: it has no class list among its tags. Give the "
+            ".classes.tif that `resegeo segment` wrote."
+        )
     try:
         return ClassList.from_json(json.loads(tag)), where
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -111,8 +112,15 @@ def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
         elif frame.crs != here:
             geometry = _reprojected(geometry, frame.crs, here, extent)
     except pyproj.exceptions.ProjError as error:
-        raise ResegeoError(f"{option} {path} has no way from its CRS into the scene's.") from error
+        raise ResegeoError(
+            f"{option} {path} is in {frame.crs.name!r}, from which no way leads into the scene's CRS, {_name(crs)!r}."
+        ) from error
     return _turned(geometry, here, extent)
+
+
+def _name(crs: Any) -> str:
+    found = re.match(r'\w+\["([^"]+)', crs.to_wkt())
+    return found.group(1) if found else "unnamed"
 
 
 def _read_frame(path: str, option: str) -> Any:
@@ -121,7 +129,7 @@ def _read_frame(path: str, option: str) -> Any:
     import shapely.errors
 
     if is_local(path) and not Path(path).exists():
-        raise ResegeoError(f"{option} {path}: no such file.")
+        raise ResegeoError(f"{option} {path}: no such file. Check the path.")
     try:
         if path.lower().endswith(".parquet"):
             return gpd.read_parquet(path)
@@ -138,7 +146,10 @@ def _read_frame(path: str, option: str) -> Any:
         ValueError,  # pyarrow's own among them
         OSError,
     ) as error:
-        raise ResegeoError(f"{option} {path} cannot be opened as a vector file with polygons.") from error
+        raise ResegeoError(
+            f"{option} {path} cannot be opened as a vector file with polygons; expected a GeoPackage, GeoJSON, "
+            "Shapefile or the like."
+        ) from error
 
 
 def _polygons(geometry: NDArray[Any]) -> NDArray[Any]:
@@ -193,8 +204,9 @@ def transform_of(scene: Scene, option: str) -> Affine:
     """Return the scene's transform; options that need one are refused where there is none."""
     where = scene.georeference
     if where.kind in ("gcps", "rpcs"):
+        means = "ground control points" if where.kind == "gcps" else "RPCs"
         raise ResegeoError(
-            f"{option} needs a scene with a transform; {scene.source} is georeferenced by {where.kind} alone. "
+            f"{option} needs a scene with a transform; {scene.source} is georeferenced by {means} alone. "
             "Warp it first, for example with gdalwarp."
         )
     return where.transform if where.transform is not None else Affine(1, 0, 0, 0, -1, 0)

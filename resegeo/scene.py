@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 CHUNK = 512
 """Side of the pieces in which the dask array reads a scene."""
 
+_OPENING = threading.Lock()
+"""Held while a thread opens its dataset: what silences warnings meanwhile is common to all threads."""
+
 SAMPLE_SIDE = 64
 SAMPLE_COUNT = 16
 """The stretch is taken from at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
@@ -312,7 +315,7 @@ class _Reader:
 
     def _dataset(self) -> DatasetReader:
         if getattr(self._local, "dataset", None) is None:
-            with warnings.catch_warnings():
+            with _OPENING, warnings.catch_warnings(), _Complaints():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._local.dataset = rasterio.open(self.path)
         return self._local.dataset
@@ -358,22 +361,23 @@ def _valid(values: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(valid)
 
 
-class _Complaints(logging.Handler):
-    """Keeps what GDAL says while a file is opened: of a CRS that it cannot read it only speaks there."""
+class _Complaints(logging.Filter):
+    """Keeps what GDAL says while a file is opened, which is where it speaks of a CRS that it cannot read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
         self.texts.append(record.getMessage())
+        return False
 
     def __enter__(self) -> _Complaints:
-        logging.getLogger("rasterio._env").addHandler(self)
+        logging.getLogger("rasterio._env").addFilter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("rasterio._env").removeHandler(self)
+        logging.getLogger("rasterio._env").removeFilter(self)
 
 
 def is_local(path: str) -> bool:

@@ -36,6 +36,17 @@ def test_codes_follow_the_files_order_and_background_takes_none():
     assert [spec.name for spec in found.drawn] == ["a", "c"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_files_as_windows_writes_them_are_read(tmp_path, encoding, newline):
+    path = tmp_path / "classes.yml"
+    path.write_bytes((TEMPLATE + "  - Wälder\n").replace("\n", newline).encode(encoding))
+    assert load_class_list(path).classes[-1].name == "Wälder"
+    path.write_bytes(f"classes:{newline}  - nam: a{newline}".encode(encoding))
+    with pytest.raises(ClassFileError, match="line 2: found the unknown key 'nam'"):
+        load_class_list(path)
+
+
 def test_a_prompt_without_templates_reaches_the_model_as_written_and_templates_apply_to_all():
     assert parse_class_list('classes: ["Aerial photo of a street"]').prompt_texts == (("Aerial photo of a street",),)
     found = parse_class_list('classes: [a, b]\ntemplates: ["{}", "a photo of {}"]')
@@ -69,8 +80,8 @@ def test_the_references_own_file_leads_through_both_mappings():
         ("[a, b]", "line 1: found a list; expected a line 'classes:'"),
         ("classes:\n", "found nothing; expected a list"),
         ("classes: []", "an empty list"),
-        ("clases: [a]", "line 1: found the unknown key 'clases'; did you mean 'classes'?"),
-        ("classes:\n  - nam: a", "line 2: found the unknown key 'nam'; did you mean 'name'?"),
+        ("clases: [a]", "line 1: found the unknown key 'clases' (did you mean 'classes'?); expected one of"),
+        ("classes:\n  - nam: a", "line 2: found the unknown key 'nam' (did you mean 'name'?); expected one of"),
         ("classes:\n  - prompts: [a]", "line 2: found a class without a name"),
         ("classes: [a, b, A]", "the class 'A' a second time (first in line 1)"),
         ("classes: [a]\nclasses: [b]", "line 2: found 'classes' a second time"),
@@ -102,7 +113,10 @@ def test_the_references_own_file_leads_through_both_mappings():
         ),
         ("classes:\n- name: a\n  color: rgb(999,0,0)", "line 3: found 'rgb(999,0,0)'; expected a colour"),
         ("classes:\n- name: a\n  color: hsl(0,999%,50%)", "line 3: found 'hsl(0,999%,50%)'; expected a colour"),
-        ("classes:\n- name: a\n  color: #ff0000", "line 3: found nothing; expected a colour such as"),
+        (
+            "classes:\n- name: a\n  color: #ff0000",
+            "line 3: found nothing (YAML takes # for a comment); expected a colour such as",
+        ),
         ("classes:\n- a\n- b\x07", "line 3: this is not valid YAML (the character U+0007"),
         ('classes: ["\\UFFFFFFFF"]', "beyond 10FFFF"),
         ('"\\ud800": [a]', "line 1: found '\\ud800'; expected a key of printable characters"),

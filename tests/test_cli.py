@@ -1,4 +1,4 @@
-"""The command line: what a user types, what comes back, and the sentence for each mistake."""
+"""The command line: what a user types and what comes back (mistakes: ``test_mistakes.py``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -93,93 +92,6 @@ def test_the_vocabulary_has_the_words_of_the_template(run):
     words = run("classes", "vocabulary").stdout.splitlines()
     assert {"water", "forest", "grass", "road", "building", "shadow"} <= set(words)
     assert len(words) >= 60
-
-
-MISTAKES = [
-    # arguments, exit code, what the sentence must say
-    (["segment", "scene.tif"], 2, "Missing option '--prompts'"),
-    (["segment", "missing.tif", "--prompts", "classes.yml"], 1, "missing.tif: no such file"),
-    (["segment", ".", "--prompts", "classes.yml"], 1, "is a folder"),
-    (["segment", "classes.yml", "--prompts", "classes.yml"], 1, "cannot be opened as a raster"),
-    (["segment", "empty.tif", "--prompts", "classes.yml"], 1, "cannot be opened as a raster"),
-    (["segment", "cut.tif", "--prompts", "classes.yml"], 1, "is damaged: rows"),
-    (["segment", "complex.tif", "--prompts", "classes.yml"], 1, "holds complex numbers"),
-    (["segment", "scene.tif", "--prompts", "missing.yml"], 1, "resegeo classes template > missing.yml"),
-    (["segment", "scene.tif", "--prompts", "scene.tif"], 1, "is not UTF-8 text"),
-    (["segment", "scene.tif", "--prompts", "typo.yml"], 1, "typo.yml, line 3: found the unknown key 'promts'"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--bands", "1,2,9"], 2, "which has 3 band(s)"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--bands", "1,2"], 2, "3 numbers such as 4,3,2"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--stretch", "9:3"], 2, "must be larger than the first"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--stride", "500"], 2, "from 1 to 128"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--stride", "0"], 2, "stride is 0; expected a whole number"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--vector", "kml"], 2, "'kml' is no polygon format"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--preset", "best"], 2, "'best' is not one of"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--preset", "paper"], 2, "name the file by --sam-checkpoint"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "slic"], 1, "--segments slic: no such file"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "other.tif"], 1, "has 20 × 20 pixels"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--segments", "classes.yml"], 1, "cannot be opened"),
-    (
-        ["segment", "scene.tif", "--prompts", "classes.yml", "--settings", "no.yml"],
-        2,
-        "--settings no.yml: no such file",
-    ),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--settings", "bad.yml"], 2, "did you mean stride?"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--model", "clip.pt"], 1, "--model clip.pt: no such file"),
-    (
-        ["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif"],
-        2,
-        "name its open_clip architecture",
-    ),
-    (
-        ["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif", "--arch", "ViT-L14"],
-        2,
-        "did you mean",
-    ),
-    (
-        ["segment", "scene.tif", "--prompts", "classes.yml", "--model", "scene.tif", "--arch", "ViT-B-32"],
-        1,
-        "cannot be read as a CLIP checkpoint",
-    ),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--model", "nonsense"], 1, "neither an existing file nor"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--arch", "ViT-B-32"], 2, "needs a checkpoint"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--device", "tpu"], 2, "--device tpu is not available"),
-    (
-        ["segment", "scene.tif", "--prompts", "classes.yml", "--assign-crs", "EPSG:1"],
-        2,
-        "--assign-crs EPSG:1 is no CRS",
-    ),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "-o", "classes.yml"], 1, "is an existing file"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--threads", "0"], 2, "0 is not in the range"),
-    (["segment", "scene.tif", "--prompts", "classes.yml", "--simplify", "-1"], 2, "simplify is -1.0"),
-    (["segmnt"], 2, "No such command 'segmnt'"),
-    (["info", "missing.tif"], 1, "no such file"),
-    (["vectorize", "scene.tif", "-o", "a.gpkg"], 1, "is no class raster of resegeo"),
-    (["vectorize", "missing.tif", "-o", "a.gpkg"], 1, "cannot be opened as a raster"),
-    (["vectorize", "scene.tif", "-o", "a.kml"], 2, "the suffix must be"),
-    (["vectorize", "scene.tif", "-o", "scene.tif"], 2, "the suffix must be"),
-    (["vectorize", "scene.tif", "-o", "nowhere/a.gpkg"], 1, "The folder nowhere does not exist"),
-]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES, ids=[" ".join(m[0])[:70] for m in MISTAKES])
-def test_a_mistake_is_answered_by_one_sentence_and_leaves_nothing(
-    run, scene, make_raster, tmp_path, arguments, code, words
-):
-    (tmp_path / "empty.tif").write_bytes(b"")
-    (tmp_path / "typo.yml").write_text("classes:\n  - name: water\n    promts: [lake]\n")
-    (tmp_path / "bad.yml").write_text("strid: 64\n")
-    make_raster("other.tif", np.ones((1, 20, 20), np.uint8))
-    make_raster("complex.tif", np.ones((1, 20, 20), np.complex64))
-    whole = make_raster("whole.tif", np.random.default_rng(0).integers(0, 255, (3, 300, 300)).astype(np.uint8))
-    (tmp_path / "cut.tif").write_bytes(whole.read_bytes()[:100_000])
-    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    result = run(*arguments)
-    assert result.exit_code == code, result.output
-    assert words in " ".join(result.stderr.split())
-    assert "Traceback" not in result.output
-    assert result.stdout == ""
-    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
 def test_verbose_adds_the_traceback_and_quiet_drops_the_notes(run, make_raster, picture):

@@ -367,6 +367,16 @@ def test_a_crs_that_cannot_be_read_is_refused_unless_one_is_assigned(make_raster
             assert open_scene(tmp_path / name, assign_crs="EPSG:3857").georeference.crs.to_epsg() == 3857
 
 
+def test_gdals_own_words_stay_off_the_terminal(make_raster, tmp_path, caplog):
+    data = make_raster("a.tif", random_bands()).read_bytes()
+    keys = (np.array([3072, 0, 1, code], "<u2").tobytes() for code in (32633, 9))
+    (tmp_path / "a.tif").write_bytes(data.replace(*keys))
+    everything(open_scene(tmp_path / "a.tif", assign_crs="EPSG:32633"))
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+    with rasterio.open(tmp_path / "a.tif"):
+        assert "crs not found: EPSG:9" in caplog.text  # so that the above means something
+
+
 def test_a_local_system_of_the_users_own_is_no_unreadable_crs(make_raster):
     crs = CRS.from_wkt('LOCAL_CS["building site",UNIT["metre",1]]')
     scene = open_scene(make_raster("a.tif", random_bands(), crs=crs))

@@ -1,0 +1,342 @@
+"""Mistakes a user can make in a command, a class file or a settings file: each is answered by one sentence.
+
+The sentences stand in ``mistakes.txt``, to be read by a human; ``python tests/show_mistakes.py`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from click.testing import CliRunner
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+import resegeo
+from resegeo_cli.main import main
+
+SENTENCES = Path(__file__).with_name("mistakes.txt")
+
+USUAL = "segment scene.tif --prompts classes.yml"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A command, and the text of ``mine.yml`` where the mistake is in that file."""
+
+    command: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        shown = "".join(f"    {line}\n" for line in self.file.splitlines())
+        return (f"mine.yml:\n{shown}" if shown else "") + f"$ resegeo {self.command}\n"
+
+
+COMMANDS = [
+    # the words of a command
+    "segmnt",
+    "segment",
+    "segment scene.tif",
+    "segment scene.tif --prompts",
+    "segment scene.tif --promts classes.yml",
+    f"{USUAL} water forest",
+    "info",
+    "vectorize scene.tif",
+    "classes chek classes.yml",
+    # the scene
+    "segment missing.tif --prompts classes.yml",
+    "segment '' --prompts classes.yml",
+    "segment images --prompts classes.yml",
+    "segment classes.yml --prompts classes.yml",
+    "segment polygons.gpkg --prompts classes.yml",
+    "segment empty.tif --prompts classes.yml",
+    "segment cut.tif --prompts classes.yml",
+    "segment mosaic.vrt --prompts classes.yml",
+    "segment complex.tif --prompts classes.yml",
+    "segment dark.tif --prompts classes.yml",
+    "segment lost.tif --prompts classes.yml",
+    "segment http://127.0.0.1:9/scene.tif --prompts classes.yml",
+    "segment /vsizip/none.zip/scene.tif --prompts classes.yml",
+    "info missing.tif",
+    "info empty.tif",
+    "info scene.tif --bands 7,8,9",
+    # how it is read
+    f"{USUAL} --bands 1,2,9",
+    f"{USUAL} --bands 0,1,2",
+    f"{USUAL} --bands 1,2",
+    f"{USUAL} --bands red,green,blue",
+    f"{USUAL} --stretch 9:3",
+    f"{USUAL} --stretch 200-3000",
+    f"{USUAL} --stretch 0:inf",
+    f"{USUAL} --assign-crs EPSG:1",
+    f"{USUAL} --assign-crs UTM33",
+    # where
+    f"{USUAL} --aoi missing.gpkg",
+    f"{USUAL} --aoi other.tif",
+    f"{USUAL} --aoi points.gpkg",
+    f"{USUAL} --aoi far.geojson",
+    f"{USUAL} --aoi polygons.gpkg --bbox 500000,5199000,500500,5199500",
+    f"{USUAL} --bbox 500000,5199000,500500",
+    f"{USUAL} --bbox 500500,5199000,500000,5199500",
+    f"{USUAL} --bbox 10,50,11,51",
+    f"{USUAL} --bbox 500001,5199991,500002,5199992",
+    "segment points.tif --prompts classes.yml --aoi polygons.gpkg",
+    # a result measured
+    "evaluate",
+    "evaluate scene.tif scene.tif",
+    "evaluate finished/scene.classes.tif missing.tif",
+    "evaluate finished/scene.classes.tif other.tif",
+    "evaluate finished/scene.classes.tif other.tif --map 255",
+    "evaluate finished/scene.classes.tif scene.tif --map 7=lake",
+    "evaluate finished/scene.classes.tif polygons.gpkg",
+    "evaluate finished/scene.classes.tif polygons.gpkg --field crop",
+    "evaluate --pairs missing.csv",
+    # words
+    "segment scene.tif --prompts missing.yml",
+    "segment scene.tif --prompts scene.tif",
+    "segment scene.tif --prompts images",
+    f"{USUAL} --only lake",
+    f"{USUAL} --only Water",
+    "classes check missing.yml",
+    # segments
+    f"{USUAL} --segments slic",
+    f"{USUAL} --segments sam",
+    f"{USUAL} --segments other.tif",
+    f"{USUAL} --segments float.tif",
+    f"{USUAL} --segments elsewhere.tif",
+    f"{USUAL} --segments classes.yml",
+    f"{USUAL} --segments points.gpkg",
+    f"{USUAL} --segments other.tif,float.tif",
+    f"{USUAL} --segments sam --sam-checkpoint sam.pth",
+    f"{USUAL} --segments sam --sam-checkpoint scene.tif",
+    f"{USUAL} --segments sam --sam-checkpoint scene.tif --sam-arch vit_x",
+    f"{USUAL} --sam-mode quick",
+    f"{USUAL} --superpixel-area large",
+    f"{USUAL} --superpixel-area 1",
+    # the scale
+    f"{USUAL} --gsd 0",
+    f"{USUAL} --gsd nan",
+    f"{USUAL} --gsd 10m",
+    f"{USUAL} --gsd 1000000",
+    "segment bare.tif --prompts classes.yml --gsd 0.5",
+    # the method
+    f"{USUAL} --overlap 1.5",
+    f"{USUAL} --overlap 0.5 --stride 64",
+    f"{USUAL} --threshold 30",
+    f"{USUAL} --free-layers 9",
+    f"{USUAL} --local-radius -1",
+    f"{USUAL} --preset best",
+    f"{USUAL} --preset paper",
+    f"{USUAL} --stride 500",
+    f"{USUAL} --stride 0",
+    f"{USUAL} --stride half",
+    f"{USUAL} --settings missing.yml",
+    f"{USUAL} --settings images",
+    f"{USUAL} --settings scene.tif",
+    # the model
+    f"{USUAL} --model clip.pt",
+    f"{USUAL} --model nonsense",
+    f"{USUAL} --model scene.tif",
+    f"{USUAL} --model scene.tif --arch ViT-L14",
+    f"{USUAL} --model scene.tif --arch ViT-B-32",
+    f"{USUAL} --arch ViT-B-32",
+    f"{USUAL} --device tpu",
+    f"{USUAL} --threads 0",
+    f"{USUAL} --threads all",
+    f"{USUAL} --precision float64",
+    # how it runs
+    f"{USUAL} --read-ahead -1",
+    f"{USUAL} --feature-dtype int4",
+    "segment missing.store.zarr --prompts classes.yml",
+    "segment images.store.zarr --prompts classes.yml",
+    # results
+    f"{USUAL} -o classes.yml",
+    f"{USUAL} -o classes.yml/results",
+    f"{USUAL} -o finished",
+    f"{USUAL} -o foreign",
+    f"{USUAL} --vector kml",
+    f"{USUAL} --vector gpkg,dxf",
+    f"{USUAL} --vector ''",
+    f"{USUAL} --simplify -1",
+    f"{USUAL} --simplify a-little",
+    "segment bare.tif --prompts classes.yml --vector geojson",
+    "vectorize missing.tif -o a.gpkg",
+    "vectorize scene.tif -o a.gpkg",
+    "vectorize scene.tif -o a.kml",
+    "vectorize scene.tif -o a",
+    "vectorize scene.tif -o scene.tif",
+    "vectorize scene.tif -o nowhere/a.gpkg",
+    "vectorize scene.tif -o polygons.gpkg",
+    "vectorize scene.tif -o a.gpkg --min-area -1",
+]
+
+CLASS_FILES = [
+    "# nothing yet\n",
+    "- water\n- forest\n",
+    "clases: [water]\n",
+    "classes: []\n",
+    "classes: water\n",
+    "classes:\n  water: [lake]\n",
+    "classes:\n  - name: water\n    promts: [lake]\n",
+    "classes:\n  - prompts: [lake]\n",
+    "classes:\n  - name:\n",
+    "classes: [water, Water]\n",
+    "classes:\n  - name: water\n  - no\n",
+    "classes:\n  - name: water\n    prompts: []\n",
+    "classes:\n  - name: water\n    prompt: lake\n    prompts: [lake]\n",
+    "classes:\n  - name: water\n    color: bluish\n",
+    "classes:\n  - name: water\n    color: [0, 0, 300]\n",
+    "classes:\n  - name: water\n    color: #0000ff\n",
+    "classes:\n  - name: water\n    color: '#0000ff80'\n",
+    "classes:\n  - name: water\n    threshold: 30\n",
+    "classes:\n  - name: water\n    threshold: high\n",
+    "classes:\n  - name: water\n    background: maybe\n",
+    "classes:\n  - name: shadow\n    background: true\n",
+    "classes: [water]\ntemplates: [an aerial photo]\n",
+    "classes: [water]\ntemplates: ['{} and {}']\n",
+    "classes: [water]\nclasses: [forest]\n",
+    "classes:\n  - name: water\n\tprompts: [lake]\n",
+    "classes:\n  - name: 'water\n",
+    "classes:\n  - name: water: lake\n",
+    "stride: 64\n",
+    "text_queries: [water]\n",
+    "text_queries: [water, lake]\nclass_mapping: {0: water}\ncategory_to_index: {water: 0}\n",
+]
+
+SETTINGS_FILES = [
+    "strid: 64\n",
+    "stride: '64'\n",
+    "stride: 64.5\n",
+    "stride: -1\n",
+    "overlap: 1.5\n",
+    "overlap: half\n",
+    "taper: maybe\n",
+    "edge: wrap\n",
+    "fill: white\n",
+    "reduction: sum\n",
+    "logit_scale: 0\n",
+    "threshold: 30\n",
+    "vector: kml\n",
+    "segments: 5\n",
+    "superpixel_area: []\n",
+    "superpixel_area: [many]\n",
+    "free_layers: 40\n",
+    "simplify: .nan\n",
+    "- stride: 64\n",
+    "stride: [64\n",
+    "64: stride\n",
+]
+
+MISTAKES = [
+    *map(Mistake, COMMANDS),
+    *(Mistake("segment scene.tif --prompts mine.yml", text) for text in CLASS_FILES),
+    *(Mistake(f"{USUAL} --settings mine.yml", text) for text in SETTINGS_FILES),
+]
+
+
+def prepare(folder: Path) -> None:
+    """Write what the commands speak of."""
+    random = np.random.default_rng(0)
+
+    def raster(name: str, bands: np.ndarray, **profile: object) -> Path:
+        count, height, width = bands.shape
+        size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+        place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_200_000, 10, 10), **profile}
+        with rasterio.open(folder / name, "w", driver="GTiff", **size, **place) as file:
+            file.write(bands)
+        return folder / name
+
+    picture = random.integers(1, 255, (3, 100, 120)).astype(np.uint8)
+    good = raster("scene.tif", picture)
+    raster("bare.tif", picture, crs=None)
+    raster("dark.tif", picture * 0, nodata=0)
+    raster("complex.tif", picture[:1].astype(np.complex64))
+    raster("other.tif", picture[:1, :20, :20])
+    raster("float.tif", picture[:1].astype(np.float32))
+    raster("elsewhere.tif", picture[:1], transform=from_origin(0, 0, 10, 10))
+    with rasterio.open(raster("points.tif", picture, crs=None, transform=None), "r+") as file:
+        points = [GroundControlPoint(r, c, 15 + c / 1e4, 47 - r / 1e4) for r in (0, 100) for c in (0, 120)]
+        file.gcps = (points, CRS.from_epsg(4326))
+    code = [np.array([3072, 0, 1, number], "<u2").tobytes() for number in (32633, 9)]
+    (folder / "lost.tif").write_bytes(good.read_bytes().replace(*code))
+    whole = raster("whole.tif", random.integers(0, 255, (3, 300, 300)).astype(np.uint8))
+    (folder / "cut.tif").write_bytes(whole.read_bytes()[:100_000])
+    (folder / "empty.tif").write_bytes(b"")
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">gone.tif</SourceFilename></SimpleSource>'
+    band = f'<VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand>'
+    (folder / "mosaic.vrt").write_text(f'<VRTDataset rasterXSize="9" rasterYSize="9">{band}</VRTDataset>')
+    for name, shape, crs in (
+        ("polygons.gpkg", shapely.box(500_000, 5_199_000, 500_500, 5_199_500), "EPSG:32633"),
+        ("points.gpkg", shapely.Point(500_100, 5_199_100), "EPSG:32633"),
+        ("far.geojson", shapely.box(0, 0, 1, 1), "EPSG:4326"),
+    ):
+        gpd.GeoDataFrame(geometry=[shape], crs=crs).to_file(folder / name)
+    (folder / "classes.yml").write_text("classes: [water, forest, road]\n")
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "scene.json").write_text("{}")
+    resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
+    (folder / "images").mkdir()
+    (folder / "images.store.zarr").mkdir()
+
+
+def contents(folder: Path) -> dict[Path, bytes | bool]:
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def answer(mistake: Mistake, folder: Path) -> tuple[int, list[str], str]:
+    """Run a command in ``folder``: exit code, what stderr says beside notes and usage, stdout."""
+    if mistake.file:
+        (folder / "mine.yml").write_text(mistake.file, "utf-8")
+    done = CliRunner().invoke(main, shlex.split(mistake.command))
+    beside = ("Usage: ", "Try '", "Note: ")
+    said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(beside)]
+    return done.exit_code, [_without_gdals_words(line) for line in said], done.stdout
+
+
+def _without_gdals_words(line: str) -> str:
+    """Leave out what changes with GDAL's version, with its cache of addresses, and with the time."""
+    line = re.sub(r"GDAL \d+\.\d+\.\d+", "GDAL x.y.z", line)
+    return re.sub(r"\((CURL|TIFF|'/vsi)[^)]*\)", "(what GDAL says)", line)
+
+
+def shown(mistake: Mistake, code: int, said: list[str]) -> str:
+    return "\n".join([str(mistake) + said[0] if said else str(mistake), *said[1:], f"(exit {code})", ""])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mistakes")
+    prepare(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[f"{m.command} {m.file}"[-60:] for m in MISTAKES])
+def test_a_mistake_is_answered_by_one_sentence_and_leaves_nothing(folder, monkeypatch, mistake):
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    code, said, stdout = answer(mistake, folder)
+    (folder / "mine.yml").unlink(missing_ok=True)
+    assert contents(folder) == before
+    assert stdout == ""
+    assert code in (1, 2)
+    assert len(said) == 1
+    assert said[0].startswith("Error: ")
+    assert len(said[0]) < 500
+    assert "Traceback" not in said[0]
+    assert "defect" not in said[0]
+    assert shown(mistake, code, said) in SENTENCES.read_text("utf-8"), "read it, then run tests/show_mistakes.py"
+
+
+def test_every_sentence_that_is_kept_belongs_to_a_mistake():
+    text = SENTENCES.read_text("utf-8")
+    assert len(MISTAKES) == len({str(mistake) for mistake in MISTAKES}) == text.count("$ resegeo ")
+    assert all(str(mistake) in text for mistake in MISTAKES)
