@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import traceback
@@ -36,6 +37,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
         elif verbose:
             click.echo(f"{category.__name__}: {message}", err=True)
 
+    if not sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # redirected on Windows, it would know few letters
     with warnings.catch_warnings():
         warnings.simplefilter("always", ResegeoWarning)
         warnings.showwarning = show

@@ -118,7 +118,8 @@ def open_segments(plan: Plan, device: str, tiles: Path | None) -> SegmentSource:
     from resegeo.sam_masks import SamSegmenter
 
     half = None if settings.precision == "float32" else getattr(torch, settings.precision)
-    model = load_sam(plan.sam.path, plan.sam.architecture, device=device)
+    # SAM's library sends points as float64, which MPS does not have.
+    model = load_sam(plan.sam.path, plan.sam.architecture, device="cpu" if device.startswith("mps") else device)
     segmenter = SamSegmenter(model, settings.sam_levels, autocast=half)
     if settings.sam_mode == "exact":
         return SamWindows(segmenter)
@@ -128,16 +129,22 @@ def open_segments(plan: Plan, device: str, tiles: Path | None) -> SegmentSource:
 def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
     """Read the windows of one work item and bring their segments to the patches."""
     bounds, side = item.bounds, plan.geometry.image_size
-    rgb, share = plan.canvas.read(bounds.row, bounds.col, bounds.height, bounds.width)
     cuts = [_cut(window, bounds) for window in item.windows]
-    # What a window covers decides whether it is worth computing, not what it sees.
-    wanted = share > 0
+    # What a window covers decides whether it is worth computing, not what it sees; outside a region costs no reading.
+    wanted = np.ones((bounds.height, bounds.width), dtype=bool)
     if plan.region is not None:
-        wanted &= plan.region.mask(bounds, plan.canvas.to_scene, touched=not plan.canvas.native)
+        wanted = plan.region.mask(bounds, plan.canvas.to_scene, touched=not plan.canvas.native)
+    none = np.empty((0, side, side), dtype=np.int64)
+    nothing = Batch(
+        np.zeros(len(cuts), dtype=bool), np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None], none
+    )
+    if not wanted.any():
+        return nothing
+    rgb, share = plan.canvas.read(bounds.row, bounds.col, bounds.height, bounds.width)
+    wanted &= share > 0
     flags = np.asarray([bool(wanted[cut].any()) for cut in cuts])
     if not flags.any():
-        none = np.empty((0, side, side), dtype=np.int64)
-        return Batch(flags, np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None], none)
+        return nothing
     used = [number for number, flag in enumerate(flags) if flag]
     pixels = np.stack([rgb[cuts[number]] for number in used])
     valid = np.stack([share[cuts[number]] >= VALID for number in used])

@@ -110,7 +110,8 @@ def segment(
     store:
         Folder or URL (s3://…) for the store; by default the folder of the results.
     cluster:
-        Number of local worker processes, or the address of a ``distributed`` scheduler.
+        Number of local worker processes, or the address of a ``distributed`` scheduler. A script that asks for local
+        workers needs the usual ``if __name__ == "__main__":``, since they are started anew.
     read_ahead:
         Work items that are read while the model is busy with another.
     progress:
@@ -338,9 +339,9 @@ def _sam_of(settings: Settings, checkpoint: str | Path | None, architecture: str
     """Find SAM's checkpoint where the settings ask for SAM; say so where one is named in vain."""
     if settings.segments == "sam":
         return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
-    if checkpoint is not None:
+    if checkpoint is not None or architecture is not None or settings.sam_mode != Settings().sam_mode:
         warnings.warn(
-            f"--sam-checkpoint {checkpoint} is not used: the segments come from {settings.segments}. "
+            f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
             "Pass --segments sam to use it.",
             IgnoredSettingWarning,
             stacklevel=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -80,12 +81,15 @@ class Plan:
         # What counts is what they come to.
         for name in ("overlap", "free_layers", "segment_layers", "local_layers"):
             del knobs[name]
+        if self.settings.segments != "sam":
+            del knobs["sam_mode"], knobs["sam_levels"]
         schedule = self.schedule
+        crs = self.scene.georeference.crs or self.scene.georeference.gcps_crs
         return _plain(
             {
                 "scene": self.scene.fingerprint,
                 "bands": self.scene.bands,
-                "crs": self.scene.georeference.crs.to_wkt() if self.scene.georeference.crs else None,
+                "crs": None if crs is None else crs.to_wkt(),
                 "stretch": None
                 if self.scene.stretch is None
                 else {"low": self.scene.stretch.low, "high": self.scene.stretch.high},
@@ -205,7 +209,11 @@ def _codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
     codes = {spec.name: spec.code for spec in classes.drawn}
     for name in names:
         if name not in codes:
-            raise UsageError(f"--only {name}: there is no such class; the class file has {', '.join(codes)}.")
+            near = [known for known in codes if known.lower() == name.lower()] or difflib.get_close_matches(
+                name, codes, 1
+            )
+            hint = f"did you mean {near[0]}" if near else f"the class file has {', '.join(codes)}"
+            raise UsageError(f"--only {name}: there is no such class; {hint}.")
     return frozenset(codes[name] for name in names)
 
 
@@ -258,4 +266,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what changed between two :meth:`Plan.options`, settings one by one."""
     changed = [key for key in now if key != "settings" and before.get(key) != now[key]]
     old, new = before.get("settings", {}), now.get("settings", {})
-    return changed + [f"{key} ({old.get(key)} → {new[key]})" for key in new if old.get(key) != new[key]]
+    return changed + [
+        f"{key} ({_said(old.get(key))} → {_said(new.get(key))})"
+        for key in dict.fromkeys([*new, *old])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _said(value: Any) -> Any:
+    return "default" if value is None else value

@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 
 from resegeo.encoder import Encoder, load_encoder, set_threads
-from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError
+from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError, UsageError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
@@ -32,7 +32,6 @@ from resegeo.raster import CACHE_BYTES, write_class_raster
 from resegeo.scene import describe
 from resegeo.settings import POLYGON_KNOBS
 from resegeo.stored import scene_facts
-
 
 CONNECT = "20s"
 """How long a scheduler is waited for."""
@@ -143,10 +142,15 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
     )
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
-    # GDAL's block cache takes 5 % of the machine's memory unless told otherwise.
-    with _folder(outputs), _interruptions(plan, url), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    # Workers are found before anything is written. GDAL's block cache takes 5 % of the machine's memory unless told.
+    with (
+        _workers(ready, job, options) as workers,
+        _folder(outputs),
+        _interruptions(plan, url),
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+    ):
         store = store or _new_store(plan, url, features=ready.features)
-        _compute_items(plan, store, ready, job, options)
+        _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
         if same_raster and earlier is not None:
@@ -206,7 +210,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
         url = str(Path(folder) / "scene.store.zarr")
         ready = _Ready.load(plan, url, None, options)
         store = _new_store(plan, url, features=ready.features)
-        _compute_items(plan, store, ready, None, options)
+        _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
         scorer = ready.scorer(plan, store)
         for block in label_scene(plan, scorer, ready.encoder.logit_scale, options.progress, threads=options.threads):
@@ -277,7 +281,7 @@ def _keeps_features(plan: Plan, options: RunOptions) -> bool:
             f"The features of this scene would take {size / 1e9:.1f} GB and are not kept: other words will need a new "
             "pass over the image. Pass --keep-features to keep them.",
             InputNotice,
-            stacklevel=5,
+            stacklevel=4,
         )
         return False
     return True
@@ -309,7 +313,10 @@ def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
 def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
     needed = plan.feature_bytes() if features else plan.score_bytes()
     if "://" not in url:
-        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ResegeoError(f"--store {Path(url).parent} is an existing file; name a folder or a URL.") from error
         free = shutil.disk_usage(Path(url).parent).free
         if needed > free:
             raise ResegeoError(
@@ -333,22 +340,23 @@ def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
     return Store.create(url, header, items=plan.items, arrays=layout(plan, features=features))
 
 
-def _compute_items(plan: Plan, store: Store, ready: _Ready, job: Job | None, options: RunOptions) -> None:
-    """Compute what is not done yet, whatever was tried before."""
+def _compute_items(
+    plan: Plan, store: Store, ready: _Ready, job: Job | None, options: RunOptions, workers: Any | None
+) -> None:
+    """Compute what is not done yet, whatever was tried before; on ``workers``, a client of a cluster, if given."""
     pending = sorted(set(range(plan.items)) - store.done())
     tick = _Progress(options.progress, plan.items, plan.items - len(pending))
     if not pending:
         return
     if ready.machine is None:
         raise ResegeoError(f"The store {store.url} lacks {len(pending)} of {plan.items} work items.")
-    if options.cluster is None or job is None:
+    if workers is None or job is None:
         run_here(ready.machine, store, pending, tick, read_ahead=options.read_ahead)
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
         task = Task(job, where, ready.features, options.device, options.threads, tiles)
-        with _client(options.cluster) as client:
-            run_on_cluster(client, task, pending, tick)
+        run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)
 
@@ -366,12 +374,21 @@ def _interruptions(plan: Plan, url: str) -> Iterator[None]:
         ) from error
 
 
+def _workers(ready: _Ready, job: Job | None, options: RunOptions) -> contextlib.AbstractContextManager[Any]:
+    """Connect to the workers that shall compute, or to none."""
+    if options.cluster is None or job is None or ready.machine is None:
+        return contextlib.nullcontext()
+    return _client(options.cluster)
+
+
 @contextlib.contextmanager
 def _client(cluster: str) -> Iterator[Any]:
     """Connect to a scheduler, or start local workers."""
     from distributed import Client, LocalCluster
 
     if cluster.isdigit():
+        if int(cluster) < 1:
+            raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")
         with (
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=int(cluster), threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
@@ -401,7 +418,7 @@ def _refuse_nothing(plan: Plan, store: Store) -> None:
     if failed:
         raise ResegeoError(f"Nothing could be computed: {failed[min(failed)]}")
     if plan.region is not None:
-        raise ResegeoError(f"{plan.scene.source} has no valid pixel inside --aoi or --bbox.")
+        raise ResegeoError(f"{plan.scene.source} has no valid pixel inside the region given; enlarge it.")
     raise ResegeoError(
         f"{plan.scene.source} has no valid pixel: all of it is nodata, masked or transparent. "
         "Check its nodata value with `resegeo info`."

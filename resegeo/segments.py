@@ -253,7 +253,10 @@ class LabelRaster(Anchored):
                     raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
                 self._nodata = raster.nodata
         except RasterioError as error:
-            raise ResegeoError(f"--segments {path} cannot be opened as a raster. {remedy}") from error
+            raise ResegeoError(
+                f"--segments {path} cannot be opened as a raster, and its suffix is none of a file with polygons "
+                f"(.gpkg, .shp, .geojson …). {remedy}"
+            ) from error
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
         """Read the part of ``rect`` inside the scene; a canvas pixel has the id at its centre."""

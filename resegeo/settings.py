@@ -214,11 +214,11 @@ def resolve_settings(
 def _read(path: Path) -> dict[str, Any]:
     """Read a settings file; lists become tuples."""
     try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
+        loaded = yaml.safe_load(path.read_bytes())  # UTF-8, or the UTF-16 of PowerShell
     except FileNotFoundError as error:
         raise UsageError(f"--settings {path}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--settings {path} cannot be read as a UTF-8 text file.") from error
+        raise UsageError(f"--settings {path} cannot be read as text; expected lines such as 'stride: 64'.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -266,6 +266,8 @@ def _number(name: str, value: object, *, least: float, most: float | None = None
         return
     kind = "a whole number" if whole else "a number"
     span = f"of {least:g} or more" if most is None else f"from {least:g} to {most:g}"
+    if most is None and 0 < least < 1e-3:
+        span = "above 0"
     right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not right or not (least <= value <= (most if most is not None else float("inf"))):  # type: ignore[operator]
         raise UsageError(f"{name} is {value!r}; expected {kind} {span}.")

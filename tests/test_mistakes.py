@@ -119,6 +119,10 @@ COMMANDS = [
     f"{USUAL} --segments sam --sam-checkpoint scene.tif",
     f"{USUAL} --segments sam --sam-checkpoint scene.tif --sam-arch vit_x",
     f"{USUAL} --sam-mode quick",
+    f"{USUAL} --cluster 0",
+    f"{USUAL} --cluster many",
+    f"{USUAL} --store classes.yml",
+    f"{USUAL} --stride 32 --overlap 0.5",
     f"{USUAL} --superpixel-area large",
     f"{USUAL} --superpixel-area 1",
     # the scale
