@@ -169,7 +169,7 @@ def segment(
     found = resolve_model(model, arch)
     attention = _fitting(wanted.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    sam = _sam_of(resolved, sam_checkpoint, sam_arch)
+    sam = _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
     plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
     _warn(plan)
@@ -335,11 +335,13 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
     return None
 
 
-def _sam_of(settings: Settings, checkpoint: str | Path | None, architecture: str | None) -> SamSource | None:
-    """Find SAM's checkpoint where the settings ask for SAM; say so where one is named in vain."""
+def _sam_of(
+    settings: Settings, checkpoint: str | Path | None, architecture: str | None, mode: str | None
+) -> SamSource | None:
+    """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
     if settings.segments == "sam":
         return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
-    if checkpoint is not None or architecture is not None or settings.sam_mode != Settings().sam_mode:
+    if checkpoint is not None or architecture is not None or mode is not None:
         warnings.warn(
             f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
             "Pass --segments sam to use it.",

@@ -351,7 +351,7 @@ MISTAKES = [
     (["no.tif", "t.tif"], 1, "no.tif: no such file; expected a class raster"),
     (["p.tif", "no.tif"], 1, "no.tif: no such file; expected a truth raster"),
     (["p.tif", "."], 1, ". is a folder"),
-    (["t.tif", "p.tif"], 1, "is no class raster of resegeo: it has no class list among its tags. The prediction comes"),
+    (["t.tif", "p.tif"], 1, "is no class raster of resegeo: it has no class list among its tags"),
     (["p.tif", "bad.yml"], 1, "bad.yml cannot be opened as a raster"),
     (["p.tif", "bad.gpkg"], 1, "bad.gpkg cannot be opened as a vector file"),
     (["p.tif", "five.tif"], 1, "five.tif has 5 bands; expected one band of labels or three of colours"),
