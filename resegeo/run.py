@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -386,6 +387,8 @@ def _client(cluster: str) -> Iterator[Any]:
     """Connect to a scheduler, or start local workers."""
     from distributed import Client, LocalCluster
 
+    # It tells of every connection, and of those that close at the end as if they had broken.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if cluster.isdigit():
         if int(cluster) < 1:
             raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")

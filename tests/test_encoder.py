@@ -285,3 +285,41 @@ def test_the_compiled_form_gives_the_same_features():
     except ResegeoError as error:
         pytest.skip(str(error))
     assert np.allclose(found, encoder.encode_windows(rgb, valid, ids, schedule)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("ViT-B-32", (9, 2, 1)),
+        ("ViT-B-32-quickgelu", (9, 2, 1)),
+        ("ViT-B-16", (9, 2, 1)),
+        ("ViT-L-14", (18, 4, 2)),
+        ("ViT-L-14-quickgelu", (18, 4, 2)),
+        ("ViT-L-14-336", (18, 4, 2)),
+        ("ViT-H-14", (24, 5, 3)),
+        ("ViT-H-14-quickgelu", (24, 5, 3)),
+    ],
+)
+def test_open_clips_architectures_have_the_papers_schedule_and_the_librarys_tokens(name, layers):
+    """Depth, patches and activation of the real architectures; narrow, so that they are quick."""
+    config = open_clip.get_model_config(name)
+    vision = {**config["vision_cfg"], "width": 32, "head_width": 16}
+    text = {"context_length": 8, "vocab_size": 100, "width": 16, "heads": 2, "layers": 1}
+    quick = config.get("quick_gelu", False)
+    assert quick == ("quickgelu" in name)
+    torch.manual_seed(0)
+    visual = open_clip.CLIP(8, vision, text, quick_gelu=quick).eval().requires_grad_(False).visual
+    depth = len(visual.transformer.resblocks)
+    schedule = default_schedule(depth)
+    assert (schedule.free, schedule.segment, schedule.local) == layers
+    size = visual.image_size[0]
+    grid = size // visual.patch_size[0]
+    images = torch.randn(1, 3, size, size)
+    library = visual.forward_intermediates(images, indices=1, output_fmt="NLC", output_extra_tokens=True)
+    tokens = torch.cat([library["image_intermediates_prefix"][-1], library["image_intermediates"][-1]], dim=1)
+    expected = visual.ln_post(tokens) @ visual.proj
+    assert torch.allclose(dense_features(visual, images, [None] * depth), expected, atol=1e-5)
+    levels = torch.arange(grid * grid).reshape(1, 1, grid, grid) // (2 * grid)
+    masked = dense_features(visual, images, layer_masks(schedule, levels))
+    assert masked.shape == expected.shape
+    assert not torch.allclose(masked[:, 1:], expected[:, 1:], atol=1e-3)

@@ -193,7 +193,7 @@ def test_a_finished_run_is_recognised_another_is_refused_and_overwrite_replaces(
     before = first.raster.stat().st_mtime_ns
     assert resegeo.segment(scene, WORDS, tmp_path / "out").reused
     assert first.raster.stat().st_mtime_ns == before
-    with pytest.raises(ResegeoError, match=r"different: stride \(None → 32\)"):
+    with pytest.raises(ResegeoError, match=r"different: stride \(default → 32\)"):
         resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
     with pytest.raises(ResegeoError, match="different: classes"):
         resegeo.segment(scene, [*WORDS, "grass"], tmp_path / "out")

@@ -35,7 +35,7 @@ def test_layers_not_given_follow_the_papers_shares():
         ("stride", 1.5, "whole number"),
         ("stride", True, "whole number"),
         ("overlap", 1.0, "from 0 to 0.95"),
-        ("logit_scale", -1, "number of 1e-06 or more"),
+        ("logit_scale", -1, "number above 0"),
         ("logit_scale", float("nan"), "number"),
         ("threshold", 1.1, "from 0 to 1"),
         ("edge", "crop", "clamp or overhang"),
