@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import yaml
 from PIL import ImageColor
 
@@ -555,11 +556,8 @@ def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:
 
 
 def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Choose ``count`` colours that are neither taken nor near a taken one, if that can be had."""
+    """Choose ``count`` colours that are neither taken nor look like a taken one, if that can be had."""
     import colorsys
-
-    def distance(a: Sequence[int], b: Sequence[int]) -> int:
-        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
 
     candidates: list[tuple[int, int, int]] = [ImageColor.getrgb(color)[:3] for color in _PALETTE]
     if count > len(candidates) - len(taken):
@@ -567,8 +565,8 @@ def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tupl
             r, g, b = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45 + 0.1 * (number % 6), 0.95 - 0.13 * (number % 5))
             candidates.append((round(r * 255), round(g * 255), round(b * 255)))
     given = set(taken)
-    far = (c for c in dict.fromkeys(candidates) if all(distance(c, t) > 60 for t in given))
-    chosen = dict.fromkeys(itertools.islice(far, count))  # a dict keeps the order and looks up fast
+    far = _unlike(list(dict.fromkeys(candidates)), taken)
+    chosen = dict.fromkeys(far[:count])  # a dict keeps the order and looks up fast
     spare = (c for c in dict.fromkeys(candidates) if c not in chosen and c not in given)
     chosen.update(dict.fromkeys(itertools.islice(list(spare), count - len(chosen))))
     value = 1
@@ -578,3 +576,16 @@ def _free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tupl
             chosen[color] = None
         value += 1
     return list(chosen)
+
+
+def _unlike(
+    candidates: list[tuple[int, int, int]], taken: Sequence[tuple[int, int, int]]
+) -> list[tuple[int, int, int]]:
+    """Those of ``candidates`` that differ from every taken colour by a CIEDE2000 of 10 or more, as the palette's do."""
+    if not taken or len(candidates) * len(taken) > 1_000_000:  # no eye tells thousands of colours apart
+        return candidates
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    one, two = (rgb2lab(np.array(colors, dtype=np.float64) / 255.0) for colors in (candidates, taken))
+    near = deltaE_ciede2000(one[:, None], two[None]).min(axis=1) < 10
+    return [color for color, close in zip(candidates, near, strict=True) if not close]

@@ -266,8 +266,14 @@ def test_given_colours_stay_and_missing_ones_keep_away_from_them():
     found = class_list([{"name": "a", "color": "#0072b2"}, "b", "c", {"name": "d", "color": "red"}])
     assert found.classes[0].color == (0, 114, 178)
     assert found.classes[3].color == (255, 0, 0)
-    for one, two in itertools.combinations([spec.color for spec in found.classes], 2):
-        assert sum(abs(a - b) for a, b in zip(one, two, strict=True)) > 60
+    colors = rgb2lab(np.array([spec.color for spec in found.classes], float) / 255)
+    for one, two in itertools.combinations(colors, 2):
+        assert deltaE_ciede2000(one, two) > 10
+
+
+def test_a_missing_colour_is_not_a_blue_beside_a_given_blue():
+    found = class_list([{"name": "water", "color": "#2b83ba"}, "grass"])  # the palette begins with #0072b2
+    assert found.classes[1].color == (230, 159, 0)
 
 
 def test_many_classes_take_sixteen_bits():
