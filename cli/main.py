@@ -10,6 +10,7 @@ import click
 from .console import Bars, shows
 from .evaluate import evaluate
 from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
+from .plan import plan
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 main.add_command(evaluate)
+main.add_command(plan)
 
 
 @main.command(cls=GroupedCommand)

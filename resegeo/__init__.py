@@ -15,7 +15,8 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
     from resegeo.classes import ClassList, ClassSpec, class_list, load_class_list
-    from resegeo.pipeline import segment
+    from resegeo.estimation import Estimate
+    from resegeo.pipeline import estimate, segment
     from resegeo.polygons import polygonize, write_polygons
     from resegeo.run import Segmentation
     from resegeo.scene import Scene, open_scene
@@ -27,7 +28,9 @@ _HOME = {
     "ClassSpec": "classes",
     "class_list": "classes",
     "load_class_list": "classes",
+    "Estimate": "estimation",
     "Segmentation": "run",
+    "estimate": "pipeline",
     "segment": "pipeline",
     "polygonize": "polygons",
     "write_polygons": "polygons",
@@ -50,6 +53,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "ClassList",
     "ClassSpec",
+    "Estimate",
     "ResegeoError",
     "ResegeoWarning",
     "Scene",
@@ -57,6 +61,7 @@ __all__ = [
     "Settings",
     "UsageError",
     "class_list",
+    "estimate",
     "load_class_list",
     "open_scene",
     "polygonize",

@@ -587,5 +587,5 @@ def _unlike(
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     one, two = (rgb2lab(np.array(colors, dtype=np.float64) / 255.0) for colors in (candidates, taken))
-    near = deltaE_ciede2000(one[:, None], two[None]).min(axis=1) < 10
+    near = deltaE_ciede2000(one[:, None], two[None]).min(axis=1) < 10  # type: ignore[no-untyped-call]
     return [color for color, close in zip(candidates, near, strict=True) if not close]

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from resegeo.errors import ResegeoError
 from resegeo.windows import ITEM_SIDE
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a store of another one is made anew."""
 
-_KEPT = 48
+CACHED_ITEMS = 48
 """Items that are kept in memory after reading: neighbouring blocks ask for the same ones."""
 
 
@@ -177,7 +177,7 @@ class Store:
             result = ItemResult(windows, values)
         with self._lock:
             self._read[index] = result
-            while len(self._read) > _KEPT:
+            while len(self._read) > CACHED_ITEMS:
                 self._read.popitem(last=False)
         return result
 

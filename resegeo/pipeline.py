@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,7 +13,7 @@ from resegeo.canvas import Canvas, ground_sample_distance
 from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
 from resegeo.features import is_store
-from resegeo.plan import Job, Plan, make_plan, plan_outputs, store_url
+from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
 from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings, resolve_settings
@@ -21,8 +22,9 @@ from resegeo.weights import ModelSource, SamSource, geometry, resolve_model, res
 if TYPE_CHECKING:
     import xarray as xr
 
+    from resegeo.estimation import Estimate
     from resegeo.execute import Progress
-    from resegeo.run import Segmentation
+    from resegeo.run import RunOptions, Segmentation
 
 BUNDLED_RANGE = (0.1, 30.0)
 """Ground sample distances in metres that the bundled model was trained on."""
@@ -140,8 +142,107 @@ def segment(
         read_ahead=read_ahead,
         **({} if progress is None else {"progress": progress}),
     )
+    laid = lay(
+        scene,
+        classes,
+        output,
+        model=model,
+        arch=arch,
+        preset=preset,
+        settings=settings,
+        bands=bands,
+        stretch=stretch,
+        assign_crs=assign_crs,
+        aoi=aoi,
+        bbox=bbox,
+        only=only,
+        sam_checkpoint=sam_checkpoint,
+        sam_arch=sam_arch,
+        store=store,
+        options=options,
+        **knobs,
+    )
+    _warn(laid.plan)
+    if laid.job is None and not laid.stored and cluster is not None:
+        raise UsageError("cluster needs a scene that other processes can open: give a path instead of an array.")
+    if not isinstance(scene, str | Path) and output is None:
+        return _as_array(laid.plan, run_codes(laid.plan, options))
+    return run_files(laid.plan, laid.outputs, laid.url, laid.job, options)
+
+
+def estimate(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+) -> Estimate:
+    """Say what :func:`segment` with the same arguments would need: items, memory, disk, time.
+
+    The time is measured by computing a few windows and blocks of the scene itself; nothing is written.
+
+    Raises
+    ------
+    ResegeoError:
+        As :func:`segment` would.
+
+    """
+    from resegeo.estimation import estimate_run
+    from resegeo.run import RunOptions
+
+    names = {field.name for field in fields(RunOptions)}
+    chosen = RunOptions(
+        **{key: value for key, value in options.items() if key in names and key != "cluster" and value is not None},
+        cluster=None if options.get("cluster") is None else str(options["cluster"]),
+    )
+    rest = {key: value for key, value in options.items() if key not in names}
+    laid = lay(scene, classes, output, options=chosen, **rest)
+    _warn(laid.plan)
+    return estimate_run(laid.plan, laid.url, chosen)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Everything of a run but the running."""
+
+    plan: Plan
+    outputs: Outputs
+    url: str
+    """Of the store."""
+    job: Job | None
+    """The plan by reference; None for a scene in memory and for a finished store."""
+    stored: bool
+    """Whether the scene is a finished store."""
+
+
+def lay(
+    scene: str | Path | xr.DataArray,
+    classes: Classes,
+    output: str | Path | None = None,
+    *,
+    options: RunOptions,
+    model: str | None = None,
+    arch: str | None = None,
+    preset: str = "default",
+    settings: str | Path | None = None,
+    bands: Sequence[int] | None = None,
+    stretch: Stretch | tuple[float, float] | None = None,
+    assign_crs: str | None = None,
+    aoi: str | Path | None = None,
+    bbox: Sequence[float] | None = None,
+    only: Sequence[str] = (),
+    sam_checkpoint: str | Path | None = None,
+    sam_arch: str | None = None,
+    store: str | None = None,
+    **knobs: Any,
+) -> Laid:
+    """Settle a run from what the user says; the parameters are those of :func:`segment`.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
     wanted = _classes(classes)
     if isinstance(scene, str | Path) and is_store(str(scene)):
+        url = str(scene).rstrip("/")
         fixed = {
             "--preset": preset if preset != "default" else None,
             "--settings": settings,
@@ -153,18 +254,16 @@ def segment(
             "--sam-checkpoint": sam_checkpoint,
             "--sam-arch": sam_arch,
             "--store": store,
-            "--cluster": cluster,
-            "--keep-features": keep_features,
-            "--discard-store": discard_store or None,
+            "--cluster": options.cluster,
+            "--keep-features": options.keep_features,
+            "--discard-store": options.discard_store or None,
         }
-        plan = _plan_of_store(str(scene), wanted, model, arch, only, fixed, knobs)
-        _warn(plan)
+        plan = _plan_of_store(url, wanted, model, arch, only, fixed, knobs)
         word = Path(classes).stem if isinstance(classes, str | Path) else "words"
-        parent = str(scene).rstrip("/").rpartition("/")[0]
-        if output is None and "://" in str(scene):
+        if output is None and "://" in url:
             raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
-        outputs = plan_outputs(plan, output if output is not None else parent or ".", name=f"{plan.scene.name}.{word}")
-        return run_files(plan, outputs, str(scene).rstrip("/"), None, options)
+        folder = output if output is not None else url.rpartition("/")[0] or "."
+        return Laid(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
     opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
     found = resolve_model(model, arch)
     attention = _fitting(wanted.attention, found)
@@ -172,26 +271,22 @@ def segment(
     sam = _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
     plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
-    _warn(plan)
-    if not isinstance(scene, str | Path):
-        if cluster is not None:
-            raise UsageError("cluster needs a scene that other processes can open: give a path instead of an array.")
-        if output is None:
-            return _as_array(plan, run_codes(plan, options))
-    job = Job(
-        scene=_absolute(str(scene)) if isinstance(scene, str | Path) else "",
-        classes=wanted,
-        settings=resolved,
-        source=found,
-        sam=sam,
-        bands=None if bands is None else (bands[0], bands[1], bands[2]),
-        stretch=opened.stretch,
-        assign_crs=assign_crs,
-        aoi=None if aoi is None else _absolute(str(aoi)),
-        bbox=None if bbox is None else tuple(bbox),
-    )
     outputs = plan_outputs(plan, output)
-    return run_files(plan, outputs, store_url(plan, outputs, store), job, options)
+    job = None
+    if isinstance(scene, str | Path):
+        job = Job(
+            scene=_absolute(str(scene)),
+            classes=wanted,
+            settings=resolved,
+            source=found,
+            sam=sam,
+            bands=None if bands is None else (bands[0], bands[1], bands[2]),
+            stretch=opened.stretch,
+            assign_crs=assign_crs,
+            aoi=None if aoi is None else _absolute(str(aoi)),
+            bbox=None if bbox is None else tuple(bbox),
+        )
+    return Laid(plan, outputs, store_url(plan, outputs, store), job, stored=False)
 
 
 def _absolute(path: str) -> str:

@@ -18,8 +18,9 @@ from resegeo.region import Region, region_of
 from resegeo.scene import Scene, Stretch, open_scene
 from resegeo.scores import EXTRA
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
+from resegeo.stamps import stamp
 from resegeo.weights import Geometry, ModelSource, SamSource, geometry
-from resegeo.windows import WindowGrid, window_grid
+from resegeo.windows import ITEM_SIDE, WindowGrid, window_grid
 
 FEATURE_BUDGET = 2e9
 """Bytes up to which features are kept without being asked for."""
@@ -88,12 +89,13 @@ class Plan:
         return _plain(
             {
                 "scene": self.scene.fingerprint,
+                "scene_files": self.scene.stamp,
                 "bands": self.scene.bands,
                 "crs": None if crs is None else crs.to_wkt(),
                 "stretch": None
                 if self.scene.stretch is None
                 else {"low": self.scene.stretch.low, "high": self.scene.stretch.high},
-                "segment_files": _stamps(self.settings.segments),
+                "segment_files": _segment_stamp(self.settings.segments),
                 "sam": None if self.sam is None else self.sam.sha256,
                 "region": None if self.region is None else self.region.fingerprint,
                 "settings": knobs | {"stride": self.grid.stride},
@@ -128,16 +130,31 @@ class Plan:
         down, across = self.grid.item_shape
         return down * across
 
+    @property
+    def _stored(self) -> int:
+        """Windows that the store has room for: an item at the scene's border takes what a full one takes."""
+        return self.items * ITEM_SIDE**2
+
     def feature_bytes(self) -> int:
         """Size of all features, were they kept."""
         width = 1 if self.settings.feature_dtype == "int8" else 2
         tokens = self.geometry.grid**2 + 1
-        return self.grid.count * tokens * (self.geometry.dimension * width + (2 if width == 1 else 0))
+        return self._stored * tokens * (self.geometry.dimension * width + (2 if width == 1 else 0))
+
+    def segment_bytes(self) -> int:
+        """Size of the segment ids that label voting keeps, before they are compressed."""
+        return self._stored * self.geometry.image_size**2 * 2 if self.settings.vote_segments else 0
+
+    def keeps_features(self, *, keep: bool | None, discard: bool) -> bool:
+        """Whether a new store keeps features: as asked for, else where they are small and the store stays."""
+        if keep is not None:
+            return keep
+        return not discard and self.feature_bytes() <= FEATURE_BUDGET
 
     def score_bytes(self) -> int:
         """Size of the patch scores of all windows."""
         prompts = len(self.classes.prompt_texts)
-        return self.grid.count * 4 * (self.geometry.grid**2 * (prompts + EXTRA) + prompts)
+        return self._stored * 4 * (self.geometry.grid**2 * (prompts + EXTRA) + prompts)
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -251,10 +268,9 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
     return outputs
 
 
-def _stamps(segments: str) -> list[list[int]]:
-    """Size and time of the files that ``--segments`` names: a changed file is another run."""
-    files = [Path(segments)] if Path(segments).exists() else [Path(part) for part in segments.split(",")]
-    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+def _segment_stamp(segments: str) -> str | None:
+    """Stamp of the files that ``--segments`` names: a changed file is another run."""
+    return stamp([segments] if Path(segments).exists() else segments.split(","))
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ from resegeo.windows import Rect, WorkItem, blocks
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Scores(Protocol):
+    """Answers the scores of a work item's windows."""
+
+    def windows(self, item: WorkItem) -> list[WindowScores]:
+        """Scores of the windows of an item; none where there are none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,26 +78,37 @@ class Block:
     readable: bool
 
 
-def label_scene(
-    plan: Plan, scorer: Scorer, logit_scale: float, progress: Progress, *, threads: int | None = None
-) -> Iterator[Block]:
-    """Yield the class codes of the scene, block by block in order, computed by several threads."""
-    settings, classes = plan.settings, plan.classes
-    voting = Voting(tuple(classes.prompt_class), len(classes.classes), settings.reduction)
-    blender = Blender(
-        plan.canvas,
-        logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
-        taper=settings.taper,
-        subtract_cls=settings.subtract_cls,
-        voting=voting if settings.vote_segments else None,
-    )
-    channels = len(classes.classes) if settings.vote_segments else len(classes.prompt_texts)
-    threshold = settings.threshold if settings.threshold is not None else classes.threshold
-    floors: list[float | None] = [None] * len(classes.classes)
-    if settings.use_thresholds:
-        floors = [threshold if spec.threshold is None else spec.threshold for spec in classes.classes]
+@dataclass(frozen=True)
+class Labeller:
+    """Turns the scores of stored windows into blocks of class codes; any thread may call it."""
 
-    def label(rect: Rect) -> Block:
+    plan: Plan
+    scorer: Scores
+    blender: Blender
+    floors: tuple[float | None, ...]
+    """Least probability of each class."""
+
+    @classmethod
+    def of(cls, plan: Plan, scorer: Scores, logit_scale: float) -> Labeller:
+        """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
+        settings, classes = plan.settings, plan.classes
+        voting = Voting(tuple(classes.prompt_class), len(classes.classes), settings.reduction)
+        blender = Blender(
+            plan.canvas,
+            logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
+            taper=settings.taper,
+            subtract_cls=settings.subtract_cls,
+            voting=voting if settings.vote_segments else None,
+        )
+        threshold = settings.threshold if settings.threshold is not None else classes.threshold
+        floors: tuple[float | None, ...] = (None,) * len(classes.classes)
+        if settings.use_thresholds:
+            floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
+        return cls(plan, scorer, blender, floors)
+
+    def __call__(self, rect: Rect) -> Block:
+        """Label one block of the scene."""
+        plan, classes = self.plan, self.plan.classes
         try:
             rgb, valid = plan.scene.read(rect.row, rect.col, rect.height, rect.width)
         except ResegeoError:
@@ -102,20 +121,28 @@ def label_scene(
             codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
             return Block(rect, codes, rgb, valid, readable=True)
         over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
-        by_class = blender.blend(rect, (window for item in over for window in scorer.windows(item)), channels)
-        if blender.voting is None:
+        windows = (window for item in over for window in self.scorer.windows(item))
+        if plan.settings.vote_segments:
+            by_class = self.blender.blend(rect, windows, len(classes.classes))
+        else:
+            by_prompt = self.blender.blend(rect, windows, len(classes.prompt_texts))
             by_class = class_probabilities(
-                by_class, classes.prompt_class, len(classes.classes), reduction=settings.reduction
+                by_prompt, classes.prompt_class, len(classes.classes), reduction=plan.settings.reduction
             )
-        codes = class_codes(by_class, valid, classes, floors)
+        codes = class_codes(by_class, valid, classes, self.floors)
         if plan.only is not None:
             kept = [*plan.only, classes.unprocessed]
             codes[valid & ~np.isin(codes, kept)] = 0
         return Block(rect, codes, rgb, valid, readable=True)
 
+
+def label_scene(
+    plan: Plan, scorer: Scores, logit_scale: float, progress: Progress, *, threads: int | None = None
+) -> Iterator[Block]:
+    """Yield the class codes of the scene, block by block in order, computed by several threads."""
+    label = Labeller.of(plan, scorer, logit_scale)
     cut = list(blocks(plan.scene.height, plan.scene.width))
-    workers = threads or os.cpu_count() or 1
-    for done, block in enumerate(_in_order(label, cut, workers), start=1):
+    for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
         yield block
         progress("labels", done, len(cut))
 

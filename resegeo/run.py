@@ -26,7 +26,7 @@ from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
 from resegeo.machine import Machine, layout, start_machine
-from resegeo.plan import FEATURE_BUDGET, Job, Outputs, Plan, differences, fingerprint
+from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
 from resegeo.polygons import polygonize, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
@@ -272,20 +272,15 @@ def stored_channels(plan: Plan, store: Store) -> tuple[int, ...] | None:
 
 
 def _keeps_features(plan: Plan, options: RunOptions) -> bool:
-    if options.keep_features is not None:
-        return options.keep_features
-    size = plan.feature_bytes()
-    if options.discard_store:
-        return False
-    if size > FEATURE_BUDGET:
+    kept = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
+    if not kept and options.keep_features is None and not options.discard_store:
         warnings.warn(
-            f"The features of this scene would take {size / 1e9:.1f} GB and are not kept: other words will need a new "
-            "pass over the image. Pass --keep-features to keep them.",
+            f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
+            "will need a new pass over the image. Pass --keep-features to keep them.",
             InputNotice,
             stacklevel=4,
         )
-        return False
-    return True
+    return kept
 
 
 def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
@@ -312,7 +307,7 @@ def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
 
 
 def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
-    needed = plan.feature_bytes() if features else plan.score_bytes()
+    needed = (plan.feature_bytes() if features else plan.score_bytes()) + plan.segment_bytes()
     if "://" not in url:
         try:
             Path(url).parent.mkdir(parents=True, exist_ok=True)

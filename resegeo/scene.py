@@ -37,6 +37,7 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError
+from resegeo.stamps import stamp
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -115,6 +116,9 @@ class Scene:
     fingerprint: str
     palette: NDArray[np.uint8] | None = None
     """Colours (256 or 65536, 3) of a palette image, else None."""
+    stamp: str | None = None
+    """Checksum over size and time of the files, or over ETags; changes with a file that the fingerprint, which looks
+    at a sample, may take for the same."""
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a rectangle, which may reach beyond the scene.
@@ -233,6 +237,7 @@ def open_scene(
         array=array,
         fingerprint=_fingerprint(raw, sample),
         palette=raw.palette,
+        stamp=stamp(raw.files),
     )
 
 
@@ -284,6 +289,8 @@ class _Raw:
     palette: NDArray[np.uint8] | None = None
     transparent: tuple[int, ...] = ()
     """Values of a palette image whose colour is transparent."""
+    files: tuple[str, ...] = ()
+    """The file or URL, and behind a VRT its sources."""
 
     def dtype(self, used: Sequence[int]) -> np.dtype[Any]:
         """Return the type that holds all used bands."""
@@ -494,6 +501,7 @@ def _facts(path: str, raster: DatasetReader) -> _Raw:
         template=None,
         palette=palette,
         transparent=transparent,
+        files=(path, *(name for name in raster.files if name != path)) if raster.driver == "VRT" else (path,),
     )
 
 

@@ -31,6 +31,7 @@ def scene_facts(scene: Scene) -> dict[str, Any]:
         if scene.stretch is None
         else {"low": list(scene.stretch.low), "high": list(scene.stretch.high)},
         "fingerprint": scene.fingerprint,
+        "stamp": scene.stamp,
         "crs": None if where.crs is None else where.crs.to_wkt(),
         "transform": None if where.transform is None else list(where.transform)[:6],
         "gcps": [[p.row, p.col, p.x, p.y, p.z, p.id, p.info] for p in where.gcps],
@@ -66,4 +67,5 @@ def stored_scene(facts: dict[str, Any], valid: Any) -> Scene:
         stretch=None if stretch is None else Stretch(tuple(stretch["low"]), tuple(stretch["high"])),
         array=array,
         fingerprint=facts["fingerprint"],
+        stamp=facts["stamp"],
     )

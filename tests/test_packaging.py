@@ -42,7 +42,7 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors"],
+        ["errors", "stamps"],
         ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
         ["styles", "scene", "features", "sam_masks", "legend"],
         ["canvas", "region", "stored", "raster"],
@@ -53,6 +53,7 @@ def test_imports_go_one_way():
         ["execute"],
         ["produce"],
         ["run"],
+        ["estimation"],
         ["pipeline"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}

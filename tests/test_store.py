@@ -339,7 +339,7 @@ def test_a_batch_too_large_for_the_device_is_halved_and_that_is_recorded(tmp_pat
 
 
 def test_features_too_large_are_not_kept_unless_asked_for(tmp_path, scene, monkeypatch):
-    monkeypatch.setattr("resegeo.run.FEATURE_BUDGET", 1000)
+    monkeypatch.setattr("resegeo.plan.FEATURE_BUDGET", 1000)
     with pytest.warns(InputNotice, match="are not kept: other words will need a new pass"):
         resegeo.segment(scene, WORDS, tmp_path / "small", vector=())
     assert Store.open(str(tmp_path / "small/scene.store.zarr")).header["features"] is False
