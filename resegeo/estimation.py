@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resegeo.features import CACHED_ITEMS, Store
+from resegeo.features import Store
 from resegeo.labels import WindowScores
 from resegeo.machine import Batch, Machine, reduced, start_machine
 from resegeo.plan import Plan, differences
-from resegeo.produce import Labeller
+from resegeo.produce import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.raster import CACHE_BYTES
 from resegeo.run import RunOptions
 from resegeo.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
@@ -30,7 +30,7 @@ PATIENCE = 20.0
 POLYGON_BYTES = 24
 """Memory that drawing polygons takes for each pixel of the scene, measured (tests/benchmarks/memory.py)."""
 
-DRAWING = {"raster": 0.06, "polygons": 0.45, "picture": 0.01}
+DRAWING = {"raster": 0.04, "polygons": 0.35, "picture": 0.01}
 """Seconds a million pixels of what comes after the labels, measured on one machine; they vary with the map."""
 
 
@@ -118,7 +118,7 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         store_bytes=kept,
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
-        memory_bytes=_peak() + CACHE_BYTES + min(CACHED_ITEMS, plan.items) * kept // max(1, plan.items),
+        memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),
         polygon_bytes=POLYGON_BYTES * pixels if drawn else 0,
         device=machine.encoder.device,
         device_bytes=device_bytes,
@@ -191,7 +191,7 @@ def _time_blocks(machine: Machine, sample: Mapping[str, NDArray[Any]], threads: 
     cut = list(blocks(plan.scene.height, plan.scene.width))
     chosen = cut[len(cut) // 2 :][:threads]
     start = time.perf_counter()
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+    with one_thread_each(), ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(label, chosen))
     return (time.perf_counter() - start) / len(chosen)
 

@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,6 @@ from resegeo.windows import ITEM_SIDE
 
 FORMAT = 2
 """Version of the layout; a store of another one is made anew."""
-
-CACHED_ITEMS = 48
-"""Items that are kept in memory after reading: neighbouring blocks ask for the same ones."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,6 @@ class Store:
         self._marks = _Marks(url)
         self.header: dict[str, Any] = dict(group.attrs["resegeo"])  # type: ignore[arg-type]
         self._arrays: dict[str, Any] = {name: group[name] for name in self.header["arrays"]}
-        self._read: OrderedDict[int, ItemResult | None] = OrderedDict()
-        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, url: str, header: Mapping[str, Any], *, items: int, arrays: Mapping[str, ArraySpec]) -> Store:
@@ -155,8 +149,6 @@ class Store:
         flags = "".join("1" if flag else "0" for flag in result.windows)
         self._marks.write("done", index, flags + ("h" if result.halved else ""))
         self._marks.delete("failed", index)
-        with self._lock:
-            self._read.pop(index, None)
 
     def fail(self, index: int, reason: str) -> None:
         """Record that an item was given up."""
@@ -164,22 +156,13 @@ class Store:
 
     def get(self, index: int) -> ItemResult | None:
         """Return one item; None where it is not done."""
-        with self._lock:
-            if index in self._read:
-                self._read.move_to_end(index)
-                return self._read[index]
         flags = self._marks.read("done", index)
-        result = None
-        if flags is not None:
-            windows = _flags(flags)
-            used = np.flatnonzero(windows)
-            values = {name: np.asarray(array[index])[used] for name, array in self._arrays.items()} if used.size else {}
-            result = ItemResult(windows, values)
-        with self._lock:
-            self._read[index] = result
-            while len(self._read) > CACHED_ITEMS:
-                self._read.popitem(last=False)
-        return result
+        if flags is None:
+            return None
+        windows = _flags(flags)
+        used = np.flatnonzero(windows)
+        values = {name: np.asarray(array[index])[used] for name, array in self._arrays.items()} if used.size else {}
+        return ItemResult(windows, values)
 
     def counts(self) -> tuple[int, int, int]:
         """Windows done, windows without a valid pixel, and items whose batch was halved."""

@@ -28,6 +28,11 @@ class WindowScores:
     segments: NDArray[np.integer] | None = None
     """(S, S) segment ids of the finest level, 0 in none; needed by label voting alone."""
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.reduced.nbytes + self.cls.nbytes + (0 if self.segments is None else self.segments.nbytes)
+
 
 @dataclass(frozen=True)
 class Voting:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from resegeo.errors import ResegeoError
 from resegeo.execute import Progress
@@ -21,6 +24,9 @@ from resegeo.machine import reduced
 from resegeo.plan import Plan
 from resegeo.scores import EXTRA
 from resegeo.windows import Rect, WorkItem, blocks
+
+SCORES_KEPT = 64 * 2**20
+"""Bytes of scores that are kept while blocks are labelled: those of a row of blocks, or every block reads them anew."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,31 +40,59 @@ class Scores(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Scorer:
-    """Answers the scores of stored windows, whatever the store holds."""
+    """Answers the scores of stored windows, whatever the store holds; any thread may ask.
 
-    store: Store
-    texts: NDArray[np.float32] | None
-    """(Q, D) prompts, for stored features."""
-    channels: tuple[int, ...] | None = None
-    """For stored scores: which of the stored prompts are asked for; None: all of them."""
+    Neighbouring blocks ask for the same items, so those asked for last are kept, reduced to scores.
+    """
+
+    def __init__(
+        self, store: Store, texts: NDArray[np.float32] | None = None, channels: tuple[int, ...] | None = None
+    ) -> None:
+        """Take a store with ``texts`` (Q, D) for its features, or with the numbers of the stored prompts asked for."""
+        self._store, self._texts, self._channels = store, texts, channels
+        self._recent: OrderedDict[int, Future[list[WindowScores]]] = OrderedDict()
+        self._most = 16
+        self._lock = threading.Lock()
 
     def windows(self, item: WorkItem) -> list[WindowScores]:
         """Scores of the windows of an item; none where it is not done."""
-        stored = self.store.get(item.index)
+        with self._lock:
+            asked = self._recent.get(item.index)
+            if asked is not None:
+                self._recent.move_to_end(item.index)
+            else:
+                mine: Future[list[WindowScores]] = Future()
+                self._recent[item.index] = mine
+        if asked is not None:
+            return asked.result()
+        try:
+            found = self._read(item)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        mine.set_result(found)
+        with self._lock:
+            if found:
+                self._most = max(16, int(SCORES_KEPT / sum(window.nbytes for window in found)))
+            while len(self._recent) > self._most:
+                self._recent.popitem(last=False)
+        return found
+
+    def _read(self, item: WorkItem) -> list[WindowScores]:
+        stored = self._store.get(item.index)
         if stored is None or not stored.windows.any():
             return []
         values = dict(stored.values)
         segments = values.get("segments")
         if "features" in values:
-            if self.texts is None:
+            if self._texts is None:
                 raise ValueError("stored features need prompts")
-            values = reduced(values, self.texts)
-        elif self.channels is not None:
+            values = reduced(values, self._texts)
+        elif self._channels is not None:
             count = values["reduced"].shape[1] - EXTRA
-            pick = [*self.channels, *range(count, count + EXTRA)]
-            values = {"reduced": values["reduced"][:, pick], "cls": values["cls"][:, list(self.channels)]}
+            pick = [*self._channels, *range(count, count + EXTRA)]
+            values = {"reduced": values["reduced"][:, pick], "cls": values["cls"][:, list(self._channels)]}
         used = [window for window, flag in zip(item.windows, stored.windows, strict=False) if flag]
         return [
             WindowScores(window, values["reduced"][n], values["cls"][n], None if segments is None else segments[n])
@@ -142,9 +176,15 @@ def label_scene(
     """Yield the class codes of the scene, block by block in order, computed by several threads."""
     label = Labeller.of(plan, scorer, logit_scale)
     cut = list(blocks(plan.scene.height, plan.scene.width))
-    for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
-        yield block
-        progress("labels", done, len(cut))
+    with one_thread_each():
+        for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
+            yield block
+            progress("labels", done, len(cut))
+
+
+def one_thread_each() -> AbstractContextManager[object]:
+    """Keep BLAS from starting threads for the small products of every block: they would wait for one another."""
+    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) -> Iterator[R]:

@@ -1,0 +1,131 @@
+"""Kill a run at random moments of all its stages, go on each time, and compare with an undisturbed run's bytes.
+
+    python tests/kill_test.py [KILLS] [SEED]
+
+A scene of at least 200 work items is segmented once undisturbed; its report tells how long each stage took. Then the
+same command is started again and again in another folder and killed (SIGKILL) at a random moment of a random stage,
+KILLS times (default 20), each time in the work that the run before has left. At last it runs to its end. Exits with 1
+if a file differs from the undisturbed run's, if a temporary file is left, or if a stage was never hit.
+tests/test_store.py does the same in small.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import yaml
+
+STAGES = ("start", "windows", "labels", "polygons", "picture")
+SIDE = 1850
+
+
+def make(path: Path) -> None:
+    """A scene of SIDE x SIDE pixels with blobs of colour, and some nodata."""
+    random_ = np.random.default_rng(0)
+    coarse = random_.integers(1, 255, (3, SIDE // 50 + 1, SIDE // 50 + 1))
+    bands = np.kron(coarse, np.ones((1, 50, 50)))[:, :SIDE, :SIDE] + random_.integers(-20, 20, (3, SIDE, SIDE))
+    bands = np.clip(bands, 1, 255).astype(np.uint8)
+    bands[:, 300:700, 900:1500] = 0
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": SIDE, "width": SIDE, "nodata": 0}
+    profile |= {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5200000), "tiled": True}
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(bands)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every result; the report without dates, timings and the store's path."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    report = json.loads(found.pop("scene.json"))
+    for key in ("started", "seconds", "store"):
+        del report[key]
+    return found | {"report": json.dumps(report, sort_keys=True).encode()}
+
+
+def stage_of(folder: Path, began: float) -> int:
+    """Tell from the files which stage a run that began at a time is in: an index into STAGES."""
+
+    def fresh(name: str) -> bool:
+        path = folder / name
+        try:
+            return path.stat().st_mtime > began
+        except FileNotFoundError:
+            return False
+
+    if fresh("scene.gpkg"):
+        return 4
+    if fresh("scene.classes.tif"):
+        return 3
+    if fresh(".tmp-plain-scene.classes.tif") or fresh(".tmp-cog-scene.classes.tif"):
+        return 2
+    marks = folder / "scene.store.zarr/marks/done"
+    return int(marks.exists() and any(path.stat().st_mtime > began for path in marks.iterdir()))
+
+
+def done(folder: Path) -> int:
+    """Work items that are done."""
+    marks = folder / "scene.store.zarr/marks/done"
+    return sum(path.name.isdigit() for path in marks.iterdir()) if marks.exists() else 0
+
+
+def main() -> int:
+    kills, seed = (int(value) for value in (*sys.argv[1:], *("20", "0")[len(sys.argv) - 1 :]))
+    choose = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make(root / "scene.tif")
+        (root / "classes.yml").write_text(yaml.safe_dump({"classes": ["water", "forest", "road", "grass"]}))
+        command = [sys.executable, "-m", "resegeo_cli", "segment", str(root / "scene.tif"), "-q", "--stride", "32"]
+        command += ["--prompts", str(root / "classes.yml"), "--segments", "none", "-o"]
+        started = time.monotonic()
+        subprocess.run([*command, str(root / "whole")], check=True, stdout=subprocess.DEVNULL)
+        total = time.monotonic() - started
+        laps = json.loads((root / "whole/scene.json").read_text("utf-8"))["seconds"]
+        items = done(root / "whole")
+        print(f"undisturbed: {items} work items, {total:.0f} s, of which {laps}", flush=True)
+        if items < 200:
+            print("fewer than 200 work items")
+            return 1
+        out = root / "out"
+        loading = total - sum(laps.values()) + laps["model"]
+        # Half of the kills among the windows, each after some more items; the others before and after.
+        later = kills - kills // 2
+        aims = [1] * (kills // 2) + [(0, 2, 3, 4, 2)[number % 5] for number in range(later)]
+        lengths = (loading, 0.05, laps["labels"], laps["polygons"], laps["picture"])
+        hit: dict[str, int] = dict.fromkeys(STAGES, 0)
+        for number, aim in enumerate(aims, start=1):
+            goal = min(items - 2, done(out) + choose.randint(1, max(1, 2 * items // kills - 1)))
+            began = time.time()
+            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while process.poll() is None and (stage_of(out, began) < aim or (aim == 1 and done(out) < goal)):
+                time.sleep(0.002)
+            time.sleep(choose.uniform(0, 0.8 * lengths[aim]))
+            process.send_signal(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                print(f"{number}: it had ended (exit code {process.returncode})", flush=True)
+                (out / "scene.json").unlink()  # the mark of the end: the next run does the last stages again
+                continue
+            stage = STAGES[stage_of(out, began)]
+            hit[stage] += 1
+            print(f"{number}: killed in {stage}, {done(out)} items done", flush=True)
+        subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+        one, two = files(root / "whole"), files(out)
+        different = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+        left = [path.name for path in out.rglob("*") if ".tmp" in path.name or path.suffix == ".partial"]
+    print(f"killed {sum(hit.values())} times: {hit}; files that differ: {different or 'none'}; left: {left or 'none'}")
+    missed = [stage for stage, count in hit.items() if not count]
+    if missed:
+        print(f"never hit: {missed}")
+    return 1 if different or left or missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
