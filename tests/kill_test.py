@@ -25,7 +25,7 @@ import rasterio
 import yaml
 
 STAGES = ("start", "windows", "labels", "polygons", "picture")
-SIDE = 1850
+SIDE = 1950
 
 
 def make(path: Path) -> None:

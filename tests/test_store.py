@@ -18,6 +18,7 @@ import yaml
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.features import ArraySpec, ItemResult, Store, quantise, restore
+from resegeo.windows import blocks
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "building", {"name": "wet", "prompts": ["lake", "river"]}, "sand"]
@@ -367,6 +368,25 @@ def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monke
     monkeypatch.setattr("resegeo.features.ITEM_SIDE", 3)
     other = read(resegeo.segment(scene, WORDS, tmp_path / "other", vector=(), stride=32).raster)
     assert (usual == other).mean() >= 0.99999
+
+
+@pytest.mark.parametrize("size", [64, 200, 1024])
+def test_the_size_of_an_output_block_changes_no_byte(tmp_path, scene, monkeypatch, size):
+    usual = resegeo.segment(scene, WORDS, tmp_path / "usual", stride=32)
+    monkeypatch.setattr("resegeo.produce.blocks", lambda height, width: blocks(height, width, size))
+    other = resegeo.segment(scene, WORDS, tmp_path / "other", stride=32)
+    assert bytes_of(other) == bytes_of(usual)
+
+
+def test_threads_that_ask_for_the_same_item_read_it_once(tmp_path, scene, monkeypatch):
+    """Neighbouring blocks share items; reading and reducing one for each of them would take most of the time."""
+    resegeo.segment(scene, WORDS, tmp_path / "out", vector=(), stride=32)
+    read = []
+    get = Store.get
+    monkeypatch.setattr(Store, "get", lambda self, index: read.append(index) or get(self, index))
+    monkeypatch.setattr("resegeo.produce.blocks", lambda height, width: blocks(height, width, 64))
+    resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, vector=(), threads=4)
+    assert sorted(read) == list(range(max(read) + 1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
