@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,9 +40,7 @@ def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: 
       resegeo batch 'tiles/*.tif' --prompts classes.yml -o out/ --mosaic district
     """
     from resegeo.batch import segment_many
-    from resegeo.errors import ResegeoWarning
 
-    warnings.simplefilter("once", ResegeoWarning)  # what is true of all scenes is said once
     bar = ScenesBar(quiet=click.get_current_context().obj["quiet"])
     try:
         result = segment_many(scenes, prompts, output, progress=bar, **options)

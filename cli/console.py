@@ -21,7 +21,8 @@ P = ParamSpec("P")
 
 @contextmanager
 def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
-    """Show resegeo's warnings as notes on stderr, and turn every error into a sentence and an exit code."""
+    """Show resegeo's warnings as notes on stderr, each once, and turn every error into a sentence and an exit code."""
+    shown = set()
 
     def show(
         message: Warning | str,
@@ -32,7 +33,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, ResegeoWarning):
-            if not quiet:
+            if not quiet and str(message) not in shown:
+                shown.add(str(message))
                 click.echo(f"Note: {message}", err=True)
         elif verbose:
             click.echo(f"{category.__name__}: {message}", err=True)

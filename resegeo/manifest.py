@@ -120,7 +120,7 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
             if scene or any(given.values()):
                 rows.append(_row(path, scene, given, where))
     except csv.Error as error:
-        raise ResegeoError(f"{path}, line {lines.line_num} is no line of a CSV file ({error}).") from error
+        raise ResegeoError(f"{path} is no CSV file from line {lines.line_num} on ({error}); is a quote missing?") from error
     return rows
 
 
@@ -212,7 +212,7 @@ def option_name(name: str, where: str) -> str:
     """
     known = _known(name)
     if known is None:
-        near = _near(name)
+        near = _near(name, 0.6)
         hint = f"did you mean {near}?" if near else f"known are {', '.join(_KINDS)}."
         raise UsageError(f"{where}: {name!r} is no option that a scene can have; {hint}")
     return known
@@ -223,9 +223,9 @@ def _known(name: str) -> str | None:
     return plain if plain in _KINDS else None
 
 
-def _near(name: str) -> str | None:
+def _near(name: str, likeness: float = 0.75) -> str | None:
     plain = name.strip().removeprefix("--").replace("-", "_").lower()
-    return next(iter(difflib.get_close_matches(plain, _KINDS, 1, 0.75)), None)
+    return next(iter(difflib.get_close_matches(plain, _KINDS, 1, likeness)), None)
 
 
 def _value(name: str, value: Any, folder: Path, where: str) -> Any:

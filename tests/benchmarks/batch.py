@@ -1,0 +1,143 @@
+"""What a scene of a batch costs beside the model's forward passes, and whether time and memory stay flat.
+
+    python tests/benchmarks/batch.py [FEW MANY] [--profile]
+
+FEW and MANY scenes of 64 × 64 pixels (100 and 1,000) in one batch with the bundled model, all outputs, each batch in a
+process of its own. Prints seconds a scene and peak memory of both, the slope, and what 100,000 scenes would take; then
+the same command again, which finds all of them finished. Exits with 1 if the later quarter of the scenes takes more
+than 1.2 times what the earlier does, or the larger batch more than 1.2 times the memory of the smaller. ``--profile``
+lists the functions that take most of what is not the model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import dataclasses
+import multiprocessing
+import pstats
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+WORDS = ["water", "forest", "grass", "road", "building", "bare soil"]
+FAR = 100_000
+
+
+def make(folder: Path, count: int) -> None:
+    """Cut scenes from the demo scene, at places of their own."""
+    import numpy as np
+    import rasterio
+    from affine import Affine
+
+    from resegeo import open_scene
+
+    scene = open_scene(Path(__file__).parents[2] / "examples/demo/sentinel2.tif")
+    whole = np.maximum(scene.read(0, 0, scene.height, scene.width)[0].transpose(2, 0, 1), 1)
+    numbers = np.random.default_rng(0)
+    where = scene.georeference
+    assert where.transform is not None
+    size = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 64, "width": 64, "nodata": 0}
+    folder.mkdir()
+    for number in range(count):
+        row, col = numbers.integers(0, scene.height - 64), numbers.integers(0, scene.width - 64)
+        place = where.transform * Affine.translation(int(col), int(row))
+        with rasterio.open(folder / f"{number:06}.tif", "w", crs=where.crs, transform=place, **size) as raster:
+            raster.write(whole[:, row : row + 64, col : col + 64])
+
+
+def measure(scenes: Path, profiled: bool, answer: multiprocessing.Queue[dict[str, Any]]) -> None:
+    """Run a batch; report when each scene ended, the model's share and the peak of memory."""
+    import resegeo.machine
+    from resegeo import segment_many
+
+    model = {"seconds": 0.0}
+    load = resegeo.machine.load_encoder
+
+    def timed(*positional: Any, **named: Any) -> Any:
+        encoder = load(*positional, **named)
+        inner = encoder.forward
+
+        def run(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            tokens = inner(*args, **options)
+            model["seconds"] += time.perf_counter() - start
+            return tokens
+
+        return dataclasses.replace(encoder, forward=run)
+
+    resegeo.machine.load_encoder = timed
+    times: list[tuple[float, float]] = []
+    seen = {"done": 0}
+
+    def watch(done: int, total: int, what: str) -> None:
+        if done != seen["done"] or not times:
+            seen["done"] = done
+            times.append((time.perf_counter(), model["seconds"]))
+
+    profiler = cProfile.Profile()
+    if profiled:
+        profiler.enable()
+    result = segment_many(scenes, WORDS, scenes.with_suffix(".out"), progress=watch)
+    profiler.disable()
+    assert not result.failed
+    if profiled:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+        pstats.Stats(profiler).sort_stats("cumulative").print_stats(70)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer.put({"times": times, "peak": peak, "counts": dict(result.counts)})
+
+
+def in_a_process(*arguments: Any) -> dict[str, Any]:
+    spawn = multiprocessing.get_context("spawn")
+    answer = spawn.Queue()
+    worker = spawn.Process(target=measure, args=(*arguments, answer))
+    worker.start()
+    found: dict[str, Any] = answer.get()
+    worker.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, default=[100, 1000])
+    parser.add_argument("--profile", action="store_true")
+    args = parser.parse_args()
+    peaks, flat = [], 0.0
+    for count in args.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            scenes = Path(name) / "scenes"
+            make(scenes, count)
+            found = in_a_process(scenes, args.profile)
+            began = time.perf_counter()
+            again = in_a_process(scenes, False)
+            resumed = time.perf_counter() - began
+        assert again["counts"] == {"skipped": count}
+        # Without the first ten: they load the model and warm up what is loaded lazily.
+        ends, model = ([moment[part] for moment in found["times"]][10:] for part in (0, 1))
+        scenes_timed = len(ends) - 1
+        whole, forward = (ends[-1] - ends[0]) / scenes_timed, (model[-1] - model[0]) / scenes_timed
+        rest = [(b - a) - (d - c) for a, b, c, d in zip(ends, ends[1:], model, model[1:], strict=False)]
+        quarter = scenes_timed // 4
+        early, late = sum(rest[:quarter]) / quarter, sum(rest[-quarter:]) / quarter
+        peaks.append(found["peak"])
+        flat = max(flat, late / early)
+        print(
+            f"{count} scenes: {whole * 1e3:.1f} ms a scene, of which the model {forward * 1e3:.1f} ms, the rest "
+            f"{(whole - forward) * 1e3:.1f} ms (first quarter {early * 1e3:.1f}, last {late * 1e3:.1f}); peak "
+            f"{peaks[-1]:.0f} MiB; the same command again {resumed:.1f} s in all",
+            flush=True,
+        )
+    slope = (peaks[-1] - peaks[0]) / (args.sizes[-1] - args.sizes[0]) if len(peaks) > 1 else 0.0
+    print(
+        f"{slope * 1000:.1f} MiB more for each 1,000 scenes; {FAR:,} scenes would take {whole * FAR / 3600:.1f} hours and "
+        f"{peaks[-1] + slope * (FAR - args.sizes[-1]):.0f} MiB"
+    )
+    sys.exit(flat > 1.2 or peaks[-1] > 1.2 * peaks[0])
+
+
+if __name__ == "__main__":
+    main()
