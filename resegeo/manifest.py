@@ -120,7 +120,9 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
             if scene or any(given.values()):
                 rows.append(_row(path, scene, given, where))
     except csv.Error as error:
-        raise ResegeoError(f"{path} is no CSV file from line {lines.line_num} on ({error}); is a quote missing?") from error
+        raise ResegeoError(
+            f"{path} is no CSV file from line {lines.line_num} on ({error}); is a quote missing?"
+        ) from error
     return rows
 
 

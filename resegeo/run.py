@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -589,6 +590,7 @@ def _tags(plan: Plan) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     names: Sequence[str] = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
     found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}

@@ -133,8 +133,8 @@ def main() -> None:
         )
     slope = (peaks[-1] - peaks[0]) / (args.sizes[-1] - args.sizes[0]) if len(peaks) > 1 else 0.0
     print(
-        f"{slope * 1000:.1f} MiB more for each 1,000 scenes; {FAR:,} scenes would take {whole * FAR / 3600:.1f} hours and "
-        f"{peaks[-1] + slope * (FAR - args.sizes[-1]):.0f} MiB"
+        f"{slope * 1000:.1f} MiB more for each 1,000 scenes; {FAR:,} scenes would take {whole * FAR / 3600:.1f} hours "
+        f"and {peaks[-1] + slope * (FAR - args.sizes[-1]):.0f} MiB"
     )
     sys.exit(flat > 1.2 or peaks[-1] > 1.2 * peaks[0])
 
