@@ -331,7 +331,7 @@ class _Methods:
     def _class_list(self, wanted: Classes | None, row: Row) -> ClassList:
         if wanted is None:
             raise UsageError(
-                f"{row.where} names no class file for {row.scene}: pass --prompts, or a column prompts in the manifest."
+                f"{row.where} has no class file: pass --prompts, or name one in a manifest's column prompts."
             )
         if isinstance(wanted, ClassList):
             return wanted

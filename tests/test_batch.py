@@ -252,7 +252,7 @@ def test_a_wrong_value_is_told_with_its_line_before_any_scene_is_touched(scenes)
     write("scenes.csv", "scene,only\nscenes/a.tif,lake\n")
     assert "line 2: --only lake: there is no such class" in run("scenes.csv", "--prompts", "classes.yml").stderr
     write("scenes.csv", "scene,prompts\nscenes/a.tif,classes.yml\nscenes/b.tif,\n")
-    assert "scenes.csv, line 3 names no class file" in run("scenes.csv").stderr
+    assert "scenes.csv, line 3 has no class file" in run("scenes.csv").stderr
     assert not Path("out").exists()
     assert not Path("batch_resegeo").exists()
 
