@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import Interrupted, ResegeoError, UsageError
+from resegeo.features import is_store
 from resegeo.manifest import Row, is_manifest, read_manifest
 from resegeo.mosaic import build_mosaic
 from resegeo.pipeline import Classes, choose, segment
@@ -98,7 +99,7 @@ def segment_many(
     Parameters
     ----------
     scenes:
-        One or several of: a raster (path or URL), a pattern such as ``scenes/**/*.tif``, a folder (all rasters below
+        One or several of: a raster or a finished store (path or URL), a pattern such as ``scenes/**/*.tif``, a folder (all rasters below
         it), a manifest with options of its own for each scene (see :func:`resegeo.manifest.read_manifest`).
     classes:
         As for :func:`resegeo.segment`; None where the manifest names a class file (``prompts``) for each scene.
@@ -195,12 +196,14 @@ def _here(path: str | Path) -> tuple[str, ...]:
 def _found(source: str, output: tuple[str, ...], asset: str | None) -> tuple[list[Row], tuple[str, ...] | None]:
     """Scenes of one argument, and the parts of the local folder that it speaks of."""
     if not is_local(source):
+        if is_manifest(source):
+            raise UsageError(f"{source}: a manifest is read from a file here; download it first.")
         return [Row(source, {}, source)], None
     path = Path(source)
     if is_manifest(source):
         rows = read_manifest(path, asset=asset)
         return rows, _common([_here(path.parent), *(_here(row.scene)[:-1] for row in rows if is_local(row.scene))])
-    if path.is_dir():
+    if path.is_dir() and not is_store(source):
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         what, base = f"{source}: no raster lies in this folder; expected {', '.join(sorted(SUFFIXES))}.", _here(path)
     elif glob.has_magic(source) and not path.exists():
@@ -260,9 +263,10 @@ def result_folders(rows: Sequence[Row], base: tuple[str, ...] | None = None) -> 
     folders, users = [], defaultdict(list)
     for row, part, local in zip(rows, parts, here, strict=True):
         inside = part[len(common[local]) : -1]
-        folder = Path(*(re.sub(r'[\\/?*:|<>"]', "_", name) for name in inside), stem_of(row.scene))
-        folders.append(folder)
-        users[str(folder).casefold()].append(row.scene)  # folders of Windows and macOS know no case
+        folder = Path(*(re.sub(r'[\\/?*:|<>"]', "_", name) for name in inside))
+        own = folder / stem_of(row.scene)
+        folders.append(folder if is_store(row.scene) else own)  # a store lies where its scene's results do
+        users[str(own).casefold()].append(row.scene)  # folders of Windows and macOS know no case
     for scenes in users.values():
         if len(scenes) > 1:
             if len(set(map(_here, scenes))) == 1:
@@ -303,6 +307,11 @@ class _Methods:
                     raise
                 raise type(error)(f"{row.where}: {error}") from error
         return self._kept[key]
+
+    def file(self, row: Row) -> str | Path | None:
+        """Return a scene's class file, where there is a file."""
+        wanted = row.options.get("prompts", self._classes)
+        return wanted if is_store(row.scene) and isinstance(wanted, str | Path) else None
 
     def _join(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
         own = dict(row.options)
@@ -433,7 +442,8 @@ class _Batch:
             store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
         given = {**options, "store": store, "cluster": client, "models": models, "progress": show}
         try:
-            made = segment(row.scene, classes, folder, **given)
+            # The results of a store are named after the class file.
+            made = segment(row.scene, self.methods.file(row) or classes, folder, **given)
         except ResegeoError as error:
             if error is models.failure and not any(result.state == "done" for result in self.results):
                 raise  # no other scene would fare better

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ def _kind(raster: DatasetReader, description: ET.Element) -> dict[str, str]:
         "the pixel": " × ".join(f"{value:.9g}" for value in _pixel(raster.transform)),
         "the order of colours": ", ".join(colour.name for colour in raster.colorinterp),
         "the mask": "a band of its own" if description.find("MaskBand") is not None else "none",
-        "the palette": f"of {len(palettes[0])} letters" if palettes else "none",
+        "the palette": f"one with checksum {zlib.crc32(''.join(palettes).encode()):08x}" if palettes else "none",
     }
 
 

@@ -411,6 +411,20 @@ def test_a_cluster_is_opened_once_and_gives_the_same_bytes(scenes, monkeypatch):
     assert results("out") == results("whole")
 
 
+def test_finished_stores_take_new_words_beside_the_old_ones(scenes):
+    run("scenes/**/*.tif", "--prompts", "classes.yml", "-o", "out")
+    write("other.yml", "classes: [grass, building]\n")
+    for folder in ("out", "elsewhere"):
+        result = run("out/**/*.store.zarr", "--prompts", "other.yml", "-o", folder)
+        assert result.exit_code == 0, result.output
+        assert set(table(folder)) == {"a", "b", "north/c"}
+        fresh = resegeo.segment("scenes/a.tif", "other.yml", f"fresh_{folder}")
+        assert Path(folder, "a/a.other.classes.tif").read_bytes() == fresh.raster.read_bytes()
+    assert "0 done, 3 skipped" in run("out/**/*.store.zarr", "--prompts", "other.yml", "-o", "out").stdout
+    assert run("out/a/a.store.zarr", "--prompts", "other.yml", "-o", "single").exit_code == 0
+    assert Path("single/a.other.classes.tif").exists()
+
+
 def test_stores_elsewhere_lie_by_scene(scenes, make_raster, picture):
     make_raster("scenes/north/a.tif", picture(40, 50))
     assert run("scenes", "--prompts", "classes.yml", "-o", "out", "--store", "work").exit_code == 0
@@ -525,13 +539,20 @@ def test_overlapping_tiles_with_nodata_or_alpha_or_a_mask_leave_no_holes(tmp_pat
         ({"transform": from_origin(500_003, 5_200_000, 10, 10)}, r"lies 0.30 columns and 0.00 rows from"),
         ({"transform": None}, "has no transform"),
         ({"count": 1}, "the number of bands is 1 there, 3 here"),
+        ({"count": 1, "palette": 7}, r"the palette is one with checksum \w+ there, one with checksum \w+ here"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_tiles_that_do_not_fit_are_told_apart_in_one_sentence(tmp_path, make_raster, picture, change, sentence):
     bands = picture(40, 40)
-    one = make_raster("one.tif", bands)
+    change = dict(change)
+    colour = change.pop("palette", None)
+    one = make_raster("one.tif", bands if colour is None else bands[:1])
     two = make_raster("two.tif", bands[: change.pop("count", 3)], **change)
+    if colour is not None:
+        for path, value in ((one, 8), (two, colour)):
+            with rasterio.open(path, "r+") as raster:
+                raster.write_colormap(1, {0: (value, 0, 0, 255)})
     with pytest.raises(ResegeoError, match=sentence):
         segment_many([one, two], WORDS, tmp_path / "out", mosaic="m")
     assert not (tmp_path / "out").exists()
