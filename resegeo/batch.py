@@ -99,8 +99,8 @@ def segment_many(
     Parameters
     ----------
     scenes:
-        One or several of: a raster or a finished store (path or URL), a pattern such as ``scenes/**/*.tif``, a folder (all rasters below
-        it), a manifest with options of its own for each scene (see :func:`resegeo.manifest.read_manifest`).
+        One or several of: a raster or a finished store (path or URL), a pattern such as ``scenes/**/*.tif``, a folder
+        (all rasters below it), a manifest with options for each scene (see :func:`resegeo.manifest.read_manifest`).
     classes:
         As for :func:`resegeo.segment`; None where the manifest names a class file (``prompts``) for each scene.
     output:
