@@ -21,7 +21,8 @@ P = ParamSpec("P")
 
 @contextmanager
 def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
-    """Show resegeo's warnings as notes on stderr, and turn every error into a sentence and an exit code."""
+    """Show resegeo's warnings as notes on stderr, each once, and turn every error into a sentence and an exit code."""
+    shown = set()
 
     def show(
         message: Warning | str,
@@ -32,7 +33,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, ResegeoWarning):
-            if not quiet:
+            if not quiet and str(message) not in shown:
+                shown.add(str(message))
                 click.echo(f"Note: {message}", err=True)
         elif verbose:
             click.echo(f"{category.__name__}: {message}", err=True)
@@ -84,6 +86,33 @@ def shows(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
 
     return wrapped
+
+
+class ScenesBar:
+    """One bar over the scenes of a batch with what is being done behind it, on stderr, silent as :class:`Bars` is."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Stay silent if ``quiet``."""
+        self._disable = True if quiet else None
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            size = shutil.get_terminal_size()
+            self._bar = tqdm(
+                total=total, desc="scenes", disable=self._disable, file=sys.stderr, ncols=size.columns, nrows=size.lines
+            )
+        if not self._bar.disable:
+            self._bar.set_postfix_str(what, refresh=False)
+            self._bar.update(done - self._bar.n)  # shows what is done too, if the last time is a while ago
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Bars:

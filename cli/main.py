@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .batch import batch
 from .console import Bars, shows
 from .evaluate import evaluate
 from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
@@ -25,6 +26,7 @@ def main() -> None:
     """
 
 
+main.add_command(batch)
 main.add_command(evaluate)
 main.add_command(plan)
 

@@ -95,10 +95,9 @@ def _flag(name: str, text: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     return option(f"--{name}/--no-{name}", default=None, help=text)
 
 
-RESULTS = under(
-    "Results",
-    option("--prompts", required=True, metavar="FILE", help="Class file: names, prompts, colours (YAML)."),
-    option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
+_PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, prompts, colours (YAML)."}
+
+_RESULTS = (
     option("--overwrite", is_flag=True, help="Replace the results of a run with other options."),
     option(
         "--vector",
@@ -109,6 +108,28 @@ RESULTS = under(
     option("--simplify", type=float, metavar="PIXELS", help="Simplify polygon borders.  [default: 0, exact]"),
     option("--only", multiple=True, metavar="CLASS", help="Write this class alone; may be repeated."),
     _flag("keep-background", "Draw background as polygons too."),
+)
+
+RESULTS = under(
+    "Results",
+    option("--prompts", required=True, **_PROMPTS),
+    option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
+    *_RESULTS,
+)
+
+BATCH = under(
+    "Batch",
+    option(
+        "--asset", metavar="NAME", help="Asset of a STAC item.  [default: visual, data, image, or the only GeoTIFF]"
+    ),
+    option("--mosaic", metavar="NAME", help="The scenes are tiles of one grid: segment them as one, without seams."),
+)
+
+BATCH_RESULTS = under(
+    "Results",
+    option("--prompts", **_PROMPTS),
+    option("-o", "--output", default="batch_resegeo", show_default=True, metavar="DIR", help="Folder for all results."),
+    *_RESULTS,
 )
 
 SCENE = under(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
+    from resegeo.batch import BatchResult, segment_many
     from resegeo.classes import ClassList, ClassSpec, class_list, load_class_list
     from resegeo.estimation import Estimate
     from resegeo.pipeline import estimate, segment
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
 _HOME = {
+    "BatchResult": "batch",
+    "segment_many": "batch",
     "ClassList": "classes",
     "ClassSpec": "classes",
     "class_list": "classes",
@@ -51,6 +54,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "BatchResult",
     "ClassList",
     "ClassSpec",
     "Estimate",
@@ -66,5 +70,6 @@ __all__ = [
     "open_scene",
     "polygonize",
     "segment",
+    "segment_many",
     "write_polygons",
 ]

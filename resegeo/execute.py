@@ -19,7 +19,7 @@ import torch
 
 from resegeo.errors import ResegeoError
 from resegeo.features import Store
-from resegeo.machine import Batch, Machine, start_machine
+from resegeo.machine import Batch, Machine, Models, start_machine
 from resegeo.plan import Job, plan_job
 from resegeo.windows import WorkItem
 
@@ -121,6 +121,12 @@ def _on_worker(order: bytes, index: int) -> None:
 
 
 @lru_cache(maxsize=1)
+def _worker_models() -> Models:
+    """Models that this process keeps from scene to scene."""
+    return Models()
+
+
+@lru_cache(maxsize=1)
 def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     """Load the model once a process, and keep it."""
     import warnings
@@ -136,7 +142,14 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has had these notes already
         plan = plan_job(task.job)
-        machine = start_machine(plan, features=task.features, device=device, threads=task.threads, tiles=task.tiles)
+        machine = start_machine(
+            plan,
+            features=task.features,
+            device=device,
+            threads=task.threads,
+            tiles=task.tiles,
+            models=_worker_models(),
+        )
     store = Store.open(task.store)
     if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:
         raise ResegeoError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,51 @@ from numpy.typing import NDArray
 from resegeo.attention import INVALID_GROUP, mostly_invalid, patch_ids
 from resegeo.canvas import VALID
 from resegeo.encoder import Encoder, load_encoder, pick_device, set_threads
+from resegeo.errors import ResegeoError
 from resegeo.features import ArraySpec, ItemResult, quantise, restore
 from resegeo.plan import Plan
 from resegeo.scores import EXTRA, patch_scores, unit
 from resegeo.segments import SamTiles, SamWindows, SegmentSource, segment_source
+from resegeo.weights import ModelSource, SamSource
 from resegeo.windows import Rect, WorkItem
+
+
+class Models:
+    """Models and embedded words that several runs share: what was loaded last is kept."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.failure: ResegeoError | None = None
+        """Why a model could not be had, the last time that happened: no matter of a scene."""
+        self._encoder = lru_cache(maxsize=2)(load_encoder)
+        self._texts = lru_cache(maxsize=64)(Encoder.encode_texts)
+        self._sam = lru_cache(maxsize=1)(_load_sam)
+
+    def encoder(self, source: ModelSource, *, device: str | None, precision: str, compiled: bool = False) -> Encoder:
+        """Return a CLIP model, see :func:`resegeo.encoder.load_encoder`."""
+        try:
+            return self._encoder(source, device=device, precision=precision, compiled=compiled)
+        except ResegeoError as error:
+            self.failure = error
+            raise
+
+    def texts(self, encoder: Encoder, prompts: tuple[tuple[str, ...], ...]) -> NDArray[np.float32]:
+        """Embed prompts: (Q, D), see :meth:`resegeo.encoder.Encoder.encode_texts`."""
+        return self._texts(encoder, prompts)
+
+    def sam(self, source: SamSource, device: str) -> Any:
+        """Return a model of Segment Anything, see :func:`resegeo.sam.load_sam`."""
+        try:
+            return self._sam(source, device)
+        except ResegeoError as error:
+            self.failure = error
+            raise
+
+
+def _load_sam(source: SamSource, device: str) -> Any:
+    from resegeo.sam import load_sam
+
+    return load_sam(source.path, source.architecture, device=device)
 
 
 @dataclass(frozen=True)
@@ -90,9 +131,17 @@ def layout(plan: Plan, *, features: bool) -> dict[str, ArraySpec]:
 
 
 def start_machine(
-    plan: Plan, *, features: bool, device: str | None = None, threads: int | None = None, tiles: Path | None = None
+    plan: Plan,
+    *,
+    features: bool,
+    device: str | None = None,
+    threads: int | None = None,
+    tiles: Path | None = None,
+    models: Models | None = None,
 ) -> Machine:
     """Load the model and open the segment source; finished SAM tiles go to the folder ``tiles``.
+
+    What ``models`` holds already is not loaded again.
 
     Raises
     ------
@@ -102,24 +151,24 @@ def start_machine(
     """
     set_threads(threads)
     settings = plan.settings
-    segments = open_segments(plan, pick_device(device), tiles)
-    encoder = load_encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
-    texts = None if features else encoder.encode_texts(plan.classes.prompt_texts)
+    models = models or Models()
+    segments = open_segments(plan, pick_device(device), tiles, models)
+    encoder = models.encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
+    texts = None if features else models.texts(encoder, plan.classes.prompt_texts)
     return Machine(plan, encoder, segments, texts)
 
 
-def open_segments(plan: Plan, device: str, tiles: Path | None) -> SegmentSource:
+def open_segments(plan: Plan, device: str, tiles: Path | None, models: Models) -> SegmentSource:
     """Build the segment source of a plan."""
     settings = plan.settings
     if plan.sam is None:
         areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
         return segment_source(settings.segments, plan.canvas, areas=areas)
-    from resegeo.sam import load_sam
     from resegeo.sam_masks import SamSegmenter
 
     half = None if settings.precision == "float32" else getattr(torch, settings.precision)
     # SAM's library sends points as float64, which MPS does not have.
-    model = load_sam(plan.sam.path, plan.sam.architecture, device="cpu" if device.startswith("mps") else device)
+    model = models.sam(plan.sam, "cpu" if device.startswith("mps") else device)
     segmenter = SamSegmenter(model, settings.sam_levels, autocast=half)
     if settings.sam_mode == "exact":
         return SamWindows(segmenter)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from resegeo.estimation import Estimate
     from resegeo.execute import Progress
+    from resegeo.machine import Models
     from resegeo.run import RunOptions, Segmentation
 
 BUNDLED_RANGE = (0.1, 30.0)
@@ -67,9 +68,10 @@ def segment(
     keep_features: bool | None = None,
     discard_store: bool = False,
     store: str | None = None,
-    cluster: str | int | None = None,
+    cluster: Any = None,
     read_ahead: int = 1,
     progress: Progress | None = None,
+    models: Models | None = None,
     **knobs: Any,
 ) -> Segmentation | xr.DataArray:
     """Segment a scene by words: what ``resegeo segment`` does.
@@ -112,12 +114,14 @@ def segment(
     store:
         Folder or URL (s3://…) for the store; by default the folder of the results.
     cluster:
-        Number of local worker processes, or the address of a ``distributed`` scheduler. A script that asks for local
-        workers needs the usual ``if __name__ == "__main__":``, since they are started anew.
+        Number of local worker processes, the address of a ``distributed`` scheduler, or a ``distributed.Client``. A
+        script that asks for local workers needs the usual ``if __name__ == "__main__":``, since they are started anew.
     read_ahead:
         Work items that are read while the model is busy with another.
     progress:
         Called with stage, steps done, steps in all.
+    models:
+        Models that an earlier run loaded; what is missing there is loaded and kept for the next run.
 
     Returns
     -------
@@ -132,15 +136,16 @@ def segment(
     """
     from resegeo.run import RunOptions, run_codes, run_files
 
+    hooks: dict[str, Any] = {"progress": progress, "models": models}
     options = RunOptions(
         device=device,
         threads=threads,
         overwrite=overwrite,
         keep_features=keep_features,
         discard_store=discard_store,
-        cluster=None if cluster is None else str(cluster),
+        cluster=str(cluster) if isinstance(cluster, int) else cluster,
         read_ahead=read_ahead,
-        **({} if progress is None else {"progress": progress}),
+        **{name: hook for name, hook in hooks.items() if hook is not None},
     )
     laid = lay(
         scene,
@@ -265,10 +270,9 @@ def lay(
         folder = output if output is not None else url.rpartition("/")[0] or "."
         return Laid(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
     opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
-    found = resolve_model(model, arch)
-    attention = _fitting(wanted.attention, found)
-    resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    sam = _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
+    found, resolved, sam = choose(
+        wanted, model, arch, preset=preset, settings=settings, sam_checkpoint=sam_checkpoint, sam_arch=sam_arch, **knobs
+    )
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
     plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
     outputs = plan_outputs(plan, output)
@@ -287,6 +291,31 @@ def lay(
             bbox=None if bbox is None else tuple(bbox),
         )
     return Laid(plan, outputs, store_url(plan, outputs, store), job, stored=False)
+
+
+def choose(
+    classes: ClassList,
+    model: str | None = None,
+    arch: str | None = None,
+    *,
+    preset: str = "default",
+    settings: str | Path | None = None,
+    sam_checkpoint: str | Path | None = None,
+    sam_arch: str | None = None,
+    **knobs: Any,
+) -> tuple[ModelSource, Settings, SamSource | None]:
+    """Find what :func:`segment`'s options of model and method come to, whatever the scene.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is missing or does not fit.
+
+    """
+    found = resolve_model(model, arch)
+    attention = _fitting(classes.attention, found)
+    resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
+    return found, resolved, _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
 
 
 def _absolute(path: str) -> str:

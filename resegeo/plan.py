@@ -218,11 +218,12 @@ def make_plan(
         ),
         sam=sam,
         region=region,
-        only=_codes_of(classes, only) if only else None,
+        only=codes_of(classes, only) if only else None,
     )
 
 
-def _codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
+def codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
+    """Return the codes of classes by name; a name that is not there is a :class:`UsageError`."""
     codes = {spec.name: spec.code for spec in classes.drawn}
     for name in names:
         if name not in codes:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from resegeo.encoder import Encoder, load_encoder, set_threads
+from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError, UsageError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
-from resegeo.machine import Machine, layout, start_machine
+from resegeo.machine import Machine, Models, layout, start_machine
 from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
 from resegeo.polygons import polygonize, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
@@ -52,11 +53,13 @@ class RunOptions:
     keep_features: bool | None = None
     """None: where they take less than :data:`resegeo.plan.FEATURE_BUDGET` bytes."""
     discard_store: bool = False
-    cluster: str | None = None
-    """Number of local worker processes, or the address of a ``distributed`` scheduler; None: this process."""
+    cluster: Any = None
+    """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
     read_ahead: int = 1
     """Work items that are read while the model is busy with another."""
     progress: Progress = _silent
+    models: Models = field(default_factory=Models)
+    """Models that are loaded already, and keep those that are not."""
 
 
 @dataclass(frozen=True)
@@ -238,11 +241,13 @@ class _Ready:
         features = store.header["features"] if store is not None else _keeps_features(plan, options)
         if store is not None and len(store.done()) == store.items:
             settings = plan.settings
-            encoder = load_encoder(plan.source, device=options.device, precision=settings.precision)
-            return cls(encoder, None, features, encoder.encode_texts(plan.classes.prompt_texts))
+            encoder = options.models.encoder(plan.source, device=options.device, precision=settings.precision)
+            return cls(encoder, None, features, options.models.texts(encoder, plan.classes.prompt_texts))
         tiles = None if "://" in url else Path(url) / "tiles"
-        machine = start_machine(plan, features=features, device=options.device, threads=options.threads, tiles=tiles)
-        texts = machine.encoder.encode_texts(plan.classes.prompt_texts)
+        machine = start_machine(
+            plan, features=features, device=options.device, threads=options.threads, tiles=tiles, models=options.models
+        )
+        texts = options.models.texts(machine.encoder, plan.classes.prompt_texts)
         return cls(machine.encoder, machine, features, texts)
 
     def scorer(self, plan: Plan, store: Store) -> Scorer:
@@ -374,12 +379,15 @@ def _workers(ready: _Ready, job: Job | None, options: RunOptions) -> contextlib.
     """Connect to the workers that shall compute, or to none."""
     if options.cluster is None or job is None or ready.machine is None:
         return contextlib.nullcontext()
-    return _client(options.cluster)
+    return connect(options.cluster)
 
 
 @contextlib.contextmanager
-def _client(cluster: str) -> Iterator[Any]:
-    """Connect to a scheduler, or start local workers."""
+def connect(cluster: Any) -> Iterator[Any]:
+    """Connect to a scheduler, or start local workers; a client that is open already is used and left open."""
+    if not isinstance(cluster, str):
+        yield cluster
+        return
     from distributed import Client, LocalCluster
 
     # It tells of every connection, and of those that close at the end as if they had broken.
@@ -582,6 +590,7 @@ def _tags(plan: Plan) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     names: Sequence[str] = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
     found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}

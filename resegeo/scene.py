@@ -466,7 +466,7 @@ def _damaged(label: str, where: str, error: Exception) -> ResegeoError:
     return ResegeoError(f"{label} is damaged: {where} cannot be read ({_reason(error)}). {remedy}")
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
     """Name for the outputs: the file's, without suffix and without a URL's query."""
     if "://" in path or path.startswith("/vsi"):
         path = path.split("?")[0]
@@ -487,7 +487,7 @@ def _facts(path: str, raster: DatasetReader) -> _Raw:
     chunk_rows, chunk_cols = (max(1, CHUNK // side) * side if side <= 4 * CHUNK else CHUNK for side in (rows, cols))
     return _Raw(
         label=path,
-        name=_stem(path),
+        name=stem_of(path),
         height=raster.height,
         width=raster.width,
         count=raster.count,

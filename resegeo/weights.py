@@ -158,7 +158,13 @@ def unknown_words(prompts: Iterable[str]) -> list[str]:
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file, as hex."""
+    """Checksum of a file, as hex; taken once while size and time of the file stay as they are."""
+    stat = path.stat()
+    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, time: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

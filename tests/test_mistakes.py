@@ -161,6 +161,38 @@ COMMANDS = [
     f"{USUAL} --feature-dtype int4",
     "segment missing.store.zarr --prompts classes.yml",
     "segment images.store.zarr --prompts classes.yml",
+    # many scenes
+    "batch",
+    "batch scene.tif",
+    "batch missing.tif --prompts classes.yml",
+    "batch 'images/*.tif' --prompts classes.yml",
+    "batch images --prompts classes.yml",
+    "batch scene.tif scene.tif --prompts classes.yml",
+    "batch 'scene.*' --prompts classes.yml",
+    "batch scene.tif --prompts missing.yml",
+    "batch scene.tif --prompts classes.yml --only lake",
+    "batch scene.tif --prompts classes.yml --overlap 1.5",
+    "batch scene.tif --prompts classes.yml --model nonsense",
+    "batch scene.tif --prompts classes.yml --model scene.tif --arch ViT-B-32",
+    "batch scene.tif --prompts classes.yml --device tpu",
+    "batch scene.tif --prompts classes.yml --cluster 0",
+    "batch scene.tif --prompts classes.yml -o classes.yml",
+    "batch missing.csv --prompts classes.yml",
+    "batch lists/none.csv --prompts classes.yml",
+    "batch lists/image.csv --prompts classes.yml",
+    "batch lists/strech.csv --prompts classes.yml",
+    "batch lists/bands.csv --prompts classes.yml",
+    "batch lists/comma.csv --prompts classes.yml",
+    "batch lists/overlap.csv --prompts classes.yml",
+    "batch lists/words.csv",
+    "batch lists/latin.csv --prompts classes.yml",
+    "batch lists/cut.json --prompts classes.yml",
+    "batch lists/items.json --prompts classes.yml",
+    "batch lists/items.json --prompts classes.yml --asset B09",
+    "batch scene.tif other.tif --prompts classes.yml --mosaic district",
+    "batch bare.tif scene.tif --prompts classes.yml --mosaic district",
+    "batch scene.tif --prompts classes.yml --mosaic a/b",
+    "batch lists/overlap.csv --prompts classes.yml --mosaic district",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -287,6 +319,22 @@ def prepare(folder: Path) -> None:
     (folder / "foreign").mkdir()
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
+    raster("scene.jp2", picture)
+    lists = {
+        "none.csv": "scene,gsd\n",
+        "image.csv": "image,gsd\n../scene.tif,1\n",
+        "strech.csv": "scene,strech\n../scene.tif,0:9\n",
+        "bands.csv": 'scene,bands\n../scene.tif,"4,3"\n',
+        "comma.csv": "scene,bands\n../scene.tif,4,3,2\n",
+        "overlap.csv": "scene,overlap\n../bare.tif,\n../scene.tif,1.5\n",
+        "words.csv": "scene,prompts\n../bare.tif,../classes.yml\n../scene.tif,\n",
+        "latin.csv": "scene\nBäume.tif\n".encode("latin-1"),
+        "cut.json": '{"type": "FeatureCollection",\n "features": [{',
+        "items.json": '{"features": [{"type": "Feature", "id": "S2A", "assets": {"B02": {}, "B03": {}}}]}',
+    }
+    (folder / "lists").mkdir()
+    for name, text in lists.items():
+        (folder / "lists" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (folder / "images").mkdir()
     (folder / "images.store.zarr").mkdir()
 

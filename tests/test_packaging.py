@@ -46,15 +46,17 @@ def test_imports_go_one_way():
         ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
         ["styles", "scene", "features", "sam_masks", "legend"],
         ["canvas", "region", "stored", "raster"],
-        ["settings", "segments", "encoder", "labels", "figures"],
+        ["settings", "segments", "encoder", "labels", "figures", "mosaic"],
         ["polygons", "truth"],
-        ["plan", "evaluate"],
+        ["plan", "evaluate", "manifest"],
         ["machine"],
         ["execute"],
         ["produce"],
         ["run"],
         ["estimation"],
         ["pipeline"],
+        ["places"],
+        ["batch"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}
     modules = {path.stem for path in (ROOT / "resegeo").glob("*.py")} - {"__init__"}

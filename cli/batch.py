@@ -1,0 +1,62 @@
+"""``resegeo batch``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import ScenesBar, shows
+from .options import BATCH, BATCH_RESULTS, EXECUTION, METHOD, MODEL, SCENE, SEGMENTS, GroupedCommand
+
+if TYPE_CHECKING:
+    from resegeo.batch import BatchResult
+
+LONGEST = 40
+"""Scenes up to which the table has a line for each; of more it shows those that failed."""
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("scenes", nargs=-1, required=True)
+@BATCH
+@BATCH_RESULTS
+@SCENE
+@MODEL
+@SEGMENTS
+@METHOD
+@EXECUTION
+@shows
+def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: Any) -> None:
+    """Segment many SCENES: rasters, patterns in quotes, folders, or a manifest with options for each scene.
+
+    A manifest is a CSV file (column scene, further columns named as options: bands, stretch, gsd, prompts, ...), a
+    GeoJSON FeatureCollection or a STAC ItemCollection. The results of each scene go to a folder of its own. A scene
+    that fails is noted in batch.csv and the next one follows; the same command again takes up what is missing.
+
+    \b
+    Examples:
+      resegeo batch 'scenes/*.tif' --prompts classes.yml -o out/
+      resegeo batch scenes.csv --prompts classes.yml -o out/
+      resegeo batch 'tiles/*.tif' --prompts classes.yml -o out/ --mosaic district
+    """
+    from resegeo.batch import segment_many
+
+    bar = ScenesBar(quiet=click.get_current_context().obj["quiet"])
+    try:
+        result = segment_many(scenes, prompts, output, progress=bar, **options)
+    finally:
+        bar.close()
+    click.echo(_table(result))
+    if result.failed:
+        click.echo("Warning: scenes failed; the same command tries them again.", err=True)
+        raise SystemExit(3)
+
+
+def _table(result: BatchResult) -> str:
+    """A line for each scene, or of many for each that failed, and the counts."""
+    scenes = result.scenes
+    shown = [scene for scene in scenes if len(scenes) <= LONGEST or scene.state == "failed"]
+    width = max((len(scene.scene) for scene in shown), default=0)
+    lines = [f"{scene.state:8}{scene.scene:{width}}  {scene.reason or scene.folder}" for scene in shown]
+    counts = ", ".join(f"{result.counts[state]} {state}" for state in ("done", "skipped", "failed"))
+    return "\n".join([*lines, f"{counts}; {result.table}"])

@@ -1,0 +1,428 @@
+"""Many scenes with one command: what is asked for, where each one goes, and a table of what became of them.
+
+The model is loaded once, the words of a class file are embedded once. A scene that fails is noted and the next one
+follows. What is finished is remembered in ``.batch.jsonl`` with size and time of the scene's files, so that the same
+command passes over it without opening it; where that does not answer, the scene's own report does.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resegeo.classes import ClassList, class_list, load_class_list
+from resegeo.errors import Interrupted, ResegeoError, UsageError
+from resegeo.features import is_store
+from resegeo.manifest import Row
+from resegeo.mosaic import build_mosaic
+from resegeo.pipeline import Classes, choose, segment
+from resegeo.places import SUFFIXES, gather, result_folders
+from resegeo.plan import codes_of
+from resegeo.scene import is_local
+
+if TYPE_CHECKING:
+    from resegeo.machine import Models
+    from resegeo.run import Segmentation
+
+_ALONE = SUFFIXES - {".vrt"}
+"""Formats that keep their pixels in one file: its size and time tell whether it changed."""
+
+TABLE = "batch.csv"
+LEDGER = ".batch.jsonl"
+
+Watch = Callable[[int, int, str], None]
+"""Called with the scenes done, the scenes in all, and what is being done."""
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of one scene."""
+
+    scene: str
+    folder: Path
+    """Where its results are."""
+    state: str
+    """``done``, ``skipped`` (it was finished already), ``failed``, or ``waiting`` after an interruption."""
+    reason: str = ""
+    """Why it failed, in one sentence."""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of all scenes, in the order in which they were asked for."""
+
+    scenes: tuple[SceneResult, ...]
+    table: Path
+    """The same as a CSV file."""
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """Number of scenes by state."""
+        return Counter(result.state for result in self.scenes)
+
+    @property
+    def failed(self) -> int:
+        """Number of scenes that failed."""
+        return self.counts["failed"]
+
+
+def segment_many(
+    scenes: str | Path | Sequence[str | Path],
+    classes: Classes | None = None,
+    output: str | Path = "batch_resegeo",
+    *,
+    asset: str | None = None,
+    mosaic: str | None = None,
+    cluster: Any = None,
+    progress: Watch | None = None,
+    **options: Any,
+) -> BatchResult:
+    """Segment many scenes by words: what ``resegeo batch`` does.
+
+    Parameters
+    ----------
+    scenes:
+        One or several of: a raster or a finished store (path or URL), a pattern such as ``scenes/**/*.tif``, a folder
+        (all rasters below it), a manifest with options for each scene (see :func:`resegeo.manifest.read_manifest`).
+    classes:
+        As for :func:`resegeo.segment`; None where the manifest names a class file (``prompts``) for each scene.
+    output:
+        Folder for the results: those of ``scenes/north/a.tif`` go to ``output/north/a/`` if ``scenes`` is the folder
+        that was searched. ``batch.csv`` in it says what became of each scene.
+    asset:
+        Which asset of a STAC item is the scene.
+    mosaic:
+        Name under which all scenes, tiles of one grid, are segmented as one, without seams; see
+        :func:`resegeo.mosaic.build_mosaic`.
+    cluster:
+        As for :func:`resegeo.segment`; workers are started, or connected to, once.
+    progress:
+        Called with the scenes done, the scenes in all, and what is being done.
+    **options:
+        Any other option of :func:`resegeo.segment`; a scene's own options go before them.
+
+    Returns
+    -------
+    What became of each scene. A scene that fails does not raise.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence, where nothing can be done for any scene: no scene found, two with the same results, a class
+        file, model or setting that can't be used.
+    Interrupted:
+        When the user interrupts; the same call goes on.
+
+    """
+    given = [str(scenes)] if isinstance(scenes, str | Path) else [str(scene) for scene in scenes]
+    root = Path(output)
+    if root.exists() and not root.is_dir():
+        raise ResegeoError(f"The output folder {root} is an existing file; name another one by -o.")
+    rows, base = gather(given, root, asset)
+    methods = _Methods(classes, options)
+    watch = progress or _silent
+    if mosaic is not None:
+        for row in rows:
+            if row.options:
+                raise UsageError(
+                    f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
+                )
+        methods.of(Row(mosaic, {}, "--mosaic"))
+        rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
+        folders = [root / mosaic]
+    else:
+        folders = [root / part for part in result_folders(rows, base)]
+        for row in rows:
+            methods.of(row)  # all mistakes in options are told before anything starts
+    return _Batch(rows, folders, root, methods, options, cluster, watch).run()
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Show no progress."""
+
+
+# How each one is segmented
+
+
+class _Methods:
+    """Options common to all scenes, joined with a scene's own; what equal ones come to is found once."""
+
+    def __init__(self, classes: Classes | None, options: Mapping[str, Any]) -> None:
+        self._classes, self._options = classes, options
+        self._kept: dict[str, tuple[ClassList, dict[str, Any], str]] = {}
+        self._lists: dict[str, ClassList] = {}
+
+    def of(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
+        """Class list and options of a scene, and a checksum of all that its results depend on beside its pixels."""
+        key = json.dumps(row.options, sort_keys=True)
+        if key not in self._kept:
+            try:
+                self._kept[key] = self._join(row)
+            except ResegeoError as error:
+                if not row.options or str(error).startswith(row.where):
+                    raise
+                raise type(error)(f"{row.where}: {error}") from error
+        return self._kept[key]
+
+    def file(self, row: Row) -> str | Path | None:
+        """Return a scene's class file, where there is a file."""
+        wanted = row.options.get("prompts", self._classes)
+        return wanted if is_store(row.scene) and isinstance(wanted, str | Path) else None
+
+    def _join(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
+        own = dict(row.options)
+        classes = self._class_list(own.pop("prompts", self._classes), row)
+        common = dict(self._options)
+        if "stride" in own or "overlap" in own:  # the scene's own goes before, whichever of the two it is
+            common.pop("stride", None)
+            common.pop("overlap", None)
+        options = {**common, **own}
+        chosen = {key: value for key, value in options.items() if key not in _NOT_CHOSEN}
+        source, settings, sam = choose(classes, **chosen)
+        if options.get("only"):
+            codes_of(classes, options["only"])
+        facts = [
+            classes.to_json(),
+            source.sha256,
+            source.architecture,
+            settings.as_dict(),
+            None if sam is None else sam.sha256,
+            [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],
+            [_stamp(name) for name in [options.get("aoi"), *settings.segments.split(",")] if name],
+            _version(),
+        ]
+        return classes, options, json.dumps(facts, sort_keys=True, default=str)
+
+    def _class_list(self, wanted: Classes | None, row: Row) -> ClassList:
+        if wanted is None:
+            raise UsageError(
+                f"{row.where} has no class file: pass --prompts, or name one in a manifest's column prompts."
+            )
+        if isinstance(wanted, ClassList):
+            return wanted
+        if not isinstance(wanted, str | Path):
+            return class_list(wanted)
+        if str(wanted) not in self._lists:
+            self._lists[str(wanted)] = load_class_list(wanted)
+        return self._lists[str(wanted)]
+
+
+_NOT_CHOSEN = frozenset(
+    {"bands", "stretch", "assign_crs", "aoi", "bbox", "only", "device", "threads", "overwrite", "keep_features"}
+    | {"discard_store", "store", "read_ahead", "models"}
+)
+"""Options of :func:`segment` that say nothing of model and method."""
+
+
+def _version() -> str:
+    try:
+        return version("resegeo")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+def _stamp(path: Any) -> list[Any]:
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return [str(path)]
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+# The run
+
+
+@dataclass
+class _Batch:
+    """A batch whose options are checked and whose places are settled."""
+
+    rows: Sequence[Row]
+    folders: Sequence[Path]
+    root: Path
+    methods: _Methods
+    options: Mapping[str, Any]
+    cluster: Any
+    watch: Watch
+    results: list[SceneResult] = field(init=False)
+    done: int = field(init=False, default=0)
+
+    def run(self) -> BatchResult:
+        """Segment what is not finished yet."""
+        pairs = zip(self.rows, self.folders, strict=True)
+        self.results = [SceneResult(row.scene, folder, "waiting") for row, folder in pairs]
+        ledger, files = _Ledger(self.root), _Files()
+        keys = [self._key(row, files) for row in self.rows]
+        for number, key in enumerate(keys):
+            if key is not None and ledger.holds(self.folders[number], key):
+                self._settle(number, "skipped")
+        waiting = [number for number, result in enumerate(self.results) if result.state == "waiting"]
+        with _folder(self.root):
+            if waiting:
+                self._run(waiting, keys, ledger)
+            return BatchResult(tuple(self.results), _write_table(self.root, self.results))
+
+    def _run(self, waiting: Sequence[int], keys: Sequence[str | None], ledger: _Ledger) -> None:
+        from resegeo.encoder import pick_device, set_threads
+        from resegeo.machine import Models
+        from resegeo.run import connect
+
+        pick_device(self.options.get("device"))
+        set_threads(self.options.get("threads"))
+        models = Models()
+        try:
+            with connect(self.cluster) if self.cluster is not None else contextlib.nullcontext() as client:
+                for number in waiting:
+                    made = self._segment(number, models, client)
+                    key = keys[number]
+                    if key is not None and made is not None:
+                        ledger.add(self.folders[number], key, made.files())
+        except KeyboardInterrupt as error:
+            _write_table(self.root, self.results)
+            finished = sum(result.state in ("done", "skipped") for result in self.results)
+            raise Interrupted(
+                f"Interrupted: {finished} of {len(self.rows)} scenes are finished in {self.root}. The same command "
+                "continues."
+            ) from error
+
+    def _segment(self, number: int, models: Models, client: Any) -> Segmentation | None:
+        """Segment one scene; None where it failed, wholly or in part."""
+        row, folder, total = self.rows[number], self.folders[number], len(self.rows)
+        classes, options, _ = self.methods.of(row)
+        done, name = self.done, Path(row.scene).name
+
+        def show(stage: str, at: int, of: int) -> None:
+            self.watch(done, total, f"{name}: {stage} {at} of {of}")
+
+        store = options.get("store")
+        if store is not None:
+            store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
+        given = {**options, "store": store, "cluster": client, "models": models, "progress": show}
+        try:
+            # The results of a store are named after the class file.
+            made = segment(row.scene, self.methods.file(row) or classes, folder, **given)
+        except ResegeoError as error:
+            if error is models.failure and not any(result.state == "done" for result in self.results):
+                raise  # no other scene would fare better
+            self._settle(number, "failed", str(error))
+            return None
+        except Exception as error:  # whatever befalls one scene spares the next
+            reason = f"This is a defect of resegeo or of this machine ({type(error).__name__}: {error})."
+            self._settle(number, "failed", reason)
+            return None
+        if made.failed:
+            reason = f"{made.failed} windows or blocks failed, see {made.report}; the rest is written."
+            self._settle(number, "failed", reason)
+            return None
+        self._settle(number, "skipped" if made.reused else "done")
+        return made
+
+    def _settle(self, number: int, state: str, reason: str = "") -> None:
+        self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason)
+        self.done += 1
+        self.watch(self.done, len(self.rows), "")
+
+    def _key(self, row: Row, files: _Files) -> str | None:
+        """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
+        path = Path(row.scene)
+        if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+            return None
+        return hashlib.sha256(f"{self.methods.of(row)[2]}{files.belonging_to(path)}".encode()).hexdigest()
+
+
+class _Files:
+    """Name, size and time of the files that lie beside a scene and bear its name: a.tif, a.tfw, a.tif.aux.xml."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, list[tuple[str, int, int]]] = {}
+
+    def belonging_to(self, scene: Path) -> list[tuple[str, int, int]]:
+        """Return them sorted; a folder is looked through once."""
+        folder = scene.parent
+        if folder not in self._seen:
+            with os.scandir(folder) as entries:
+                found = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+            self._seen[folder] = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+        all_ = self._seen[folder]
+        first, end = (bisect.bisect_left(all_, (scene.stem + sign,)) for sign in "./")  # "/" comes after "."
+        return all_[first:end]
+
+
+class _Ledger:
+    """Scenes that are finished: a line of JSON each, appended when a scene is."""
+
+    def __init__(self, root: Path) -> None:
+        self._path, self._root = root / LEDGER, root
+        self._lines: dict[str, dict[str, Any]] = {}
+        try:
+            text = self._path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off when the process was killed
+                entry = json.loads(line)
+                self._lines[entry["folder"]] = entry
+
+    def holds(self, folder: Path, key: str) -> bool:
+        """Whether a scene is finished with these options, and its results lie there as they were left."""
+        entry = self._lines.get(self._name(folder))
+        if entry is None or entry.get("key") != key:
+            return False
+        *others, report = entry["files"]
+        return _stamp(folder / report)[1:] == entry["report"] and all((folder / name).exists() for name in others)
+
+    def add(self, folder: Path, key: str, files: Sequence[Path]) -> None:
+        """Note that a scene is finished."""
+        names = [file.name for file in files]
+        entry = {"folder": self._name(folder), "key": key, "files": names, "report": _stamp(files[-1])[1:]}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write("\n" + json.dumps(entry, ensure_ascii=False))  # first, in case the last line was cut off
+
+    def _name(self, folder: Path) -> str:
+        return folder.relative_to(self._root).as_posix()
+
+
+@contextlib.contextmanager
+def _folder(root: Path) -> Iterator[None]:
+    """Create the folder of the batch; left empty it goes again."""
+    new = not root.exists()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise ResegeoError(
+            f"The output folder {root} cannot be written to ({error.strerror}); name another one by -o."
+        ) from error
+    try:
+        yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # not empty, as it should be
+                root.rmdir()
+
+
+def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
+    path = root / TABLE
+    beside = path.with_name(f".tmp-{TABLE}")
+    try:
+        with beside.open("w", newline="", encoding="utf-8") as stream:
+            lines = csv.writer(stream, lineterminator="\n")
+            lines.writerow(["scene", "state", "results", "reason"])
+            for result in results:
+                lines.writerow([result.scene, result.state, result.folder.relative_to(root).as_posix(), result.reason])
+        beside.replace(path)
+    except OSError as error:
+        raise ResegeoError(f"{path} cannot be written ({error.strerror}). Check free space and rights.") from error
+    return path
