@@ -9,6 +9,7 @@ import click
 
 from .console import Bars, shows
 from .evaluate import evaluate
+from .models import models
 from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
 
 
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 main.add_command(evaluate)
+main.add_command(models)
 
 
 @main.command(cls=GroupedCommand)

@@ -93,7 +93,7 @@ def fetch(remote: Remote, progress: Progress | None = None) -> Path:
     if remote.repository is not None:
         return _from_hub(remote)
     target = kept_path(remote)
-    with _locked(target):
+    with locked(target):
         if not target.is_file():  # another process may have fetched it while this one waited
             _from_url(remote, target, progress or (lambda stage, done, total: None))
     return target
@@ -162,7 +162,7 @@ def _recorded(remote: Remote, digest: str) -> str:
 
     if key in known():
         return str(known()[key])
-    with _locked(path):
+    with locked(path):
         entries = known()
         first = entries.setdefault(key, digest)
         beside = path.with_name(f".tmp-{path.name}")
@@ -172,7 +172,7 @@ def _recorded(remote: Remote, digest: str) -> str:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """Keep other processes from the same file; they wait, and then find it there."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _hub_cache() -> str | None:
 def _from_hub(remote: Remote) -> Path:
     """Fetch by huggingface_hub, which resumes, locks, checks the length and renames at the end."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -260,11 +260,13 @@ def _download(remote: Remote, url: str, part: Path, progress: Progress) -> None:
                 return
             reason = "the connection broke off"
         except requests.HTTPError as error:
-            status = error.response.status_code
+            status = 0 if error.response is None else error.response.status_code
             if 400 <= status < 500 and status not in (408, 429):
                 raise ResegeoError(_missing(remote, f"{url} cannot be had ({_said(error)})")) from error
             reason = _said(error)
         except requests.RequestException as error:
+            if isinstance(error, requests.ConnectionError) and not part.exists():  # no network at all
+                raise ResegeoError(_missing(remote, f"could not be downloaded ({_said(error)})")) from error
             reason = _said(error)
         except OSError as error:
             raise ResegeoError(

@@ -13,6 +13,7 @@ from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
 from resegeo.features import is_store
 from resegeo.plan import Job, Plan, make_plan, plan_outputs, store_url
+from resegeo.recipe import find_model
 from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings, resolve_settings
@@ -49,6 +50,7 @@ def segment(
     *,
     model: str | None = None,
     arch: str | None = None,
+    activation: str | None = None,
     preset: str = "default",
     settings: str | Path | None = None,
     bands: Sequence[int] | None = None,
@@ -82,8 +84,8 @@ def segment(
     output:
         Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
         answered by a DataArray.
-    model, arch:
-        See :func:`resegeo.weights.resolve_model`; the bundled model by default.
+    model, arch, activation:
+        See :func:`resegeo.recipe.find_model`; the bundled model by default.
     preset, settings, **knobs:
         Fields of :class:`resegeo.settings.Settings`, from a preset, a YAML file, or by keyword.
     bands:
@@ -157,7 +159,7 @@ def segment(
             "--keep-features": keep_features,
             "--discard-store": discard_store or None,
         }
-        plan = _plan_of_store(str(scene), wanted, model, arch, only, fixed, knobs)
+        plan = _plan_of_store(str(scene), wanted, (model, arch, activation), only, fixed, knobs)
         _warn(plan)
         word = Path(classes).stem if isinstance(classes, str | Path) else "words"
         parent = str(scene).rstrip("/").rpartition("/")[0]
@@ -166,10 +168,10 @@ def segment(
         outputs = plan_outputs(plan, output if output is not None else parent or ".", name=f"{plan.scene.name}.{word}")
         return run_files(plan, outputs, str(scene).rstrip("/"), None, options)
     opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
-    found = resolve_model(model, arch)
+    found = find_model(model, arch, activation, progress=progress)
     attention = _fitting(wanted.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    sam = _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
+    sam = _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"), progress)
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
     plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
     _warn(plan)
@@ -202,8 +204,7 @@ def _absolute(path: str) -> str:
 def _plan_of_store(
     url: str,
     classes: ClassList,
-    model: str | None,
-    arch: str | None,
+    given_model: tuple[str | None, str | None, str | None],
     only: Sequence[str],
     fixed: Mapping[str, Any],
     knobs: Mapping[str, Any],
@@ -229,10 +230,11 @@ def _plan_of_store(
             f"{source}` with the same options again; it continues."
         )
     wanted = header["image"]["model"]
-    found = resolve_model(
-        model or header["model"]["model"],
-        arch or (header["model"]["architecture"] if (model or header["model"]["model"]) else None),
-    )
+    model, arch, activation = given_model
+    stored = header["model"]
+    if model is None and stored["model"] is not None:
+        model, arch, activation = stored["model"], arch or stored["architecture"], activation or stored["activation"]
+    found = find_model(model, arch, activation)
     if found.sha256 != wanted["sha256"]:
         raise ResegeoError(
             f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
@@ -336,11 +338,15 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
 
 
 def _sam_of(
-    settings: Settings, checkpoint: str | Path | None, architecture: str | None, mode: str | None
+    settings: Settings,
+    checkpoint: str | Path | None,
+    architecture: str | None,
+    mode: str | None,
+    progress: Progress | None,
 ) -> SamSource | None:
     """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
     if settings.segments == "sam":
-        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
+        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture, progress=progress)
     if checkpoint is not None or architecture is not None or mode is not None:
         warnings.warn(
             f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
