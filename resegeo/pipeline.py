@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -240,6 +241,7 @@ def _plan_of_store(
             f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
             f"(sha256 {found.sha256[:12]}…). Name that file by --model."
         )
+    found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
     resolved = resolve_settings(
         {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | chosen
     )

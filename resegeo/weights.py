@@ -205,7 +205,8 @@ def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
         **more,
     }
     kept = {name: value for name, value in facts.items() if value is not None}
-    return {"format": "pt", METADATA: json.dumps(kept, sort_keys=True)}
+    # One key alone: safetensors writes several in any order, and equal averages shall be equal bytes.
+    return {METADATA: json.dumps(kept, sort_keys=True)}
 
 
 def _local(path: Path, architecture: str | None, activation: str | None) -> ModelSource:
