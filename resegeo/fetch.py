@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -131,7 +132,7 @@ def file_sha256(path: Path) -> str:
 
 def _safe(label: str) -> str:
     """A label as a folder's name: Windows allows no colon."""
-    return label.replace(":", "--").replace("/", "--")
+    return re.sub(r"[^\w.+-]", "--", label).lstrip(".")
 
 
 def _missing(remote: Remote, why: str) -> str:
