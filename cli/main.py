@@ -10,6 +10,7 @@ import click
 from .batch import batch
 from .console import Bars, shows
 from .evaluate import evaluate
+from .models import models
 from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
 from .plan import plan
 
@@ -28,6 +29,7 @@ def main() -> None:
 
 main.add_command(batch)
 main.add_command(evaluate)
+main.add_command(models)
 main.add_command(plan)
 
 

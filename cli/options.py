@@ -154,8 +154,17 @@ SCENE = under(
 
 MODEL = under(
     "Model",
-    option("--model", help="Checkpoint file, or open_clip tag such as ViT-B-32:laion2b_s34b_b79k.  [default: bundled]"),
-    option("--arch", help="open_clip architecture of a checkpoint file, such as ViT-L-14-quickgelu."),
+    option(
+        "--model",
+        help="A name of `resegeo models list`, a checkpoint file, an open_clip tag such as "
+        "ViT-B-32:laion2b_s34b_b79k, or compose:FILE.  [default: bundled]",
+    ),
+    option("--arch", help="open_clip architecture of a file that does not tell it, such as ViT-L-14-quickgelu."),
+    option(
+        "--activation",
+        type=click.Choice(["quickgelu", "gelu"]),
+        help="That of a checkpoint file that does not tell: quickgelu for OpenAI's CLIP and its fine-tunes.",
+    ),
     option("--device", help="cpu, cuda or mps.  [default: the best there is]"),
     option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"),
     option(
@@ -180,7 +189,7 @@ SEGMENTS = under(
         metavar="AREAS",
         help="Mean area of superpixels in pixels, one number a level.  [default: 16 patches]",
     ),
-    option("--sam-checkpoint", metavar="FILE", help="Checkpoint of SAM, for --segments sam."),
+    option("--sam-checkpoint", metavar="NAME|FILE", help="SAM's weights, for --segments sam: sam-vit-b or a file."),
     option("--sam-arch", type=click.Choice(["vit_h", "vit_l", "vit_b"]), help="SAM's size.  [default: the file's]"),
     option(
         "--sam-mode",

@@ -6,10 +6,13 @@ only, :meth:`Encoder.encode_texts` words only.
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +20,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from resegeo.attention import Schedule, layer_masks
+from resegeo.checkpoints import fill, read_checkpoint
 from resegeo.errors import ResegeoError, UsageError
-
-if TYPE_CHECKING:
-    from resegeo.weights import ModelSource
+from resegeo.weights import ModelSource, configuration
 
 
 def _attend(
@@ -239,14 +241,8 @@ def load_encoder(
     where = pick_device(device)
     if precision == "float16" and where == "cpu":
         raise UsageError("precision float16 is for graphics processors; on the CPU take bfloat16 or float32.")
-    if source.config is not None:
-        open_clip.add_model_config(source.config)
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced right below
-    try:
-        model = open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False)
-    finally:
-        logging.disable(logging.NOTSET)
-    _load_weights(model, source)
+    model = build(source)
+    fill(model, read_checkpoint(source.path), source.architecture)
     visual = model.visual
     if not (
         isinstance(visual, VisionTransformer)
@@ -298,54 +294,21 @@ def _compiled() -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _load_weights(model: torch.nn.Module, source: ModelSource) -> None:
-    """Fill ``model`` from the checkpoint file; every mismatch becomes one sentence."""
-    import pickle
+def build(source: ModelSource) -> Any:
+    """Build the architecture with random weights and the activation that the checkpoint wants."""
+    import open_clip
 
-    from open_clip.factory import load_state_dict
-    from safetensors import SafetensorError
-
-    unreadable = (
-        f"{source.path} cannot be read as a CLIP checkpoint; expected a state dict in .safetensors or .pt, plain or as "
-        "open_clip's trainer writes it."
-    )
-    with source.path.open("rb") as stream:
-        start = stream.read(2)
-    if source.path.suffix != ".safetensors" and start != b"PK" and start[:1] != b"\x80":  # neither zip nor pickle
-        raise ResegeoError(unreadable)
+    if source.config is not None:
+        with tempfile.TemporaryDirectory() as folder:  # open_clip reads it here and now, under the file's name
+            file = Path(folder) / f"{source.architecture}.json"
+            file.write_text(json.dumps(configuration(source)), "utf-8")
+            open_clip.add_model_config(file)
+    quick = configuration(source).get("quick_gelu", False)
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced right after
     try:
-        state = load_state_dict(str(source.path), weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ResegeoError(
-            f"{source.path} is refused: loading it would run code stored in the file. Convert it to safetensors "
-            "on a machine you trust, or get the weights in that format."
-        ) from error
-    except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError, StopIteration) as error:
-        raise ResegeoError(unreadable) from error
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ResegeoError(f"{source.path} holds no CLIP state dict: not all of its entries are tensors.")
-    wanted = model.state_dict()
-    # HF-style extras that older checkpoints carry and no computation needs
-    state = {key: value for key, value in state.items() if not key.endswith("position_ids")}
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    shapes = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
-    if missing or extra or shapes:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} parameters are missing (first: {missing[0]})")
-        if extra:
-            parts.append(f"{len(extra)} are unknown (first: {extra[0]})")
-        if shapes:
-            key = min(shapes)
-            parts.append(
-                f"{len(shapes)} have another shape (first: {key}, {tuple(state[key].shape)} in the file, "
-                f"{tuple(wanted[key].shape)} in the architecture)"
-            )
-        raise ResegeoError(
-            f"{source.path} does not fit the architecture {source.architecture}: {'; '.join(parts)}. "
-            "Name the architecture it was trained with by --arch."
-        )
-    model.load_state_dict(state)
+        return open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False, quick_gelu=quick)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def set_threads(threads: int | None) -> None:

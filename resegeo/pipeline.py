@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +14,7 @@ from resegeo.classes import ClassList, class_list, load_class_list
 from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
 from resegeo.features import is_store
 from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
+from resegeo.recipe import find_model
 from resegeo.region import region_of
 from resegeo.scene import Stretch, describe, open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings, resolve_settings
@@ -52,6 +53,7 @@ def segment(
     *,
     model: str | None = None,
     arch: str | None = None,
+    activation: str | None = None,
     preset: str = "default",
     settings: str | Path | None = None,
     bands: Sequence[int] | None = None,
@@ -86,8 +88,8 @@ def segment(
     output:
         Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
         answered by a DataArray.
-    model, arch:
-        See :func:`resegeo.weights.resolve_model`; the bundled model by default.
+    model, arch, activation:
+        See :func:`resegeo.recipe.find_model`; the bundled model by default.
     preset, settings, **knobs:
         Fields of :class:`resegeo.settings.Settings`, from a preset, a YAML file, or by keyword.
     bands:
@@ -153,6 +155,7 @@ def segment(
         output,
         model=model,
         arch=arch,
+        activation=activation,
         preset=preset,
         settings=settings,
         bands=bands,
@@ -224,6 +227,7 @@ def lay(
     options: RunOptions,
     model: str | None = None,
     arch: str | None = None,
+    activation: str | None = None,
     preset: str = "default",
     settings: str | Path | None = None,
     bands: Sequence[int] | None = None,
@@ -263,7 +267,7 @@ def lay(
             "--keep-features": options.keep_features,
             "--discard-store": options.discard_store or None,
         }
-        plan = _plan_of_store(url, wanted, model, arch, only, fixed, knobs)
+        plan = _plan_of_store(url, wanted, (model, arch, activation), only, fixed, knobs)
         word = Path(classes).stem if isinstance(classes, str | Path) else "words"
         if output is None and "://" in url:
             raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
@@ -271,7 +275,16 @@ def lay(
         return Laid(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
     opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
     found, resolved, sam = choose(
-        wanted, model, arch, preset=preset, settings=settings, sam_checkpoint=sam_checkpoint, sam_arch=sam_arch, **knobs
+        wanted,
+        model,
+        arch,
+        activation,
+        preset=preset,
+        settings=settings,
+        sam_checkpoint=sam_checkpoint,
+        sam_arch=sam_arch,
+        progress=options.progress,
+        **knobs,
     )
     region = region_of(opened, None if aoi is None else str(aoi), bbox)
     plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
@@ -297,11 +310,13 @@ def choose(
     classes: ClassList,
     model: str | None = None,
     arch: str | None = None,
+    activation: str | None = None,
     *,
     preset: str = "default",
     settings: str | Path | None = None,
     sam_checkpoint: str | Path | None = None,
     sam_arch: str | None = None,
+    progress: Progress | None = None,
     **knobs: Any,
 ) -> tuple[ModelSource, Settings, SamSource | None]:
     """Find what :func:`segment`'s options of model and method come to, whatever the scene.
@@ -312,10 +327,10 @@ def choose(
         With one sentence that says what is missing or does not fit.
 
     """
-    found = resolve_model(model, arch)
+    found = find_model(model, arch, activation, progress=progress)
     attention = _fitting(classes.attention, found)
     resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    return found, resolved, _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"))
+    return found, resolved, _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"), progress)
 
 
 def _absolute(path: str) -> str:
@@ -326,8 +341,7 @@ def _absolute(path: str) -> str:
 def _plan_of_store(
     url: str,
     classes: ClassList,
-    model: str | None,
-    arch: str | None,
+    given_model: tuple[str | None, str | None, str | None],
     only: Sequence[str],
     fixed: Mapping[str, Any],
     knobs: Mapping[str, Any],
@@ -353,15 +367,17 @@ def _plan_of_store(
             f"{source}` with the same options again; it continues."
         )
     wanted = header["image"]["model"]
-    found = resolve_model(
-        model or header["model"]["model"],
-        arch or (header["model"]["architecture"] if (model or header["model"]["model"]) else None),
-    )
+    model, arch, activation = given_model
+    stored = header["model"]
+    if model is None and stored["model"] is not None:
+        model, arch, activation = stored["model"], arch or stored["architecture"], activation or stored["activation"]
+    found = find_model(model, arch, activation)
     if found.sha256 != wanted["sha256"]:
         raise ResegeoError(
             f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
             f"(sha256 {found.sha256[:12]}…). Name that file by --model."
         )
+    found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
     resolved = resolve_settings(
         {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | chosen
     )
@@ -460,11 +476,15 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
 
 
 def _sam_of(
-    settings: Settings, checkpoint: str | Path | None, architecture: str | None, mode: str | None
+    settings: Settings,
+    checkpoint: str | Path | None,
+    architecture: str | None,
+    mode: str | None,
+    progress: Progress | None,
 ) -> SamSource | None:
     """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
     if settings.segments == "sam":
-        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture)
+        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture, progress=progress)
     if checkpoint is not None or architecture is not None or mode is not None:
         warnings.warn(
             f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "

@@ -104,6 +104,7 @@ class Plan:
                     "name": self.source.name,
                     "architecture": self.source.architecture,
                     "sha256": self.source.sha256,
+                    "activation": self.source.activation,
                 },
             }
         )

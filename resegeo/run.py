@@ -264,6 +264,7 @@ class _Ready:
             "architecture": plan.source.architecture,
             "sha256": encoder.sha256,
             "activation": encoder.activation,
+            "composition": [{"variant": name, "weight": weight} for name, weight in plan.source.composition],
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
         }
@@ -331,7 +332,8 @@ def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
         "settings": plan.settings.as_dict(),
         "model": {
             "model": None if plan.source.bundled else str(plan.source.path.resolve()),
-            "architecture": plan.source.architecture,
+            "architecture": plan.source.stated_architecture,
+            "activation": None if plan.source.bundled else plan.source.activation,
         },
         "scene": scene_facts(plan.scene),
         "canvas": {"down": plan.canvas.down, "across": plan.canvas.across},
@@ -585,7 +587,7 @@ def _tags(plan: Plan) -> dict[str, str]:
     return {
         "RESEGEO_VERSION": _versions()["resegeo"],
         "RESEGEO_SCENE": plan.scene.fingerprint,
-        "RESEGEO_MODEL": f"{source.name} {source.architecture} sha256:{source.sha256}",
+        "RESEGEO_MODEL": f"{source.name} {source.architecture} {source.activation} sha256:{source.sha256}",
         "RESEGEO_SETTINGS": json.dumps(settings, sort_keys=True),
     }
 

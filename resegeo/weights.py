@@ -1,22 +1,21 @@
-"""Where checkpoints come from: the bundled model, a file, or one of open_clip's pretrained tags."""
+"""Where checkpoints come from: the bundled model, a file, a known name, or one of open_clip's pretrained tags."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from resegeo.errors import ResegeoError, UsageError
-
-BUNDLED = "resegeo-small"
-"""Name of the model that travels inside the package."""
-
-_FOLDER = Path(__file__).parent / "bundled"
+from resegeo.checkpoints import METADATA, read_checkpoint
+from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.fetch import Progress, fetch, file_sha256, kept_path, offline, verify
+from resegeo.identify import BUNDLED, FOLDER, QUICK, config_of, inferred, known_architecture, own_config, settled
+from resegeo.registry import ACTIVATIONS, KnownModel, Remote, known_file, known_model
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,25 @@ class ModelSource:
     path: Path
     sha256: str
     config: Path | None = None
-    """Folder or file of an open_clip model configuration that open_clip does not know itself."""
+    """An open_clip model configuration that open_clip does not know itself: JSON, or a safetensors file of ours."""
+    activation: str | None = None
+    """quickgelu or gelu; None: the architecture's."""
+    ancestor: str | None = None
+    """Pre-training that it was fine-tuned from, where known."""
+    composition: tuple[tuple[str, float], ...] = ()
+    """Of an average: name and sha256 of each variant, and its weight."""
 
     @property
     def bundled(self) -> bool:
         """Whether this is the model that travels inside the package."""
-        return self.name == BUNDLED
+        return self.path.parent == FOLDER
+
+    @property
+    def stated_architecture(self) -> str:
+        """What ``--arch`` must say, with this file, to mean the same: a name, or a configuration's path."""
+        if self.config is None or self.config.suffix != ".json" or self.config.parent == FOLDER:
+            return self.architecture
+        return str(self.config.resolve())
 
 
 @dataclass(frozen=True)
@@ -61,48 +73,64 @@ class Geometry:
         return self.image_size // self.patch_size
 
 
-def resolve_model(model: str | None = None, architecture: str | None = None) -> ModelSource:
-    """Find the checkpoint that ``--model`` and ``--arch`` name; a pretrained tag is downloaded on first use.
+def resolve_model(
+    model: str | None = None,
+    architecture: str | None = None,
+    activation: str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ModelSource:
+    """Find the checkpoint that ``--model``, ``--arch`` and ``--activation`` name; what is elsewhere is downloaded once.
 
     Parameters
     ----------
     model:
-        None or ``resegeo-small`` (bundled), a checkpoint file, or an open_clip pretrained tag, alone with
-        ``architecture`` or as ``ARCH:TAG``.
+        None or ``resegeo-small`` (bundled), a checkpoint file or the folder of a Hugging Face CLIPModel, a name of
+        :data:`resegeo.registry.KNOWN`, or an open_clip pretrained tag, alone with ``architecture`` or as ``ARCH:TAG``.
     architecture:
-        open_clip architecture, such as ``ViT-L-14-quickgelu``.
+        open_clip architecture, such as ``ViT-L-14-quickgelu``, or the JSON file of an open_clip model configuration;
+        needed where a file does not tell.
+    activation:
+        ``quickgelu`` or ``gelu``; needed where nothing else tells.
+    progress:
+        Told of a download; see :func:`resegeo.fetch.fetch`.
 
     Raises
     ------
     UsageError:
-        When the two do not fit together.
+        When the three do not fit together, or do not say enough.
     ResegeoError:
-        When a file is missing or a download fails.
+        When a file is missing or unreadable, or a download fails.
 
     """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise UsageError(f"--activation {activation} does not exist; expected {' or '.join(ACTIVATIONS)}.")
     if model is None or model == BUNDLED:
-        if architecture is not None:
-            raise UsageError(
-                f"--arch {architecture} needs a checkpoint: name its file or tag by --model, or leave out --arch."
-            )
-        path = _FOLDER / f"{BUNDLED}.safetensors"
-        return ModelSource(BUNDLED, BUNDLED, path, file_sha256(path), _FOLDER / f"{BUNDLED}.json")
-    if Path(model).is_dir():
-        raise ResegeoError(f"--model {model} is a folder; expected a checkpoint file (.safetensors or .pt).")
-    if Path(model).is_file():
-        if architecture is None:
-            raise UsageError(
-                f"--model {model} is a file: name its open_clip architecture too, for example "
-                "--arch ViT-L-14-quickgelu (OpenAI's CLIP and models fine-tuned from it use a -quickgelu one)."
-            )
-        return ModelSource(Path(model).stem, _known(architecture), Path(model), file_sha256(Path(model)))
+        for name, value in (("--arch", architecture), ("--activation", activation)):
+            if value is not None:
+                raise UsageError(
+                    f"{name} {value} needs a checkpoint: name its file or tag by --model, or leave out {name}."
+                )
+        path = FOLDER / f"{BUNDLED}.safetensors"
+        return ModelSource(
+            BUNDLED, BUNDLED, path, file_sha256(path), FOLDER / f"{BUNDLED}.json", "gelu", ancestor=BUNDLED
+        )
+    if Path(model).exists():
+        return _local(Path(model), architecture, activation)
     if Path(model).suffix in {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}:
         raise ResegeoError(f"--model {model}: no such file. Check the path, or leave out --model for {BUNDLED}.")
-    return _pretrained(model, architecture)
+    known = known_model(model)
+    if known is None and architecture is not None:
+        known = known_model(f"{architecture}:{model}")
+    if known is not None:
+        return _known_source(known, architecture, activation, progress)
+    return _pretrained(model, architecture, activation)
 
 
-def resolve_sam(checkpoint: str | None, architecture: str | None = None) -> SamSource:
-    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name.
+def resolve_sam(
+    checkpoint: str | None, architecture: str | None = None, *, progress: Progress | None = None
+) -> SamSource:
+    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name: a file, or sam-vit-b, -l or -h.
 
     Raises
     ------
@@ -114,40 +142,50 @@ def resolve_sam(checkpoint: str | None, architecture: str | None = None) -> SamS
     """
     if checkpoint is None:
         raise UsageError(
-            "Segments from SAM (--preset paper implies them) need its weights: name the file by --sam-checkpoint, such "
-            "as sam_vit_b_01ec64.pth, or choose --segments superpixels, none or a file of your own."
+            "Segments from SAM (--preset paper implies them) need its weights: give --sam-checkpoint sam-vit-b, or a "
+            "file such as sam_vit_b_01ec64.pth, or choose --segments superpixels, none or a file of your own."
         )
     path = Path(checkpoint)
+    known = None if path.exists() else known_model(checkpoint, sam=True)
+    if known is not None:
+        path = fetch(known.remote, progress)
+        digest = file_sha256(path)
+        verify(known.remote, path, digest)
+        return SamSource(path, architecture or known.architecture, digest)
     if not path.is_file():
         found = "is a folder, not a file" if path.is_dir() else "there is no such file"
         raise ResegeoError(
             f"--sam-checkpoint {checkpoint}: {found}. Expected a checkpoint of segment-anything, such as "
-            "sam_vit_b_01ec64.pth."
+            "sam_vit_b_01ec64.pth, or one of the names sam-vit-b, sam-vit-l and sam-vit-h."
         )
     return SamSource(path, architecture, file_sha256(path))
 
 
+def configuration(source: ModelSource) -> dict[str, Any]:
+    """open_clip's configuration of a model's architecture, with the activation that its weights want."""
+    config = config_of(source.architecture, source.config)
+    if source.activation is not None:
+        config["quick_gelu"] = source.activation == "quickgelu"
+    return config
+
+
 def geometry(source: ModelSource) -> Geometry:
     """Read window, patch, depth and feature size from the architecture's configuration."""
-    config = json.loads(source.config.read_text("utf-8")) if source.config is not None else None
-    if config is None:
-        import open_clip
-
-        config = open_clip.get_model_config(source.architecture)
-    vision = (config or {}).get("vision_cfg", {})
+    config = configuration(source)
+    vision = config.get("vision_cfg", {})
     image, patch, depth = (vision.get(key) for key in ("image_size", "patch_size", "layers"))
     if not (isinstance(image, int) and isinstance(patch, int) and isinstance(depth, int)):
         raise ResegeoError(
             f"The architecture {source.architecture} cannot be segmented with: its vision tower is not a plain "
             "CLIP vision transformer. Use one such as ViT-B-16, ViT-L-14 or ViT-H-14."
         )
-    return Geometry(image, patch, depth, int((config or {}).get("embed_dim", 0)))
+    return Geometry(image, patch, depth, int(config.get("embed_dim", 0)))
 
 
 @lru_cache(maxsize=1)
 def vocabulary() -> frozenset[str]:
     """Words and phrases that the bundled model was trained on, in lower case."""
-    lines = (_FOLDER / "vocabulary.txt").read_text("utf-8").splitlines()
+    lines = (FOLDER / "vocabulary.txt").read_text("utf-8").splitlines()
     return frozenset(line.strip().lower() for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -157,30 +195,93 @@ def unknown_words(prompts: Iterable[str]) -> list[str]:
     return [prompt for prompt in prompts if not known.search(prompt.lower())]
 
 
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, as hex; taken once while size and time of the file stay as they are."""
-    stat = path.stat()
-    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
+    """The metadata of a safetensors file from which :func:`resolve_model` needs no further word."""
+    facts = {
+        "architecture": source.architecture,
+        "activation": source.activation,
+        "ancestor": source.ancestor,
+        "config": None if source.config is None else configuration(source),
+        **more,
+    }
+    kept = {name: value for name, value in facts.items() if value is not None}
+    # One key alone: safetensors writes several in any order, and equal averages shall be equal bytes.
+    return {METADATA: json.dumps(kept, sort_keys=True)}
 
 
-@lru_cache(maxsize=32)
-def _sha256(path: Path, size: int, time: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _local(path: Path, architecture: str | None, activation: str | None) -> ModelSource:
+    """Settle what a file is: from its own words, from the user's, from its shapes, or from its published name."""
+    checkpoint = read_checkpoint(path)
+    facts = checkpoint.facts
+    config: Path | None = None
+    if architecture is None and "architecture" in facts:
+        architecture, config = str(facts["architecture"]), path if "config" in facts else None
+        told = ""
+    elif architecture is None:
+        architecture, config = inferred(checkpoint)
+        told = "told from its shapes"
+    else:
+        if Path(architecture).suffix == ".json":
+            architecture, config = own_config(Path(architecture))
+        elif architecture == BUNDLED:
+            config = FOLDER / f"{BUNDLED}.json"
+        else:
+            architecture = known_architecture(architecture)
+        told = ""
+    published = known_file(path.name)
+    act, why = settled(checkpoint, architecture, config, activation, published)
+    if told or (why and not facts):
+        said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
+        warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
+    ancestor = facts.get("ancestor") or (published.ancestor if published else None)
+    if config is not None and config.parent == FOLDER:
+        ancestor = ancestor or BUNDLED
+    return ModelSource(
+        path.stem if path.is_file() else path.resolve().name,
+        architecture,
+        path,
+        file_sha256(path),
+        config,
+        act,
+        ancestor,
+        tuple((str(name), float(weight)) for name, weight in facts.get("composition", [])),
+    )
 
 
-def _known(architecture: str) -> str:
-    import open_clip
+def _known_source(
+    known: KnownModel, architecture: str | None, activation: str | None, progress: Progress | None
+) -> ModelSource:
+    """Find, or download, a checkpoint of the registry."""
+    bare = known.architecture.removesuffix(QUICK)
+    if architecture is not None and architecture.removesuffix(QUICK) != bare:
+        raise UsageError(f"--model {known.name} is a {bare}, but --arch says {architecture}. Leave out --arch.")
+    if activation not in (None, known.activation) and known.certain:
+        raise UsageError(
+            f"--model {known.name} was trained with {known.activation}, but --activation says {activation}. Leave that "
+            "out."
+        )
+    if activation is None and not known.certain:
+        warnings.warn(
+            f"{known.name} is taken with {known.activation}, which is likely, but not documented; --activation says "
+            "otherwise.",
+            InputNotice,
+            stacklevel=4,
+        )
+    act = activation or known.activation
+    path = fetch(known.remote, progress)
+    digest = file_sha256(path)
+    verify(known.remote, path, digest)
+    return ModelSource(
+        known.name,
+        bare + (QUICK if act == "quickgelu" else ""),
+        path,
+        digest,
+        activation=act,
+        ancestor=known.ancestor,
+    )
 
-    names = open_clip.list_models()
-    if architecture in names:
-        return architecture
-    near = difflib.get_close_matches(architecture, names, n=3)
-    hint = f"did you mean {' or '.join(near)}" if near else "for example ViT-B-32, ViT-B-16 or ViT-L-14-quickgelu"
-    raise UsageError(f"--arch {architecture} is not an architecture that open_clip knows; {hint}?")
 
-
-def _pretrained(model: str, architecture: str | None) -> ModelSource:
+def _pretrained(model: str, architecture: str | None, activation: str | None) -> ModelSource:
     """Find, or download, the file behind an open_clip pretrained tag."""
     import open_clip
 
@@ -191,22 +292,43 @@ def _pretrained(model: str, architecture: str | None) -> ModelSource:
     tags = {name for _, name in open_clip.list_pretrained()}
     if tag not in tags:
         raise ResegeoError(
-            f"--model {model} is neither an existing file nor a pretrained tag of open_clip. Give a checkpoint file "
-            f"with --arch, a tag such as ViT-B-32:laion2b_s34b_b79k, or leave out --model for {BUNDLED}."
+            f"--model {model} is neither an existing file, nor a name of `resegeo models list`, nor a pretrained tag "
+            f"of open_clip such as ViT-B-32:laion2b_s34b_b79k. Leave out --model for {BUNDLED}."
         )
     if arch is None:
         having = ", ".join(open_clip.pretrained.list_pretrained_models_by_tag(tag)[:6])
         raise UsageError(f"--model {tag} exists for several architectures; add --arch, one of {having}.")
-    config = open_clip.get_pretrained_cfg(_known(arch), tag)
+    config = open_clip.get_pretrained_cfg(known_architecture(arch), tag)
     if not config:
         having = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
         raise UsageError(f"open_clip has no weights {tag} for {arch}; it has: {having}.")
+    act = "quickgelu" if config.get("quick_gelu") else "gelu"
+    if activation not in (None, act):
+        raise UsageError(
+            f"--model {arch}:{tag} was trained with {act}, but --activation says {activation}. Leave it out."
+        )
+    if act == "quickgelu" and not arch.endswith(QUICK) and arch + QUICK in open_clip.list_models():
+        arch += QUICK
+    path = _tag_file(f"{arch}:{tag}", config)
+    ancestor = f"{tag}:{arch.removesuffix(QUICK)}"
+    return ModelSource(f"{arch}:{tag}", arch, path, file_sha256(path), activation=act, ancestor=ancestor)
+
+
+def _tag_file(name: str, config: dict[str, Any]) -> Path:
+    """Find, or have open_clip download, the file of a pretrained tag."""
+    import open_clip
+
+    folder = kept_path(Remote(name, "open_clip_model.safetensors")).parent
+    imported = sorted(path for path in folder.glob("*") if not path.name.startswith(".")) if folder.is_dir() else []
+    if imported:
+        return imported[0]
     try:
-        path = Path(open_clip.download_pretrained(config))
+        if offline() and not config.get("hf_hub"):  # huggingface_hub heeds that itself
+            raise ConnectionError("the network is switched off")
+        return Path(open_clip.download_pretrained(config))
     except Exception as error:  # hub, HTTP and file system errors share no base
         raise ResegeoError(
-            f"The weights {arch}:{tag} are not on this machine and could not be downloaded "
-            f"({type(error).__name__}). Run once with a network, give a file with --model FILE --arch {arch}, "
-            f"or leave out --model: {BUNDLED} needs no download."
+            f"The weights {name} are not on this machine and could not be downloaded ({type(error).__name__}). Run "
+            f"`resegeo models fetch {name}` once with a network, or put the file at "
+            f"{kept_path(Remote(name, 'open_clip_model.safetensors'))}; the bundled model needs no download."
         ) from error
-    return ModelSource(f"{arch}:{tag}", arch, path, file_sha256(path))

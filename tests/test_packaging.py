@@ -42,13 +42,16 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps"],
+        ["errors", "stamps", "registry"],
+        ["fetch", "archives"],
+        ["checkpoints"],
+        ["identify"],
         ["classes", "sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
         ["styles", "scene", "features", "sam_masks", "legend"],
         ["canvas", "region", "stored", "raster"],
-        ["settings", "segments", "encoder", "labels", "figures", "mosaic"],
-        ["polygons", "truth"],
-        ["plan", "evaluate", "manifest"],
+        ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
+        ["polygons", "truth", "compose"],
+        ["plan", "evaluate", "manifest", "recipe", "models"],
         ["machine"],
         ["execute"],
         ["produce"],

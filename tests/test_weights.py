@@ -45,43 +45,62 @@ def test_a_checkpoint_file_runs_with_its_architecture(tmp_path, make_raster, pic
     assert report["windows"]["done"] == 4
 
 
+def small_clip(path, **vision):
+    """Random weights whose shapes no architecture of open_clip has."""
+    sizes = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, **vision}
+    text = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
+    torch.save(open_clip.model.CLIP(32, sizes, text).state_dict(), path)
+    return path
+
+
 def test_a_file_without_an_architecture_and_an_unknown_one_are_refused(tmp_path):
-    path = tmp_path / "clip.pt"
-    path.write_bytes(b"PK")
-    with pytest.raises(UsageError, match="name its open_clip architecture"):
+    path = small_clip(tmp_path / "clip.pt")
+    with pytest.raises(UsageError, match=r"width 64, patch 8, 2 layers.*name its open_clip architecture by --arch"):
         resolve_model(str(path))
     with pytest.raises(UsageError, match=r"did you mean ViT-L-14"):
         resolve_model(str(path), "ViT-L14")
-    with pytest.raises(ResegeoError, match="is a folder"):
+    with pytest.raises(ResegeoError, match=r"is a folder without model\.safetensors"):
         resolve_model(str(tmp_path), "ViT-L-14")
+    path.write_bytes(b"PK")
+    with pytest.raises(ResegeoError, match="cannot be read as a CLIP checkpoint"):
+        resolve_model(str(path), "ViT-L-14")
 
 
 def test_a_tower_without_patch_tokens_is_refused(tmp_path):
-    path = tmp_path / "rn50.pt"
-    path.write_bytes(b"PK")
+    path = small_clip(tmp_path / "rn50.pt")
     with pytest.raises(ResegeoError, match="not a plain CLIP vision transformer"):
-        geometry(resolve_model(str(path), "RN50"))
+        geometry(resolve_model(str(path), "RN50", "gelu"))
 
 
 def test_a_tag_needs_its_architecture_and_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("RESEGEO_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="exists for several architectures; add --arch"):
         resolve_model("openai")
     with pytest.raises(UsageError, match="open_clip has no weights laion400m_e31 for ViT-L-14-336"):
         resolve_model("laion400m_e31", "ViT-L-14-336")
     with pytest.raises(UsageError, match="but --arch says ViT-B-16"):
-        resolve_model("ViT-B-32:openai", "ViT-B-16")
+        resolve_model("ViT-B-32:laion2b_e16", "ViT-B-16")
 
     def offline(*args, **kwargs):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     with pytest.raises(ResegeoError, match=r"could not be downloaded \(ConnectionError\).*needs no download"):
-        resolve_model("ViT-B-32:openai")
+        resolve_model("ViT-B-32:laion2b_e16")
     file = tmp_path / "weights.bin"
     file.write_bytes(b"weights")
     monkeypatch.setattr(open_clip, "download_pretrained", lambda *args, **kwargs: str(file))
-    source = resolve_model("openai", "ViT-B-32-quickgelu")
-    assert (source.name, source.architecture, source.path) == ("ViT-B-32-quickgelu:openai", "ViT-B-32-quickgelu", file)
+    source = resolve_model("laion2b_e16", "ViT-B-32")
+    assert (source.name, source.architecture, source.path) == ("ViT-B-32:laion2b_e16", "ViT-B-32", file)
+    assert (source.activation, source.ancestor) == ("gelu", "laion2b_e16:ViT-B-32")
+    # The tag's own activation counts, whatever the architecture's name says.
+    source = resolve_model("ViT-B-32:metaclip_400m")
+    assert (source.architecture, source.activation) == ("ViT-B-32-quickgelu", "quickgelu")
+    with pytest.raises(UsageError, match="was trained with quickgelu, but --activation says gelu"):
+        resolve_model("ViT-B-32:metaclip_400m", activation="gelu")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ResegeoError, match="weights openai:ViT-B-32 are not on this machine, and the network is"):
+        resolve_model("openai", "ViT-B-32-quickgelu")
 
 
 def test_words_of_the_vocabulary_are_known_inside_longer_prompts():

@@ -1,0 +1,180 @@
+"""``resegeo models``: list, fetch, check, export, import, compose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .console import Bars, shows
+
+ACTIVATION = click.Choice(["quickgelu", "gelu"])
+
+
+@click.group()
+def models() -> None:
+    """Checkpoints: which are known, here, sound; and averages of them."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with paths and ancestors.")
+@shows
+def list_models(as_json: bool) -> None:
+    """List the models that are known by name: CLIP variants and SAM.
+
+    A question mark: likely, but not documented by its authors. The last column says what a model was trained on, as far
+    as that touches what it may be measured on.
+    """
+    from resegeo.models import listed, table
+
+    rows = listed()
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@shows
+def fetch(names: tuple[str, ...]) -> None:
+    """Bring models onto this machine, and print where they are.
+
+    \b
+    Examples:
+      resegeo models fetch remoteclip-l14 sam-vit-b
+      resegeo models fetch ViT-B-32:laion2b_s34b_b79k
+    """
+    from resegeo.models import fetched
+
+    bars = Bars(quiet=click.get_current_context().obj["quiet"])
+    try:
+        for name in names:
+            click.echo(fetched(name, bars))
+    finally:
+        bars.close()
+
+
+@models.command()
+@click.argument("file")
+@click.option("--arch", help="open_clip architecture, where the file does not tell.")
+@click.option("--activation", type=ACTIVATION, help="Where the file does not tell.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every parameter that differs.")
+@shows
+def check(file: str, arch: str | None, activation: str | None, as_json: bool) -> None:
+    """Tell what a checkpoint FILE is, whether it will load, and which parameters differ and how.
+
+    \b
+    Example:
+      resegeo models check RemoteCLIP-ViT-L-14.pt
+    """
+    from resegeo.errors import ResegeoError
+    from resegeo.models import checked, report
+
+    result = checked(file, arch, activation)
+    if as_json:
+        facts = {**result.facts, "loads": result.problem is None, "problem": result.problem}
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        click.echo(report(result))
+    if result.problem is not None:
+        raise ResegeoError(result.problem)
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("-o", "--output", required=True, metavar="ARCHIVE", help="ZIP archive to write.")
+@click.option("--overwrite", is_flag=True, help="Replace the archive if it exists.")
+@shows
+def export(names: tuple[str, ...], output: str, overwrite: bool) -> None:
+    """Put models into one archive, to be carried to a machine without a network.
+
+    \b
+    Example:
+      resegeo models export remoteclip-l14 sam-vit-b -o models.zip
+    """
+    from resegeo.models import export as run
+
+    click.echo(run(names, output, overwrite=overwrite))
+
+
+@models.command("import")
+@click.argument("archive")
+@shows
+def import_models(archive: str) -> None:
+    """Take the models out of an ARCHIVE that `models export` wrote.
+
+    \b
+    Example:
+      resegeo models import models.zip
+    """
+    from resegeo.models import imported
+
+    for path in imported(archive):
+        click.echo(path)
+
+
+@models.command()
+@click.argument("variants", nargs=-1, required=True, metavar="MODEL...")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Checkpoint to write (.safetensors).")
+@click.option(
+    "--weights",
+    default="uniform",
+    show_default=True,
+    metavar="HOW",
+    help="uniform, separation (by how well each tells the classes apart), or one number a variant such as 0.5,0.3,0.2.",
+)
+@click.option(
+    "--classes", metavar="FILE", help="Class file whose phrasings separation takes.  [default: a built-in list]"
+)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Of separation's softmax."
+)
+@click.option("--arch", help="open_clip architecture of files that do not tell.")
+@click.option("--activation", type=ACTIVATION, help="Activation of files that do not tell.")
+@click.option("--allow-outlier", is_flag=True, help="Average even what is no fine-tune of the same weights.")
+@click.option("--device", help="Where separation computes: cpu, cuda or mps.  [default: the best there is]")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@shows
+def compose(
+    variants: tuple[str, ...],
+    output: str,
+    weights: str,
+    classes: str | None,
+    temperature: float | None,
+    arch: str | None,
+    activation: str | None,
+    allow_outlier: bool,
+    device: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Average CLIP variants of one architecture, activation and ancestor into one checkpoint.
+
+    Prints each variant's weight and its distance from the first, block by block.
+
+    \b
+    Examples:
+      resegeo models compose openai:ViT-L-14 remoteclip-l14 skyclip-l14 --weights separation -o rs-l14.safetensors
+      resegeo models compose a.pt b.pt --weights 0.7,0.3 --activation quickgelu -o ab.safetensors
+    """
+    from resegeo.models import averaged
+
+    bars = Bars(quiet=click.get_current_context().obj["quiet"])
+    try:
+        made = averaged(
+            variants,
+            Path(output),
+            weights=weights,
+            classes=classes,
+            temperature=temperature,
+            architecture=arch,
+            activation=activation,
+            allow_outlier=allow_outlier,
+            device=device,
+            overwrite=overwrite,
+            progress=bars,
+        )
+    finally:
+        bars.close()
+    click.echo(json.dumps(made.as_dict(), indent=2, ensure_ascii=False) if as_json else made.table())
+    click.echo(f"Written: {made.path}", err=True)

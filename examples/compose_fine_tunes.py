@@ -1,0 +1,229 @@
+"""Average short fine-tunes of the bundled model: by separation, uniformly, against the best single one.
+
+Each variant goes on from the same weights with another seed and without one source of pictures (the next variant
+without another), so each has seen what others have not. The averages are made by `resegeo.compose`, and everything is
+measured on the places that SPLIT.md holds out, by `resegeo.segment` and `resegeo.evaluate`, all classes competing.
+Which single variant is best is read off the very figures it is compared by, so that line is optimistic.
+
+    python examples/compose_fine_tunes.py --data DIR --out DIR
+
+--data is the folder with `labelled` and `scenes`. A variant that is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bundled_model_data import (
+    CLASSES,
+    MEASURED,
+    PHRASES,
+    Picture,
+    Sampler,
+    allowed_table,
+    answer_key,
+    measured_pictures,
+)
+from PIL import Image
+from safetensors.torch import save_file
+from train_bundled_model import batch_of, class_logits, encode_phrases, optimiser, partial_loss
+
+import resegeo
+from resegeo.attention import default_schedule, layer_masks
+from resegeo.classes import class_list
+from resegeo.compose import compose
+from resegeo.encoder import dense_features, load_encoder
+from resegeo.errors import ResegeoWarning
+from resegeo.evaluate import evaluate
+from resegeo.weights import ModelSource, facts_for_file, file_sha256, resolve_model
+
+LOG = logging.getLogger("compose")
+TRUE, FALSE, UNKNOWN = 255, 0, 128
+"""Values of the truth masks."""
+TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
+
+
+def fine_tune(
+    ancestor: ModelSource, pictures: Sequence[Picture], path: Path, *, seed: int, steps: int, batch: int, rate: float
+) -> ModelSource:
+    """Train a copy of ``ancestor`` on ``pictures`` and write it, with where it comes from in its metadata."""
+    encoder = load_encoder(ancestor, device="cpu")
+    model = encoder.model.requires_grad_(True).train()
+    sampler, allowed = Sampler(list(pictures), encoder.image_size), torch.from_numpy(allowed_table())
+    schedule, optim = default_schedule(encoder.depth), optimiser(model, rate)
+    started, running = time.monotonic(), math.nan
+    for step in range(steps):
+        rng = np.random.default_rng([seed, step])
+        for group in optim.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        images, ids, codes = batch_of(sampler, batch, encoder.patch_size, rng)
+        tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
+        texts = encode_phrases(model, encoder.tokenizer, rng)
+        texts = texts.repeat(math.ceil(batch / len(texts)), 1, 1)[:batch]
+        row, col = rng.integers(1, 3, 2)
+        known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
+        loss = partial_loss(class_logits(model, tokens, texts, known.shape[1]), known, allowed)
+        optim.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optim.step()
+        value = float(loss.detach())
+        running = value if math.isnan(running) else running + 0.05 * (value - running)
+        if (step + 1) % 20 == 0:
+            pace = (time.monotonic() - started) / (step + 1)
+            LOG.info("%s: step %d of %d, loss %.3f, %.2f s a step", path.stem, step + 1, steps, running, pace)
+    state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    beside = path.with_name(f".tmp-{path.name}")
+    save_file(state, beside, metadata=facts_for_file(ancestor))
+    beside.replace(path)
+    return resolve_model(str(path))
+
+
+def write_pair(picture: Picture, folder: Path) -> tuple[Path, Path]:
+    """Write a picture and its truth mask; return both paths."""
+    true, known = answer_key(picture)
+    name = picture.name.replace("/", "_")
+    scene, truth = folder / f"{name}.png", folder / f"{name}.truth.png"
+    Image.fromarray(picture.rgb).save(scene, compress_level=1)
+    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
+    return scene, truth
+
+
+def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segments: str) -> dict[str, float]:
+    """IoU of the asked class on each set of pictures, and the mean of the sets."""
+    words = class_list(CLASSES, templates=list(TEMPLATES))
+    pairs: dict[str, list[tuple[Path, Path]]] = {}
+    for picture in pictures:
+        scene, truth = write_pair(picture, folder)
+        given = None if model.bundled else str(model.path)
+        out = folder / model.path.stem
+        done = resegeo.segment(
+            scene, words, out, model=given, segments=segments, vector=(), discard_store=True, overwrite=True
+        )
+        pairs.setdefault(picture.source, []).append((done.raster, truth))
+    found = {}
+    for source, files in pairs.items():
+        name = MEASURED[source]
+        accuracy = evaluate(files, legend=f"{TRUE}={name},{FALSE}=background").accuracy
+        found[source] = float(accuracy.iou[accuracy.names.index(name)])
+    return {**found, "mean": float(np.mean(list(found.values())))}
+
+
+def limited(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
+    """At most ``limit`` pictures of each source, those with known pixels."""
+    found: list[Picture] = []
+    for source in MEASURED:
+        found += [p for p in pictures if p.source == source and answer_key(p)[1].any()][:limit]
+    return found
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as markdown; the best of the single variants is named below."""
+    rows = figures["iou"]
+    columns = list(next(iter(rows.values())))
+    lines = ["| IoU | weight by separation | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, values in rows.items():
+        weight = figures["weights"].get(name)
+        cells = ["–" if weight is None else f"{weight:.3f}", *(f"{values[column]:.3f}" for column in columns)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    singles = [name for name in rows if name.startswith("variant")]
+    best = max(singles, key=lambda name: rows[name]["mean"])
+    lines += ["", f"Best single variant, chosen on these very figures: {best} ({rows[best]['mean']:.3f})."]
+    return "\n".join(lines)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Fine-tune, average, measure."""
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    ancestor = resolve_model(args.ancestor)
+    training = measured_pictures(args.data, test=False)
+    for picture in training:
+        picture.index()
+    left_out = list(MEASURED)
+    variants = []
+    for number in range(1, args.variants + 1):
+        without = left_out[(number - 1) % len(left_out)]
+        path = args.out / f"variant-{number}-without-{without}.safetensors"
+        if path.exists():
+            variants.append(resolve_model(str(path)))
+            continue
+        own = [picture for picture in training if picture.source != without]
+        settings = {"steps": args.steps, "batch": args.batch, "rate": args.rate}
+        variants.append(fine_tune(ancestor, own, path, seed=args.seed + number, **settings))
+    words = class_list([{"name": name, "prompts": list(PHRASES[name])} for name in CLASSES])
+    averages, weights = {}, {}
+    for rule in ("uniform", "separation"):
+        made = compose(
+            variants,
+            args.out / f"{rule}.safetensors",
+            weights=rule,
+            classes=words,
+            allow_outlier=args.allow_outlier,
+            device="cpu",
+        )
+        averages[rule] = resolve_model(str(made.path))
+        if rule == "separation":
+            LOG.info("\n%s", made.table())
+            weights = {one.source.name: one.weight for one in made.variants}
+    test = limited(measured_pictures(args.data, test=True), args.limit)
+    folder = args.out / "measured"
+    folder.mkdir(exist_ok=True)
+    named = {"ancestor": replace(ancestor), **{one.name: one for one in variants}}
+    named |= {f"average, {rule}": one for rule, one in averages.items()}
+    figures: dict[str, Any] = {
+        "ancestor": ancestor.sha256,
+        "steps": args.steps,
+        "pictures": len(test),
+        "weights": weights,
+        "sha256": {name: file_sha256(one.path) for name, one in named.items()},
+        "iou": {},
+    }
+    for name, one in named.items():
+        figures["iou"][name] = measure(one, test, folder, args.segments)
+        LOG.info("%s: %s", name, figures["iou"][name])
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    (args.out / "figures.md").write_text(table(figures) + "\n", "utf-8")
+    return figures
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="the folder with `labelled` and `scenes`")
+    made.add_argument("--out", type=Path, required=True, help="folder for variants, averages and figures")
+    made.add_argument("--ancestor", help="checkpoint to go on from; by default the bundled model")
+    made.add_argument("--variants", type=int, default=4)
+    made.add_argument("--steps", type=int, default=300)
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--rate", type=float, default=1e-4)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--segments", default="none", help="as `resegeo segment --segments`")
+    made.add_argument("--limit", type=int, help="at most so many pictures a set, for a quick look")
+    made.add_argument("--allow-outlier", action="store_true")
+    return made
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    args = parser().parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    LOG.setLevel(logging.INFO)
+    warnings.simplefilter("ignore", ResegeoWarning)
+    print(table(run(args)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""CLIP checkpoints in all their forms, read safely, with one set of names for what is in them.
+
+Forms: safetensors, a plain state dict, open_clip's trainer file, OpenAI's TorchScript archive, and the folder of a
+Hugging Face ``CLIPModel``. Tensors stay on the disk until they are asked for. No code from a file is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resegeo.archives import is_torchscript, read_torchscript
+from resegeo.errors import InputNotice, ResegeoError
+
+if TYPE_CHECKING:
+    import torch
+
+METADATA = "resegeo"
+"""Key of our JSON among the metadata of a safetensors file: architecture, activation, ancestor, config, recipe."""
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
+"""Entries of some checkpoints that no computation needs."""
+_VISUAL = "visual.positional_embedding"
+
+
+class Tensors(Mapping[str, "torch.Tensor"]):
+    """Named tensors, each read from the file when it is asked for."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
+        """Take one function a name."""
+        self._readers = dict(readers)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Read one tensor."""
+        return self._readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        """Name after name."""
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        """Count of tensors."""
+        return len(self._readers)
+
+    def renamed(self, change: Callable[[str], str | None]) -> Tensors:
+        """The same under other names; those for which ``change`` gives None are left out."""
+        pairs = ((change(name), reader) for name, reader in self._readers.items())
+        return Tensors({name: reader for name, reader in pairs if name is not None})
+
+    def reader(self, name: str) -> Callable[[], torch.Tensor]:
+        """What reads a tensor."""
+        return self._readers[name]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was opened."""
+
+    path: Path
+    form: str
+    tensors: Tensors = field(repr=False)
+    """By open_clip's names."""
+    activation: str | None = None
+    """quickgelu or gelu, where the file itself tells."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What resegeo wrote into the file's metadata: architecture, activation, ancestor, config, recipe."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How the tensors of a checkpoint differ from those of an architecture."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    """Name, shape in the file, shape in the architecture."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.missing or self.extra or self.shapes)
+
+    def sentence(self) -> str:
+        """Say how many there are of each kind, and name the first."""
+        parts = []
+        if self.missing:
+            parts.append(f"{len(self.missing)} parameters are missing (first: {self.missing[0]})")
+        if self.extra:
+            parts.append(f"{len(self.extra)} are unknown (first: {self.extra[0]})")
+        if self.shapes:
+            name, found, wanted = self.shapes[0]
+            parts.append(
+                f"{len(self.shapes)} have another shape (first: {name}, {found} in the file, {wanted} in the "
+                "architecture)"
+            )
+        return "; ".join(parts)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a checkpoint in any of the forms that this module names.
+
+    Raises
+    ------
+    ResegeoError:
+        When it cannot be read, would run code, or holds no CLIP.
+
+    """
+    path = Path(path)
+    try:
+        form, tensors, activation, facts = _folder(path) if path.is_dir() else _file(path)
+    except pickle.UnpicklingError as error:
+        raise ResegeoError(
+            f"{path} is refused: loading it would run code stored in the file. Convert it to safetensors "
+            "on a machine you trust, or get the weights in that format."
+        ) from error
+    except _unreadable() as error:
+        raise ResegeoError(
+            f"{path} cannot be read as a CLIP checkpoint; expected a state dict in .safetensors or .pt, plain or as "
+            "open_clip's trainer writes it, OpenAI's archive, or the folder of a Hugging Face CLIPModel."
+        ) from error
+    tensors = tensors.renamed(_bare_name)
+    if any(name.startswith("vision_model.") for name in tensors):
+        tensors = _from_hugging_face(tensors, path)
+        form = "Hugging Face CLIPModel"
+        activation = activation or _hugging_face_activation(path if path.is_dir() else path.parent)
+    if "logit_scale" in tensors:  # some files keep it as a vector of one number
+        scale = tensors.reader("logit_scale")
+        readers = {name: tensors.reader(name) for name in tensors}
+        tensors = Tensors({**readers, "logit_scale": lambda: scale().reshape(())})
+    return Checkpoint(path, form, tensors, activation or facts.get("activation"), facts)
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    from safetensors import SafetensorError
+
+    damage = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration)
+    return (*damage, zipfile.BadZipFile, SafetensorError)
+
+
+def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
+    """Open one file by its content; only safetensors must be called so."""
+    if path.suffix == ".safetensors":
+        tensors, facts = _safetensors(path)
+        return "safetensors", tensors, None, facts
+    if is_torchscript(path):
+        found, activation = read_torchscript(path)
+        return "TorchScript archive", _held(found, path), activation, {}
+    form, tensors = _pickled(path)
+    return form, tensors, None, {}
+
+
+def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as opened:
+        names, metadata = list(opened.keys()), opened.metadata() or {}
+    facts = json.loads(metadata.get(METADATA, "{}"))
+
+    def reader(name: str) -> Callable[[], torch.Tensor]:
+        def read() -> torch.Tensor:
+            with safe_open(path, framework="pt") as opened:  # opened anew, so that nothing stays mapped
+                tensor: torch.Tensor = opened.get_tensor(name)
+                return tensor
+
+        return read
+
+    return Tensors({name: reader(name) for name in names}), facts if isinstance(facts, dict) else {}
+
+
+def _pickled(path: Path) -> tuple[str, Tensors]:
+    """Open a file of torch.save with weights_only; zipped ones are mapped, older ones read."""
+    import torch
+
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    if start != b"PK" and start[:1] != b"\x80":
+        raise ValueError("neither zip nor pickle")
+    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")
+    form = "state dict"
+    if isinstance(loaded, dict):
+        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), None)
+        if inner is not None:
+            form, loaded = "open_clip trainer file" if "epoch" in loaded else "wrapped state dict", inner
+    return form, _held(loaded, path)
+
+
+def _held(state: Any, path: Path) -> Tensors:
+    """Check a state dict and wrap it."""
+    import torch
+
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ResegeoError(f"{path} holds no CLIP state dict: not all of its entries are tensors.")
+    return Tensors({str(name): lambda value=value: value for name, value in state.items()})  # type: ignore[misc]
+
+
+def _bare_name(name: str) -> str | None:
+    """Strip what wrappers of a model put before a name; None for what is no parameter."""
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if name.startswith(prefix):
+                name, stripped = name[len(prefix) :], True
+    return None if _NO_PARAMETERS.search(name) else name
+
+
+# Hugging Face
+
+
+def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
+    """Open the folder of a Hugging Face model, in one file or several."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = path / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            if any(Path(shard).name != shard for shard in shards):
+                raise ValueError("a shard outside the folder")
+            lacking = [shard for shard in shards if not (path / shard).is_file()]
+            if lacking:
+                raise ResegeoError(f"{path} lacks {lacking[0]}, one of the {len(shards)} files of its weights.")
+            parts = [_file(path / shard)[1] for shard in shards]
+            merged = {name: part.reader(name) for part in parts for name in part}
+            return "Hugging Face CLIPModel", Tensors(merged), None, {}
+        if (path / name).is_file():
+            form, tensors, activation, facts = _file(path / name)
+            return form, tensors, activation, facts
+    raise ResegeoError(
+        f"{path} is a folder without model.safetensors or pytorch_model.bin; expected a checkpoint file, or the folder "
+        "of a Hugging Face CLIPModel."
+    )
+
+
+def _hugging_face_activation(folder: Path) -> str | None:
+    """Read hidden_act of both towers from config.json; transformers' default is quick_gelu."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict) or config.get("model_type", "clip") != "clip":
+        return None
+    towers = [config.get(f"{tower}_config") or config.get(f"{tower}_config_dict") or {} for tower in ("text", "vision")]
+    acts = {tower.get("hidden_act", "quick_gelu") for tower in towers}
+    return {"quick_gelu": "quickgelu", "gelu": "gelu"}.get(acts.pop()) if len(acts) == 1 else None
+
+
+_BLOCK = {
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_TOP = {
+    "logit_scale": "logit_scale",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": _VISUAL,
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+}
+_TRANSPOSED = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
+_TOWERS = {"text_model.encoder.layers": "transformer", "vision_model.encoder.layers": "visual.transformer"}
+_LAYER = re.compile(r"^(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$")
+
+
+def _from_hugging_face(tensors: Tensors, path: Path) -> Tensors:
+    """Give a CLIPModel's tensors open_clip's names and layout: q, k, v in one, projections transposed."""
+    import torch
+
+    found: dict[str, Callable[[], torch.Tensor]] = {}
+
+    def stacked(*readers: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        return lambda: torch.cat([reader() for reader in readers])
+
+    def transposed(reader: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        return lambda: reader().T.contiguous()
+
+    for name in tensors:
+        layer = _LAYER.match(name)
+        if name in _TOP:
+            found[_TOP[name]] = tensors.reader(name)
+        elif name in _TRANSPOSED:
+            found[_TRANSPOSED[name]] = transposed(tensors.reader(name))
+        elif layer is None:
+            raise ResegeoError(
+                f"{path} holds {name}, which is no part of a Hugging Face CLIPModel; other models of that hub cannot "
+                "be read. Give a checkpoint of open_clip's form."
+            )
+        else:
+            tower, number, part, kind = layer.groups()
+            block = f"{_TOWERS[f'{tower}.encoder.layers']}.resblocks.{number}"
+            if part in _BLOCK:
+                found[f"{block}.{_BLOCK[part]}.{kind}"] = tensors.reader(name)
+            elif part == "self_attn.q_proj":
+                others = [name.replace("q_proj", f"{which}_proj") for which in "kv"]
+                if all(other in tensors for other in others):
+                    found[f"{block}.attn.in_proj_{kind}"] = stacked(*map(tensors.reader, (name, *others)))
+    return Tensors(found)
+
+
+# what an architecture expects
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that tell architectures apart. Heads cannot be told from weights."""
+
+    width: int
+    patch: int
+    positions: int
+    layers: int
+    dimension: int
+    text_width: int
+    text_layers: int
+    vocabulary: int
+    context: int
+
+
+def shape_of(tensors: Mapping[str, torch.Tensor]) -> Shape | None:
+    """Measure a checkpoint; None where it is not a plain CLIP with a vision transformer."""
+    try:
+        kernel, token = tensors["visual.conv1.weight"].shape, tensors["token_embedding.weight"].shape
+        return Shape(
+            width=kernel[0],
+            patch=kernel[2],
+            positions=tensors[_VISUAL].shape[0] - 1,
+            layers=_blocks(tensors, "visual.transformer.resblocks."),
+            dimension=tensors["visual.proj"].shape[1],
+            text_width=token[1],
+            text_layers=_blocks(tensors, "transformer.resblocks."),
+            vocabulary=token[0],
+            context=tensors["positional_embedding"].shape[0],
+        )
+    except (KeyError, IndexError):
+        return None
+
+
+def _blocks(tensors: Mapping[str, Any], prefix: str) -> int:
+    return len({name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)})
+
+
+def shape_of_config(config: Mapping[str, Any]) -> Shape | None:
+    """Measure a model configuration of open_clip; None where it is not a plain CLIP with a vision transformer."""
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    image, patch, layers = (vision.get(key) for key in ("image_size", "patch_size", "layers"))
+    if (
+        not (isinstance(image, int) and isinstance(patch, int) and isinstance(layers, int))
+        or "multimodal_cfg" in config
+    ):
+        return None
+    if "hf_model_name" in text or "timm_model_name" in vision or config.get("custom_text"):
+        return None
+    return Shape(
+        width=vision.get("width", 768),
+        patch=patch,
+        positions=(image // patch) ** 2,
+        layers=layers,
+        dimension=config.get("embed_dim", 0),
+        text_width=text.get("width", 512),
+        text_layers=text.get("layers", 12),
+        vocabulary=text.get("vocab_size", 49408),
+        context=text.get("context_length", 77),
+    )
+
+
+def compared(tensors: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Differences:
+    """Compare names and shapes with those of a model."""
+    wanted = model.state_dict()
+    common = sorted(wanted.keys() & tensors.keys())
+    pairs = ((name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in common)
+    return Differences(
+        tuple(sorted(wanted.keys() - tensors.keys())),
+        tuple(sorted(tensors.keys() - wanted.keys())),
+        tuple(pair for pair in pairs if pair[1] != pair[2]),
+    )
+
+
+def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
+    """Load a checkpoint into a model of open_clip; position embeddings of another grid are interpolated, with a notice.
+
+    Raises
+    ------
+    ResegeoError:
+        When it does not fit, naming how many parameters differ in which way, and the first.
+
+    """
+    from open_clip.model import resize_pos_embed
+
+    state = dict(checkpoint.tensors)
+    found = compared(state, model)
+    if any(name == _VISUAL for name, _, _ in found.shapes) and _can_resize(state, model):
+        old, new = state[_VISUAL].shape[0] - 1, model.visual.positional_embedding.shape[0] - 1
+        state[_VISUAL] = state[_VISUAL].float()  # bicubic interpolation knows no float16 on the CPU
+        resize_pos_embed(state, model)
+        warnings.warn(
+            f"{checkpoint.path} has position embeddings for {_grid(old)} patches, {architecture} takes {_grid(new)}: "
+            "they are interpolated, which costs some accuracy.",
+            InputNotice,
+            stacklevel=2,
+        )
+        found = compared(state, model)
+    if found:
+        raise ResegeoError(
+            f"{checkpoint.path} does not fit the architecture {architecture}: {found.sentence()}. "
+            "Name the architecture it was trained with by --arch."
+        )
+    model.load_state_dict(state)
+
+
+def _can_resize(state: Mapping[str, torch.Tensor], model: Any) -> bool:
+    """Whether both position embeddings are square grids of vectors of one width, of patches of one size."""
+    old, new = state[_VISUAL], getattr(model.visual, "positional_embedding", None)
+    kernel = state.get("visual.conv1.weight")
+    if new is None or kernel is None or old.ndim != 2 or old.shape[1] != new.shape[1]:
+        return False
+    squares = all(round((count - 1) ** 0.5) ** 2 == count - 1 > 0 for count in (old.shape[0], new.shape[0]))
+    return squares and kernel.shape == model.visual.conv1.weight.shape
+
+
+def _grid(count: int) -> str:
+    side = round(count**0.5)
+    return f"{side} × {side}"

@@ -1,0 +1,386 @@
+"""A weighted average of CLIP variants, parameter by parameter in float32.
+
+θ₁ + Σ wₘ (θₘ − θ₁) with the variants in the order of their checksums: the average of a model with itself is itself to
+the bit, and the order in which variants are named does not matter. Tensor after tensor is read, so that memory holds
+the average and its serialisation, however many variants there are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of
+from resegeo.errors import ResegeoError, UsageError
+from resegeo.identify import QUICK
+from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
+from resegeo.weights import ModelSource, facts_for_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from resegeo.classes import ClassList
+
+FAR = 0.7
+"""Relative distance of a part of the network from which a variant is no fine-tune of the same weights.
+
+Weights that have nothing to do with each other are √2 apart, whatever their size.
+"""
+
+_BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(\w+)")
+FORMAT = 1
+"""Counts up when the same recipe would give other weights."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One member of an average."""
+
+    source: ModelSource
+    weight: float
+    separation: Separation | None
+    distance: float
+    """Relative L2 distance from the variant named first: ‖θ − θ₁‖ / ‖θ₁‖ over all parameters."""
+    blocks: Mapping[str, float]
+    """The same block by block."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What was averaged, in the order in which it was named."""
+
+    path: Path
+    rule: str
+    variants: tuple[Variant, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "output": str(self.path),
+            "rule": self.rule,
+            "variants": [
+                {
+                    "name": variant.source.name,
+                    "sha256": variant.source.sha256,
+                    "weight": variant.weight,
+                    **(
+                        {}
+                        if variant.separation is None
+                        else {
+                            "cohesion": variant.separation.cohesion,
+                            "confusion": variant.separation.confusion,
+                            "quality": variant.separation.quality,
+                        }
+                    ),
+                    "distance": variant.distance,
+                    "blocks": dict(variant.blocks),
+                }
+                for variant in self.variants
+            ],
+        }
+
+    def table(self) -> str:
+        """Return the weights, and the distance from the first variant block by block, as text."""
+        names = [variant.source.name for variant in self.variants]
+        width = max(7, *map(len, names))
+        judged = self.variants[0].separation is not None
+        head = f"{'variant':{width}}" + ("  cohesion  confusion  quality" if judged else "") + "  weight  distance"
+        lines = [head]
+        for name, variant in zip(names, self.variants, strict=True):
+            said = variant.separation
+            words = "" if said is None else f"  {said.cohesion:8.4f}  {said.confusion:9.4f}  {said.quality:7.4f}"
+            lines.append(f"{name:{width}}{words}  {variant.weight:6.4f}  {variant.distance:8.4f}")
+        numbers = [f"({number})" for number in range(2, len(names) + 1)]
+        blocks = list(self.variants[0].blocks)
+        wide = max(map(len, blocks))
+        lines += ["", f"{'distance from (1)':{wide}}" + "".join(f"  {number:>6}" for number in numbers)]
+        for block in blocks:
+            values = "".join(f"  {variant.blocks[block]:6.4f}" for variant in self.variants[1:])
+            lines.append(f"{block:{wide}}{values}")
+        return "\n".join(lines)
+
+
+def compose(
+    sources: Sequence[ModelSource],
+    output: str | Path,
+    *,
+    weights: str | Sequence[float] = "uniform",
+    classes: ClassList | None = None,
+    temperature: float = TEMPERATURE,
+    allow_outlier: bool = False,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Composition:
+    """Average CLIP variants into one checkpoint, with its recipe in the file's metadata.
+
+    Parameters
+    ----------
+    sources:
+        Two variants or more, of one architecture, activation and ancestor.
+    output:
+        File to write, ``.safetensors``.
+    weights:
+        ``uniform``, ``separation`` (see :mod:`resegeo.separation`), or one number a variant, which sum to 1.
+    classes:
+        Classes and phrasings for ``separation``; a list built in by default.
+    temperature:
+        Of the softmax of ``separation``.
+    allow_outlier:
+        Average even what is farther than :data:`FAR` from the first.
+    device:
+        Where ``separation`` embeds the words.
+    progress:
+        Called with stage, steps done, steps in all.
+
+    Raises
+    ------
+    UsageError:
+        When the options do not fit together.
+    ResegeoError:
+        When the variants do not, or one cannot be read.
+
+    """
+    report = progress or (lambda stage, done, total: None)
+    output = Path(output)
+    if len(sources) < 2:
+        raise UsageError(f"An average needs two variants or more; given: {len(sources)}.")
+    if output.suffix != ".safetensors":
+        raise UsageError(f"-o {output}: the average is written as .safetensors; name the file so.")
+    given = _numbers(weights, len(sources))
+    opened = [read_checkpoint(source.path) for source in sources]
+    _refuse_strangers(sources, opened)
+    blocks, parts = _distances(opened, report)
+    if not allow_outlier:
+        _refuse_outliers(sources, parts)
+    judged = _judged(sources, classes, device, report) if weights == "separation" else None
+    if judged is not None:
+        given = softmax_weights([said.quality for said in judged], temperature)
+    order = sorted(range(len(sources)), key=lambda index: (sources[index].sha256, given[index]))
+    average = _average([opened[index] for index in order], [given[index] for index in order], report)
+    variants = tuple(
+        Variant(source, weight, None if judged is None else judged[index], blocks[index].pop("all"), blocks[index])
+        for index, (source, weight) in enumerate(zip(sources, given, strict=True))
+    )
+    rule = weights if isinstance(weights, str) else "numbers"
+    made = Composition(output, rule, variants)
+    _write(average, made, temperature if rule == "separation" else None, classes)
+    return made
+
+
+def _numbers(weights: str | Sequence[float], count: int) -> tuple[float, ...]:
+    """Check the weights; those of ``separation`` are not known yet."""
+    if isinstance(weights, str):
+        if weights not in ("uniform", "separation"):
+            raise UsageError(
+                f"--weights {weights} is not known; expected uniform, separation, or one number a variant such as "
+                "0.5,0.5."
+            )
+        return (1 / count,) * count
+    numbers = tuple(float(number) for number in weights)
+    listed = ",".join(f"{number:g}" for number in numbers)
+    if len(numbers) != count:
+        raise UsageError(f"--weights {listed} has {len(numbers)} numbers for {count} variants; give one each.")
+    if any(not math.isfinite(number) or number < 0 for number in numbers) or abs(math.fsum(numbers) - 1) > 1e-6:
+        raise UsageError(
+            f"--weights {listed} add up to {math.fsum(numbers):g}; expected numbers of 0 or more that add up to 1."
+        )
+    return numbers
+
+
+def _refuse_strangers(sources: Sequence[ModelSource], opened: Sequence[Checkpoint]) -> None:
+    """Refuse variants that cannot be averaged, by name and reason."""
+    first, base = sources[0], opened[0]
+    base_shape = shape_of(base.tensors)
+    for source, checkpoint in zip(sources[1:], opened[1:], strict=True):
+        pair = f"{source.name} and {first.name} cannot be averaged:"
+        shape = shape_of(checkpoint.tensors)
+        if shape is None or base_shape is None:
+            stranger = source if shape is None else first
+            raise ResegeoError(f"{stranger.path} is no plain CLIP with a vision transformer, and cannot be averaged.")
+        if (shape.vocabulary, shape.context) != (base_shape.vocabulary, base_shape.context):
+            raise ResegeoError(
+                f"{pair} their vocabularies differ ({shape.vocabulary} words and texts of {shape.context}, "
+                f"{base_shape.vocabulary} and {base_shape.context}). Leave one out."
+            )
+        ours, theirs = (s.architecture.removesuffix(QUICK) for s in (first, source))
+        if ours != theirs or shape != base_shape:
+            where = next((n for n in base.tensors if _shape(checkpoint, n) != _shape(base, n)), None)
+            detail = "" if where is None else f"; {where} is {_shape(checkpoint, where)} and {_shape(base, where)}"
+            raise ResegeoError(f"{pair} their architectures differ ({theirs}, {ours}{detail}). Leave one out.")
+        if source.activation != first.activation:
+            raise ResegeoError(
+                f"{pair} their activations differ ({source.activation}, {first.activation}), so they come from "
+                "different pre-trainings. Leave one out."
+            )
+        if source.ancestor and first.ancestor and source.ancestor != first.ancestor:
+            raise ResegeoError(
+                f"{pair} they were fine-tuned from different weights ({source.ancestor}, {first.ancestor}), so their "
+                "average means nothing. Leave one out."
+            )
+        different = sorted(set(base.tensors) ^ set(checkpoint.tensors))
+        if different:
+            raise ResegeoError(f"{pair} {len(different)} parameters are in one alone (first: {different[0]}).")
+        changed = [name for name in base.tensors if _shape(base, name) != _shape(checkpoint, name)]
+        if changed:
+            raise ResegeoError(
+                f"{pair} {changed[0]} is {_shape(checkpoint, changed[0])} and {_shape(base, changed[0])}."
+            )
+        _refuse_scale(pair, base, checkpoint)
+
+
+def _refuse_scale(pair: str, base: Checkpoint, checkpoint: Checkpoint) -> None:
+    """Refuse a pair of which one keeps the logit scale and the other its logarithm."""
+    scales = [float(c.tensors["logit_scale"]) for c in (checkpoint, base) if "logit_scale" in c.tensors]
+    # open_clip keeps the logarithm, at most ln 100 = 4.6; 1/0.07 = 14.3 and more is the factor itself.
+    if len({scale > 7 for scale in scales}) == 2:
+        raise ResegeoError(
+            f"{pair} their logit scales follow different conventions ({scales[0]:.4g}, {scales[1]:.4g}: one is the "
+            "logarithm of the factor, the other the factor). Leave one out."
+        )
+
+
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
+    return tuple(checkpoint.tensors[name].shape) if name in checkpoint.tensors else None
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Block and part that a parameter belongs to; the part is empty where its distance says little."""
+    found = _BLOCK.match(name)
+    if found is not None:
+        block = f"{'image' if found[1] else 'text'} block {int(found[2]) + 1}"
+        part = {"attn": "attention", "mlp": "MLP"}.get(found[3], "")
+        return block, f"{block}, {part}" if part else ""
+    tower = "image" if name.startswith("visual.") else "text"
+    block = f"{tower} ends"
+    weighty = name.endswith(("conv1.weight", "token_embedding.weight", "proj", "text_projection"))
+    return block, f"{tower}: {name}" if weighty else ""
+
+
+def _distances(opened: Sequence[Checkpoint], report: Progress) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Relative distances from the first: by block, with the whole as ``all``, and by part; one dict a variant."""
+    import torch
+
+    squares: dict[str, float] = {}
+    apart: list[dict[str, float]] = [{} for _ in opened]
+    names = list(opened[0].tensors)
+    for number, name in enumerate(names, 1):
+        base = opened[0].tensors[name]
+        keys = [key for key in ("all", *_place(name)) if key]
+        if not base.is_floating_point():
+            continue
+        base = base.float()
+        size = float(base.square().sum(dtype=torch.float64))
+        if not math.isfinite(size):
+            raise ResegeoError(f"{opened[0].path} holds {name} with values that are no numbers; get the file anew.")
+        for key in keys if name != "logit_scale" else []:
+            squares[key] = squares.get(key, 0.0) + size
+        for index, other in enumerate(opened):
+            gap = 0.0 if index == 0 else float((other.tensors[name].float() - base).square().sum(dtype=torch.float64))
+            if not math.isfinite(gap):
+                raise ResegeoError(f"{other.path} holds {name} with values that are no numbers; get the file anew.")
+            for key in keys if name != "logit_scale" else []:
+                apart[index][key] = apart[index].get(key, 0.0) + gap
+        report("compare", number, len(names))
+    relative = [{key: math.sqrt(gap / max(squares[key], 1e-30)) for key, gap in one.items()} for one in apart]
+    blocks = {_place(name)[0] for name in names} | {"all"}
+    ordered = sorted(squares, key=_sorting)
+    return (
+        [{key: one[key] for key in ordered if key in blocks} for one in relative],
+        [{key: one[key] for key in ordered if key not in blocks} for one in relative],
+    )
+
+
+def _sorting(key: str) -> tuple[bool, bool, int, str]:
+    number = re.search(r"block (\d+)", key)
+    return key.startswith("text"), number is None, int(number[1]) if number else 0, key
+
+
+def _refuse_outliers(sources: Sequence[ModelSource], parts: Sequence[Mapping[str, float]]) -> None:
+    for source, distances in zip(sources, parts, strict=True):
+        key = max(distances, key=lambda name: distances[name])
+        if distances[key] > FAR:
+            raise ResegeoError(
+                f"{source.name} is no fine-tune of the same weights as {sources[0].name}: in {key} they are "
+                f"{distances[key]:.2f} apart (relative L2 distance; {FAR} is allowed, unrelated weights are 1.41 "
+                "apart). Leave one out, or pass --allow-outlier."
+            )
+
+
+def _judged(
+    sources: Sequence[ModelSource], classes: ClassList | None, device: str | None, report: Progress
+) -> list[Separation]:
+    """Embed the phrasings by one variant after another."""
+    from resegeo.encoder import load_encoder
+
+    phrasings = phrasings_of(classes)
+    found = []
+    for number, source in enumerate(sources, 1):
+        encoder = load_encoder(source, device=device)
+        found.append(separation([encoder.encode_texts([[text] for text in texts]) for texts in phrasings.values()]))
+        del encoder
+        report("words", number, len(sources))
+    return found
+
+
+def _average(ordered: Sequence[Checkpoint], weights: Sequence[float], report: Progress) -> dict[str, torch.Tensor]:
+    """θ₁ + Σ wₘ (θₘ − θ₁), tensor after tensor."""
+    import torch
+
+    result: dict[str, torch.Tensor] = {}
+    names = sorted(ordered[0].tensors)
+    for number, name in enumerate(names, 1):
+        base = ordered[0].tensors[name]
+        if not base.is_floating_point():
+            if any(not torch.equal(base, other.tensors[name]) for other in ordered[1:]):
+                raise ResegeoError(f"The whole numbers {name} differ between the variants and cannot be averaged.")
+            result[name] = base.clone()
+            continue
+        base = base.float()
+        step = torch.zeros_like(base)
+        for other, weight in zip(ordered[1:], weights[1:], strict=True):
+            step.add_(other.tensors[name].float() - base, alpha=weight)
+        # −0 + 0 is 0: what does not move stays as it is, to the bit.
+        result[name] = torch.where(step == 0, base, base + step).contiguous()
+        report("average", number, len(names))
+    return result
+
+
+def _write(
+    average: dict[str, torch.Tensor],
+    made: Composition,
+    temperature: float | None,
+    classes: ClassList | None,
+) -> None:
+    """Write beside, then rename."""
+    from safetensors.torch import save_file
+
+    listed = sorted(made.variants, key=lambda one: (one.source.sha256, one.weight, one.source.name))
+    recipe = {**made.as_dict(), "format": FORMAT, "temperature": temperature}
+    recipe.pop("output")
+    recipe["variants"] = sorted(recipe["variants"], key=lambda one: (one["sha256"], one["weight"], one["name"]))
+    for one in recipe["variants"]:
+        del one["distance"], one["blocks"]  # they hang on which variant was named first
+    if temperature is not None:
+        recipe["phrasings"] = {name: list(texts) for name, texts in phrasings_of(classes).items()}
+    ancestors = {source.ancestor for source in (one.source for one in listed) if source.ancestor}
+    metadata = facts_for_file(
+        replace(listed[0].source, ancestor=ancestors.pop() if len(ancestors) == 1 else None),
+        composition=[(f"{one.source.name} sha256:{one.source.sha256}", one.weight) for one in listed],
+        recipe=recipe,
+    )
+    beside = made.path.with_name(f".tmp-{made.path.name}")
+    try:
+        made.path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(average, beside, metadata=metadata)
+        beside.chmod(0o644)
+        beside.replace(made.path)
+    except OSError as error:
+        raise ResegeoError(f"{made.path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        beside.unlink(missing_ok=True)

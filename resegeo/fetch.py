@@ -1,0 +1,344 @@
+"""Checkpoints from elsewhere: looked up in the cache, fetched once, checked, whole or not at all.
+
+Files of Hugging Face repositories go through huggingface_hub and its cache (``HF_HOME``, ``HF_ENDPOINT``), others into
+``RESEGEO_HOME``, by default ``~/.cache/resegeo``. With ``HF_HUB_OFFLINE`` the network is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resegeo.errors import ResegeoError
+from resegeo.registry import Remote
+
+TRIES = 5
+"""How often in a row a download may break off without a byte gained."""
+TIMEOUT = (10.0, 60.0)
+"""Seconds to wait for a connection, and for the next bytes."""
+PAUSE = 1.0
+"""Seconds before the second try; each further pause is twice as long."""
+_CHUNK = 1 << 16  # what a broken connection loses
+
+Progress = Callable[[str, int, int], None]
+
+
+def home() -> Path:
+    """Folder of what resegeo keeps for this user."""
+    given = os.environ.get("RESEGEO_HOME")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "resegeo"
+
+
+def offline() -> bool:
+    """Whether the user forbids the network."""
+    return any(
+        os.environ.get(name, "").strip().upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "RESEGEO_OFFLINE")
+    )
+
+
+def kept_path(remote: Remote) -> Path:
+    """Where a file lies that was fetched from a URL or imported."""
+    return home() / "models" / _safe(remote.label) / remote.file.rpartition("/")[2]
+
+
+def cached(remote: Remote) -> Path | None:
+    """Find a file on this machine, without the network; None where it is not."""
+    kept = kept_path(remote)
+    if kept.is_file():
+        return kept
+    if remote.repository is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [
+        try_to_load_from_cache(remote.repository, name, cache_dir=_hub_cache())
+        for name in (*remote.beside, remote.file)
+    ]
+    return Path(found[-1]) if all(isinstance(path, str) for path in found) else None  # type: ignore[arg-type]
+
+
+def fetch(remote: Remote, progress: Progress | None = None) -> Path:
+    """Return the path of a file on this machine, fetching it first if it is not there.
+
+    Parameters
+    ----------
+    remote:
+        What to fetch.
+    progress:
+        Called with a stage's name, MiB done and MiB in all.
+
+    Raises
+    ------
+    ResegeoError:
+        When the network is forbidden or fails, the server has no such file, the disk is full, or the file is not the
+        one that was expected.
+
+    """
+    there = cached(remote)
+    if there is not None:
+        return there
+    if offline():
+        raise ResegeoError(_missing(remote, "the network is switched off (HF_HUB_OFFLINE)"))
+    if remote.repository is not None:
+        return _from_hub(remote)
+    target = kept_path(remote)
+    with locked(target):
+        if not target.is_file():  # another process may have fetched it while this one waited
+            _from_url(remote, target, progress or (lambda stage, done, total: None))
+    return target
+
+
+def verify(remote: Remote, path: Path, digest: str) -> None:
+    """Compare a file's sha256 with the pinned one, or with the first that was seen here, which is recorded.
+
+    Raises
+    ------
+    ResegeoError:
+        When they differ.
+
+    """
+    expected, whose = remote.sha256, "published"
+    if expected is None:
+        expected, whose = _recorded(remote, digest), "recorded when it was first fetched"
+    if digest != expected:
+        raise ResegeoError(
+            f"{path} is not the file that {remote.label} names: its sha256 is {digest[:16]}…, the one {whose} is "
+            f"{expected[:16]}…. Delete it and run `resegeo models fetch {remote.label}`"
+            + ("." if remote.sha256 else f"; if its authors changed it, delete its line in {_record()} too.")
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, as hex; of a folder, that of the names and checksums of its weights and configuration.
+
+    It is taken once while size and time of the file stay as they are.
+    """
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file())
+        lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    stat = path.stat()
+    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, time: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _safe(label: str) -> str:
+    """A label as a folder's name: Windows allows no colon."""
+    return re.sub(r"[^\w.+-]", "--", label).lstrip(".")
+
+
+def _missing(remote: Remote, why: str) -> str:
+    """The one sentence about a file that cannot be had."""
+    where = remote.url or f"{remote.repository}/{remote.file} of Hugging Face"
+    inside = f" (its member {remote.member})" if remote.member else ""
+    return (
+        f"The weights {remote.label} are not on this machine, and {why}. Run `resegeo models fetch {remote.label}` "
+        f"with a network, or put {where}{inside} at {kept_path(remote)}; the bundled model needs no download."
+    )
+
+
+def _record() -> Path:
+    return home() / "checksums.json"
+
+
+def _recorded(remote: Remote, digest: str) -> str:
+    """The checksum that was first seen of a file; this one, where it is the first."""
+    key = f"{_safe(remote.label)}/{remote.file}"
+    path = _record()
+
+    def known() -> dict[str, str]:
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    if key in known():
+        return str(known()[key])
+    with locked(path):
+        entries = known()
+        first = entries.setdefault(key, digest)
+        beside = path.with_name(f".tmp-{path.name}")
+        beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", "utf-8")
+        beside.replace(path)
+    return first
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes from the same file; they wait, and then find it there."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"))
+        lock.acquire()
+    except (OSError, Timeout) as error:
+        raise ResegeoError(
+            f"The folder {target.parent} cannot be written to ({error}); name another one by RESEGEO_HOME."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _hub_cache() -> str | None:
+    """The cache that the environment names now; huggingface_hub itself looks only when it is imported."""
+    given = os.environ.get("HF_HUB_CACHE")
+    if given:
+        return given
+    base = os.environ.get("HF_HOME")
+    return str(Path(base).expanduser() / "hub") if base else None
+
+
+def _from_hub(remote: Remote) -> Path:
+    """Fetch by huggingface_hub, which resumes, locks, checks the length and renames at the end."""
+    import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        for name in (*remote.beside, remote.file):
+            path = huggingface_hub.hf_hub_download(
+                str(remote.repository), name, cache_dir=_hub_cache(), endpoint=os.environ.get("HF_ENDPOINT")
+            )
+    except Exception as error:  # hub, HTTP and file system errors share no base
+        raise ResegeoError(_missing(remote, f"could not be downloaded ({_said(error)})")) from error
+    return Path(path)
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error, or its kind."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"the server answers {status}" if status else type(error).__name__
+
+
+def _from_url(remote: Remote, target: Path, progress: Progress) -> None:
+    """Download beside ``target``, check, and rename."""
+    url = str(remote.url)
+    part = target.with_name(f".tmp-{target.name}")  # under the lock; its name stays, so that it can be continued
+    _download(remote, url, part, progress)
+    whole = part
+    if remote.member is not None:
+        whole = target.with_name(f".tmp-member-{target.name}")
+        _extract(remote, part, whole)
+    digest = file_sha256(whole)
+    if remote.sha256 is not None and digest != remote.sha256:
+        whole.unlink()
+        part.unlink(missing_ok=True)
+        raise ResegeoError(
+            f"What {url} sent is not {remote.label}: its sha256 is {digest[:16]}…, expected {remote.sha256[:16]}…. "
+            "Nothing was kept; try again, or ask whoever runs the network between."
+        )
+    whole.replace(target)
+    part.unlink(missing_ok=True)
+    _mark(part).unlink(missing_ok=True)
+
+
+def _mark(part: Path) -> Path:
+    """File with the server's version of a partial download."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _download(remote: Remote, url: str, part: Path, progress: Progress) -> None:
+    """Get ``url`` into ``part``, going on where an earlier try broke off."""
+    import requests
+
+    failures = 0
+    while True:
+        have = part.stat().st_size if part.exists() else 0
+        reason = ""
+        try:
+            if _get(url, part, have, remote.label, progress):
+                return
+            reason = "the connection broke off"
+        except requests.HTTPError as error:
+            status = 0 if error.response is None else error.response.status_code
+            if 400 <= status < 500 and status not in (408, 429):
+                raise ResegeoError(_missing(remote, f"{url} cannot be had ({_said(error)})")) from error
+            reason = _said(error)
+        except requests.RequestException as error:
+            if isinstance(error, requests.ConnectionError) and not part.exists():  # no network at all
+                raise ResegeoError(_missing(remote, f"could not be downloaded ({_said(error)})")) from error
+            reason = _said(error)
+        except OSError as error:
+            raise ResegeoError(
+                f"{part.parent} cannot be written to ({error.strerror}); free space or move it by RESEGEO_HOME."
+            ) from error
+        gained = (part.stat().st_size if part.exists() else 0) > have
+        failures = 0 if gained else failures + 1
+        if failures == TRIES:
+            kept = part.stat().st_size if part.exists() else 0
+            so_far = f"; {kept / 1e6:.1f} MB are kept, and the same command goes on" if kept else ""
+            raise ResegeoError(_missing(remote, f"could not be downloaded ({reason}{so_far})"))
+        time.sleep(PAUSE * 2 ** max(0, failures - 1))
+
+
+def _get(url: str, part: Path, have: int, label: str, progress: Progress) -> bool:
+    """Ask once for what is lacking; tell whether the file is whole now."""
+    import requests
+
+    headers = {"Accept-Encoding": "identity"}
+    mark = _mark(part)
+    version = mark.read_text("utf-8") if mark.exists() else ""
+    if have and version:  # without a version nobody knows whether the rest belongs to the start
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+        if reply.status_code == 416:  # there is no rest: begin anew
+            part.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
+            return False
+        reply.raise_for_status()
+        if reply.status_code != 206:
+            have = 0
+        mark.write_text(reply.headers.get("ETag", ""), "utf-8")
+        length = reply.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        if total is not None and total - have > shutil.disk_usage(part.parent).free:
+            raise ResegeoError(
+                f"{label} takes {total / 1e6:.0f} MB, but {part.parent} has only "
+                f"{shutil.disk_usage(part.parent).free / 1e6:.0f} MB free. Make room, or name another folder by "
+                "RESEGEO_HOME."
+            )
+        with part.open("ab" if have else "wb") as out:
+            for chunk in reply.iter_content(_CHUNK):
+                out.write(chunk)
+                have += len(chunk)
+                progress(label, have >> 20, max(1, (total or have) >> 20))
+    return total is None or have == total
+
+
+def _extract(remote: Remote, archive: Path, target: Path) -> None:
+    """Take the one wanted file out of a ZIP archive."""
+    try:
+        with zipfile.ZipFile(archive) as files:
+            names = [n for n in files.namelist() if n.rpartition("/")[2] == remote.member and "__MACOSX" not in n]
+            if len(names) != 1:
+                raise ResegeoError(
+                    f"{remote.url} holds {len(names)} files called {remote.member}; expected one. It has changed: get "
+                    "the checkpoint from its authors and name the file."
+                )
+            with files.open(names[0]) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, _CHUNK)
+    except zipfile.BadZipFile as error:
+        archive.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        raise ResegeoError(f"What {remote.url} sent is no ZIP archive. Nothing was kept; try again.") from error

@@ -1,0 +1,128 @@
+"""What a checkpoint file is: the architecture and the activation, from its own words, its shapes, or the user's.
+
+Architectures of open_clip whose names end in ``-quickgelu`` have QuickGELU, those of the same name without it GELU; the
+two hold the same parameters, so no shape tells them apart, and the wrong one gives wrong labels without a word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of, shape_of_config
+from resegeo.errors import UsageError
+from resegeo.registry import KnownModel
+
+BUNDLED = "resegeo-small"
+"""Name of the model that travels inside the package."""
+FOLDER = Path(__file__).parent / "bundled"
+"""Where it lies."""
+QUICK = "-quickgelu"
+"""Ending of open_clip's architectures with QuickGELU."""
+
+
+def config_of(architecture: str, config: Path | None) -> dict[str, Any]:
+    """open_clip's configuration of an architecture, from a file (JSON, or safetensors of ours) or its own list."""
+    if config is None:
+        import open_clip
+
+        return open_clip.get_model_config(architecture) or {}
+    if config.suffix != ".json":
+        found = read_checkpoint(config).facts["config"]
+    else:
+        found = json.loads(config.read_text("utf-8"))
+        found = found.get("model_cfg", found)  # open_clip_config.json of a hub wraps it
+    return dict(found)
+
+
+def own_config(path: Path) -> tuple[str, Path]:
+    """Check a configuration file that the user gives as architecture."""
+    try:
+        found = config_of(path.stem, path)
+        if not {"embed_dim", "vision_cfg", "text_cfg"} <= found.keys():
+            raise ValueError("no configuration")
+    except FileNotFoundError as error:
+        raise UsageError(f"--arch {path}: no such file.") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"--arch {path} is no model configuration of open_clip; expected JSON with embed_dim, vision_cfg and "
+            "text_cfg."
+        ) from error
+    return path.stem, path
+
+
+def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
+    """Tell the architecture from the shapes."""
+    import open_clip
+
+    found = shape_of(checkpoint.tensors)
+    bundled = FOLDER / f"{BUNDLED}.json"
+    if found is not None and found == shape_of_config(config_of(BUNDLED, bundled)):
+        return BUNDLED, bundled
+    known = {name: shape_of_config(open_clip.get_model_config(name)) for name in open_clip.list_models()}
+    fitting = sorted((name for name, shape in known.items() if found and shape == found), key=lambda n: (len(n), n))
+    if not fitting:
+        sizes = (
+            "are not those of a CLIP with a vision transformer"
+            if found is None
+            else f"(width {found.width}, patch {found.patch}, {found.layers} layers) are none that open_clip knows"
+        )
+        raise UsageError(
+            f"{checkpoint.path}: its shapes {sizes}; name its open_clip architecture by --arch, for example "
+            "--arch ViT-L-14-quickgelu, or a JSON file with a model configuration."
+        )
+    return fitting[0], None
+
+
+def settled(
+    checkpoint: Checkpoint,
+    architecture: str,
+    config: Path | None,
+    wanted: str | None,
+    published: KnownModel | None,
+) -> tuple[str, str]:
+    """Settle the activation; also return why, where the user did not say it."""
+    named = "quickgelu" if architecture.endswith(QUICK) else None
+    for told, whose in ((checkpoint.activation, "the file says"), (named, f"--arch {architecture} means")):
+        if told is None:
+            continue
+        if wanted not in (None, told):
+            raise UsageError(
+                f"--activation {wanted}, but {whose} {told} for {checkpoint.path}: the labels would be wrong. Leave it "
+                "out."
+            )
+        if told == checkpoint.activation and named not in (None, told):
+            raise UsageError(
+                f"--arch {architecture} means {named}, but {checkpoint.path} says {told}: the labels would be wrong. "
+                f"Take --arch {architecture.removesuffix(QUICK)}."
+            )
+        return told, "the file says the activation" if told == checkpoint.activation else ""
+    if wanted is not None:
+        return wanted, ""
+    if published is not None and published.activation is not None:
+        sure = "" if published.certain else ", though its authors do not document the activation"
+        return published.activation, f"it has the published name of {published.name}{sure}"
+    import open_clip
+
+    own = bool(config_of(architecture, config).get("quick_gelu", False))
+    if config is not None or own or architecture + QUICK not in open_clip.list_models():
+        return "quickgelu" if own else "gelu", ""
+    raise UsageError(
+        f"{checkpoint.path} does not say its activation, and the wrong one gives wrong labels silently: add "
+        "--activation quickgelu (OpenAI's CLIP and its fine-tunes) or --activation gelu (OpenCLIP's own, such as those "
+        "of LAION)."
+    )
+
+
+def known_architecture(architecture: str) -> str:
+    """Return the name if open_clip knows it; see :class:`UsageError`."""
+    import open_clip
+
+    names = open_clip.list_models()
+    if architecture in names:
+        return architecture
+    near = difflib.get_close_matches(architecture, names, n=3)
+    hint = f"did you mean {' or '.join(near)}" if near else "for example ViT-B-32, ViT-B-16 or ViT-L-14-quickgelu"
+    raise UsageError(f"--arch {architecture} is not an architecture that open_clip knows; {hint}?")

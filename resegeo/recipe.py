@@ -1,0 +1,169 @@
+"""Composition files: ``--model compose:FILE`` averages variants as a small YAML file says, once, and keeps the result.
+
+models: [openai:ViT-L-14, remoteclip-l14, {model: mine.pt, activation: quickgelu}]
+weights: separation        # or uniform, or numbers such as [0.5, 0.3, 0.2]
+classes: classes.yml       # whose phrasings separation takes; optional
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resegeo.classes import ClassList, load_class_list
+from resegeo.compose import FORMAT, Progress, compose
+from resegeo.errors import InputNotice, UsageError
+from resegeo.fetch import home, locked
+from resegeo.separation import TEMPERATURE
+from resegeo.weights import ModelSource, resolve_model
+
+PREFIX = "compose:"
+"""What ``--model`` begins with to mean a composition file."""
+
+_KEYS = ("models", "weights", "classes", "temperature", "allow_outlier")
+_MODEL_KEYS = ("model", "arch", "activation")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a composition file says."""
+
+    models: tuple[tuple[str, str | None, str | None], ...]
+    """Model, architecture and activation of each variant, as :func:`resegeo.weights.resolve_model` takes them."""
+    weights: str | tuple[float, ...] = "uniform"
+    classes: ClassList | None = None
+    temperature: float = TEMPERATURE
+    allow_outlier: bool = False
+
+
+def find_model(
+    model: str | None = None,
+    architecture: str | None = None,
+    activation: str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ModelSource:
+    """Do what :func:`resegeo.weights.resolve_model` does, and understand ``compose:FILE`` too.
+
+    Raises
+    ------
+    UsageError:
+        When the three do not fit together, or the composition file is wrong.
+    ResegeoError:
+        When a file is missing or unreadable, a download fails, or the variants cannot be averaged.
+
+    """
+    if model is None or not model.startswith(PREFIX):
+        return resolve_model(model, architecture, activation, progress=progress)
+    path = Path(model.removeprefix(PREFIX))
+    for name, value in (("--arch", architecture), ("--activation", activation)):
+        if value is not None:
+            raise UsageError(
+                f"{name} {value} does not go with --model {model}; say it in that file, variant by variant."
+            )
+    recipe = read_recipe(path)
+    sources = [resolve_model(*given, progress=progress) for given in recipe.models]
+    target = home() / "composed" / f"{_key(recipe, sources)}.safetensors"
+    with locked(target):
+        if not target.is_file():
+            made = compose(
+                sources,
+                target,
+                weights=recipe.weights,
+                classes=recipe.classes,
+                temperature=recipe.temperature,
+                allow_outlier=recipe.allow_outlier,
+                progress=progress,
+            )
+            shares = ", ".join(f"{variant.source.name} {variant.weight:.3f}" for variant in made.variants)
+            warnings.warn(f"{path} is averaged ({shares}) and kept as {target}.", InputNotice, stacklevel=3)
+    return replace(resolve_model(str(target)), name=f"{PREFIX}{path.stem}")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a composition file; paths in it count from its folder.
+
+    Raises
+    ------
+    UsageError:
+        When it is missing or says something else than expected.
+
+    """
+    said = f"--model {PREFIX}{path}"
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(f"{said}: no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{said} cannot be read as text; expected YAML with a list 'models'.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"{said}{where}: this is not valid YAML.") from error
+    if not isinstance(found, dict) or not isinstance(found.get("models"), list):
+        raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
+    for key in found:
+        if key not in _KEYS:
+            raise UsageError(f"{said}: there is no key {key!r}; known are {', '.join(_KEYS)}.")
+    weights: Any = found.get("weights", "uniform")
+    if isinstance(weights, list):
+        if not all(isinstance(number, int | float) for number in weights):
+            raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+        weights = tuple(float(number) for number in weights)
+    elif not isinstance(weights, str):
+        raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+    temperature = found.get("temperature", TEMPERATURE)
+    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not temperature > 0:
+        raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
+    classes = found.get("classes")
+    return Recipe(
+        tuple(_variant(entry, path, said) for entry in found["models"]),
+        weights,
+        None if classes is None else load_class_list(path.parent / str(classes)),
+        float(temperature),
+        found.get("allow_outlier") is True,
+    )
+
+
+def _variant(entry: Any, path: Path, said: str) -> tuple[str, str | None, str | None]:
+    """Read one entry of ``models``."""
+    given: Mapping[str, Any] = entry if isinstance(entry, dict) else {"model": entry}
+    unknown = [key for key in given if key not in _MODEL_KEYS]
+    if unknown or not isinstance(given.get("model"), str):
+        raise UsageError(
+            f"{said}: models has the entry {entry!r}; expected a name or file, or a mapping of "
+            f"{', '.join(_MODEL_KEYS)}."
+        )
+    model, arch, activation = (None if given.get(key) is None else str(given[key]) for key in _MODEL_KEYS)
+    return _from(path, str(model)), None if arch is None else _from(path, arch), activation
+
+
+def _from(path: Path, name: str) -> str:
+    """A file beside the composition file, or the name as it stands."""
+    return str(path.parent / name) if (path.parent / name).exists() else name
+
+
+def _key(recipe: Recipe, sources: list[ModelSource]) -> str:
+    """Name of the result in the cache: what it depends on, whatever the order of the variants."""
+    numbers = recipe.weights if isinstance(recipe.weights, tuple) else (0.0,) * len(sources)
+    if len(numbers) != len(sources):
+        numbers = (0.0,) * len(sources)  # refused later, with a sentence
+    said = {
+        "format": FORMAT,
+        "variants": sorted(
+            [source.sha256, source.architecture, str(source.activation), number]
+            for source, number in zip(sources, numbers, strict=True)
+        ),
+        "rule": recipe.weights if isinstance(recipe.weights, str) else "numbers",
+        "temperature": recipe.temperature,
+        "classes": None if recipe.classes is None else recipe.classes.to_json(),
+        "allow_outlier": recipe.allow_outlier,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
