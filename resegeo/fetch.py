@@ -43,10 +43,7 @@ def home() -> Path:
 
 def offline() -> bool:
     """Whether the user forbids the network."""
-    return any(
-        os.environ.get(name, "").strip().upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "RESEGEO_OFFLINE")
-    )
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
 
 
 def kept_path(remote: Remote) -> Path:

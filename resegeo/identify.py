@@ -50,7 +50,16 @@ def own_config(path: Path) -> tuple[str, Path]:
             f"--arch {path} is no model configuration of open_clip; expected JSON with embed_dim, vision_cfg and "
             "text_cfg."
         ) from error
+    if path.stem in _own_architectures():
+        raise UsageError(f"--arch {path} bears the name of an architecture of open_clip; give the file another name.")
     return path.stem, path
+
+
+def _own_architectures() -> list[str]:
+    """Names of open_clip's own architectures, without those that a user's configuration added to its list."""
+    import open_clip
+
+    return sorted(file.stem for file in (Path(open_clip.__file__).parent / "model_configs").glob("*.json"))
 
 
 def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
@@ -61,7 +70,7 @@ def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
     bundled = FOLDER / f"{BUNDLED}.json"
     if found is not None and found == shape_of_config(config_of(BUNDLED, bundled)):
         return BUNDLED, bundled
-    known = {name: shape_of_config(open_clip.get_model_config(name)) for name in open_clip.list_models()}
+    known = {name: shape_of_config(open_clip.get_model_config(name)) for name in _own_architectures()}
     fitting = sorted((name for name, shape in known.items() if found and shape == found), key=lambda n: (len(n), n))
     if not fitting:
         sizes = (

@@ -20,7 +20,7 @@ from resegeo.fetch import Progress, cached, fetch, file_sha256, kept_path, locke
 from resegeo.identify import BUNDLED
 from resegeo.registry import KNOWN, KnownModel, Remote, known_model
 from resegeo.separation import TEMPERATURE
-from resegeo.weights import resolve_model
+from resegeo.weights import resolve_model, vocabulary
 
 _MANIFEST = "resegeo-models.json"
 
@@ -46,7 +46,7 @@ def listed() -> list[dict[str, Any]]:
             "licence": "MIT, see its model card",
             "bytes": bundled.path.stat().st_size,
             "cached": "bundled",
-            "notes": "small; knows 86 words of land cover",
+            "notes": f"small; knows {len(vocabulary())} words of land cover",
         }
     ]
     for model in KNOWN:

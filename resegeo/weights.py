@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import warnings
@@ -15,7 +16,7 @@ from resegeo.checkpoints import METADATA, read_checkpoint
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.fetch import Progress, fetch, file_sha256, kept_path, offline, verify
 from resegeo.identify import BUNDLED, FOLDER, QUICK, config_of, inferred, known_architecture, own_config, settled
-from resegeo.registry import ACTIVATIONS, KnownModel, Remote, known_file, known_model
+from resegeo.registry import ACTIVATIONS, KNOWN, KnownModel, Remote, known_file, known_model
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class ModelSource:
         return self.path.parent == FOLDER
 
     @property
-    def stated_architecture(self) -> str:
-        """What ``--arch`` must say, with this file, to mean the same: a name, or a configuration's path."""
-        if self.config is None or self.config.suffix != ".json" or self.config.parent == FOLDER:
+    def stated_architecture(self) -> str | None:
+        """What ``--arch`` must say with this file to mean the same: a name, a configuration's path, or nothing."""
+        if self.config is None or self.config.parent == FOLDER:
             return self.architecture
-        return str(self.config.resolve())
+        return str(self.config.resolve()) if self.config.suffix == ".json" else None
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,13 @@ def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
 
 def _local(path: Path, architecture: str | None, activation: str | None) -> ModelSource:
     """Settle what a file is: from its own words, from the user's, from its shapes, or from its published name."""
+    config: Path | None = None
+    if architecture is not None and Path(architecture).suffix == ".json":
+        architecture, config = own_config(Path(architecture))
+    elif architecture is not None and architecture != BUNDLED:
+        known_architecture(architecture)
     checkpoint = read_checkpoint(path)
     facts = checkpoint.facts
-    config: Path | None = None
     if architecture is None and "architecture" in facts:
         architecture, config = str(facts["architecture"]), path if "config" in facts else None
         told = ""
@@ -221,12 +226,7 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         architecture, config = inferred(checkpoint)
         told = "told from its shapes"
     else:
-        if Path(architecture).suffix == ".json":
-            architecture, config = own_config(Path(architecture))
-        elif architecture == BUNDLED:
-            config = FOLDER / f"{BUNDLED}.json"
-        else:
-            architecture = known_architecture(architecture)
+        config = FOLDER / f"{BUNDLED}.json" if architecture == BUNDLED else config
         told = ""
     published = known_file(path.name)
     act, why = settled(checkpoint, architecture, config, activation, published)
@@ -291,9 +291,11 @@ def _pretrained(model: str, architecture: str | None, activation: str | None) ->
     arch = given or architecture
     tags = {name for _, name in open_clip.list_pretrained()}
     if tag not in tags:
+        near = difflib.get_close_matches(model.lower(), [known.name for known in KNOWN if not known.sam], n=1)
+        hint = f"; did you mean {near[0]}?" if near else f". Without a model {BUNDLED} is used."
         raise ResegeoError(
-            f"--model {model} is neither an existing file, nor a name of `resegeo models list`, nor a pretrained tag "
-            f"of open_clip such as ViT-B-32:laion2b_s34b_b79k. Leave out --model for {BUNDLED}."
+            f"{model} is neither an existing file, nor a name of `resegeo models list`, nor a pretrained tag of "
+            f"open_clip such as ViT-B-32:laion2b_s34b_b79k{hint}"
         )
     if arch is None:
         having = ", ".join(open_clip.pretrained.list_pretrained_models_by_tag(tag)[:6])

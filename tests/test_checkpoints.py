@@ -435,6 +435,8 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, model):
         resolve_model(str(tmp_path / "a.pt"), str(tmp_path / "bad.json"))
     with pytest.raises(UsageError, match="no such file"):
         resolve_model(str(tmp_path / "a.pt"), str(tmp_path / "none.json"))
+    with pytest.raises(UsageError, match="bears the name of an architecture of open_clip"):
+        resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path, "ViT-B-32.json")))
 
 
 def test_other_models_of_the_hub_are_refused(tmp_path):

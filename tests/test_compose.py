@@ -130,6 +130,7 @@ def test_the_result_is_a_normal_checkpoint_with_its_recipe_inside(tmp_path, thre
     made = compose(three, tmp_path / "o.safetensors", weights=[0.5, 0.3, 0.2])
     found = resolve_model(str(made.path))
     assert (found.architecture, found.activation) == ("tiny", "gelu")
+    assert found.stated_architecture is None  # a store that is given new words later needs the file alone
     assert dict(found.composition) == {
         f"{one.name} sha256:{one.sha256}": weight for one, weight in zip(three, (0.5, 0.3, 0.2), strict=True)
     }

@@ -105,7 +105,7 @@ def server():
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESEGEO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    for name in ("HF_HUB_OFFLINE", "RESEGEO_OFFLINE", "HF_HUB_CACHE"):
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(resegeo.fetch, "PAUSE", 0.01)
 

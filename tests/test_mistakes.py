@@ -152,6 +152,27 @@ COMMANDS = [
     f"{USUAL} --model scene.tif --arch ViT-L14",
     f"{USUAL} --model scene.tif --arch ViT-B-32",
     f"{USUAL} --arch ViT-B-32",
+    f"{USUAL} --activation gelu",
+    f"{USUAL} --activation relu",
+    f"{USUAL} --model openai:ViT-L-14",
+    f"{USUAL} --model openai:ViT-L-14 --arch ViT-B-32",
+    f"{USUAL} --model openai:ViT-L-14 --activation gelu",
+    f"{USUAL} --model compose:missing.yml",
+    f"{USUAL} --model compose:classes.yml",
+    f"{USUAL} --segments sam --sam-checkpoint sam-vit-b",
+    "models fetch remoteclip-l14",
+    "models fetch remoteclip-h14",
+    "models fetch resegeo-small",
+    "models check missing.pt",
+    "models check images",
+    "models export remoteclip-l14 -o a.zip",
+    "models import missing.zip",
+    "models import scene.tif",
+    "models compose resegeo-small -o a.safetensors",
+    "models compose resegeo-small resegeo-small -o a.pt",
+    "models compose resegeo-small resegeo-small -o a.safetensors --weights 0.5,0.6",
+    "models compose resegeo-small resegeo-small -o a.safetensors --weights best",
+    "models compose resegeo-small scene.tif -o a.safetensors",
     f"{USUAL} --device tpu",
     f"{USUAL} --threads 0",
     f"{USUAL} --threads all",
@@ -347,7 +368,8 @@ def answer(mistake: Mistake, folder: Path) -> tuple[int, list[str], str]:
     """Run a command in ``folder``: exit code, what stderr says beside notes and usage, stdout."""
     if mistake.file:
         (folder / "mine.yml").write_text(mistake.file, "utf-8")
-    done = CliRunner().invoke(main, shlex.split(mistake.command))
+    env = {"RESEGEO_HOME": "home", "HF_HOME": "hub", "HF_HUB_OFFLINE": "1"}
+    done = CliRunner().invoke(main, shlex.split(mistake.command), env=env)
     beside = ("Usage: ", "Try '", "Note: ")
     said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(beside)]
     return done.exit_code, [_without_gdals_words(line) for line in said], done.stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -10,8 +11,10 @@ from safetensors.torch import save_file
 
 import resegeo
 from resegeo.encoder import load_encoder
-from resegeo.errors import ResegeoError, UsageError
-from resegeo.weights import file_sha256, geometry, resolve_model, unknown_words, vocabulary
+from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.fetch import kept_path
+from resegeo.registry import known_model
+from resegeo.weights import file_sha256, geometry, resolve_model, resolve_sam, unknown_words, vocabulary
 
 
 def test_the_default_is_the_bundled_model_and_its_geometry_needs_no_loading():
@@ -101,6 +104,51 @@ def test_a_tag_needs_its_architecture_and_a_failed_download_is_one_sentence(monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ResegeoError, match="weights openai:ViT-B-32 are not on this machine, and the network is"):
         resolve_model("openai", "ViT-B-32-quickgelu")
+
+
+def kept(monkeypatch, tmp_path, name, data=b"weights"):
+    """Put a file where a fetched checkpoint would lie."""
+    monkeypatch.setenv("RESEGEO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = kept_path(known_model(name, sam=name.startswith("sam")).remote)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_known_name_brings_its_activation_and_says_what_is_not_documented(monkeypatch, tmp_path):
+    path = kept(monkeypatch, tmp_path, "remoteclip-b32")
+    with pytest.warns(InputNotice, match="remoteclip-b32 is taken with quickgelu, which is likely, but not documented"):
+        source = resolve_model("RemoteCLIP-B32")
+    assert (source.path, source.sha256) == (path, file_sha256(path))
+    assert (source.architecture, source.activation) == ("ViT-B-32-quickgelu", "quickgelu")
+    assert source.ancestor == "openai:ViT-B-32"
+    source = resolve_model("remoteclip-b32", "ViT-B-32", "gelu")
+    assert (source.architecture, source.activation) == ("ViT-B-32", "gelu")
+    assert open_clip.get_model_config(source.architecture).get("quick_gelu", False) is False
+    with pytest.raises(UsageError, match="is a ViT-B-32, but --arch says ViT-L-14"):
+        resolve_model("remoteclip-b32", "ViT-L-14")
+    path.write_bytes(b"another file of the same name")
+    with pytest.raises(ResegeoError, match="is not the file that remoteclip-b32 names"):
+        resolve_model("remoteclip-b32", activation="quickgelu")
+
+
+def test_sam_by_name_is_checked_against_its_published_checksum(monkeypatch, tmp_path):
+    path = kept(monkeypatch, tmp_path, "sam-vit-l")
+    with pytest.raises(ResegeoError, match=r"the one published is 3adcc4315b642a4d"):
+        resolve_sam("sam-vit-l")
+    known = known_model("sam-vit-l", sam=True)
+    own = replace(known, remote=replace(known.remote, sha256=file_sha256(path)))
+    monkeypatch.setattr("resegeo.weights.known_model", lambda name, sam: own if name == "sam-vit-l" and sam else None)
+    found = resolve_sam("sam-vit-l")
+    assert (found.path, found.architecture, found.sha256) == (path, "vit_l", file_sha256(path))
+    with pytest.raises(ResegeoError, match="one of the names sam-vit-b, sam-vit-l and sam-vit-h"):
+        resolve_sam("sam-vit-x")
+
+
+def test_a_known_name_that_is_misspelt_is_answered_with_the_nearest():
+    with pytest.raises(ResegeoError, match=r"did you mean remoteclip-l14\?"):
+        resolve_model("remotclip-l14")
 
 
 def test_words_of_the_vocabulary_are_known_inside_longer_prompts():

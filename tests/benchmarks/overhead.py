@@ -86,7 +86,14 @@ def main() -> None:
         if args.profile:
             profiler.enable()
         result = segment(
-            scene, words, Path(folder) / "out", model=str(weights), arch=ARCHITECTURE, segments=str(ids), vector=()
+            scene,
+            words,
+            Path(folder) / "out",
+            model=str(weights),
+            arch=ARCHITECTURE,
+            activation="gelu",
+            segments=str(ids),
+            vector=(),
         )
         profiler.disable()
         seconds = json.loads(result.report.read_text("utf-8"))["seconds"]
