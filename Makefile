@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "Look at $(DEMO_OUT)/sentinel2.png, or open $(DEMO_OUT)/sentinel2.gpkg and sentinel2.classes.tif in QGIS."
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.linted
 	$(BIN)/ruff check resegeo cli tests examples
