@@ -329,8 +329,9 @@ def _tag_file(name: str, config: dict[str, Any]) -> Path:
             raise ConnectionError("the network is switched off")
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # hub, HTTP and file system errors share no base
+        why = "the network is switched off (HF_HUB_OFFLINE)" if offline() else type(error).__name__
         raise ResegeoError(
-            f"The weights {name} are not on this machine and could not be downloaded ({type(error).__name__}). Run "
+            f"The weights {name} are not on this machine and could not be downloaded ({why}). Run "
             f"`resegeo models fetch {name}` once with a network, or put the file at "
             f"{kept_path(Remote(name, 'open_clip_model.safetensors'))}; the bundled model needs no download."
         ) from error
