@@ -21,7 +21,7 @@ from resegeo.machine import Batch, Machine, reduced, start_machine
 from resegeo.plan import Plan, differences
 from resegeo.produce import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.raster import CACHE_BYTES
-from resegeo.run import RunOptions
+from resegeo.run import RunOptions, local_workers
 from resegeo.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0
@@ -85,6 +85,9 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         When model, segments or scene can't be had, as the run itself would.
 
     """
+    workers = 1
+    if options.cluster is not None:
+        workers = local_workers(str(options.cluster)) or 1
     store = Store.open(url)
     if store is not None and differences(store.header.get("image", {}), plan.image_options()):
         store = None
@@ -96,7 +99,6 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     threads = options.threads or os.cpu_count() or 1
     reading, encoding, sample, device_bytes = _time_items(machine)
     per_item = max(reading, encoding) if machine.encoder.device.startswith("cuda") else reading + encoding
-    workers = int(options.cluster) if options.cluster is not None and options.cluster.isdigit() else 1
     labelling = 0.0 if sample is None else _time_blocks(machine, sample, threads)
     kept = plan.feature_bytes() if features else plan.score_bytes()
     kept += plan.segment_bytes()

@@ -384,6 +384,15 @@ def _workers(ready: _Ready, job: Job | None, options: RunOptions) -> contextlib.
     return connect(options.cluster)
 
 
+def local_workers(cluster: str) -> int | None:
+    """Return how many local workers ``--cluster`` asks for; None where it is an address."""
+    if not cluster.isdigit():
+        return None
+    if int(cluster) < 1:
+        raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")
+    return int(cluster)
+
+
 @contextlib.contextmanager
 def connect(cluster: Any) -> Iterator[Any]:
     """Connect to a scheduler, or start local workers; a client that is open already is used and left open."""
@@ -394,12 +403,11 @@ def connect(cluster: Any) -> Iterator[Any]:
 
     # It tells of every connection, and of those that close at the end as if they had broken.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if cluster.isdigit():
-        if int(cluster) < 1:
-            raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")
+    workers = local_workers(cluster)
+    if workers is not None:
         with (
             LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=int(cluster), threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
             ) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):

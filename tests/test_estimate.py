@@ -51,6 +51,8 @@ def test_work_that_is_done_costs_no_more_and_workers_share(tmp_path, scene):
     other = resegeo.estimate(scene, WORDS, tmp_path / "out", stride=128)  # another run: nothing of that is done
     assert other.done == 0
     assert resegeo.estimate(scene, WORDS, tmp_path / "new", cluster=2).workers == 2
+    with pytest.raises(resegeo.UsageError, match="at least one worker"):
+        resegeo.estimate(scene, WORDS, tmp_path / "new", cluster=0)
     assert resegeo.estimate(tmp_path / "out/scene.store.zarr", ["grass"]).seconds["windows"] == 0
 
 
