@@ -33,6 +33,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "water": ("water", "lake", "river", "pond", "sea", "ocean", "water body", "open water", "stream"),
     "bare soil": (
         ("bare soil", "sand", "dirt", "bare ground", "soil", "barren land", "beach", "gravel", "earth", "bare land")
+        + ("land", "desert")
     ),
     "cropland": (
         "cropland",
@@ -52,12 +53,21 @@ PHRASES: dict[str, tuple[str, ...]] = {
 }
 CLASSES = tuple(PHRASES)
 
+# Words for several classes at once: their vector lies between those of the classes.
+WIDE_PHRASES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("tree", "grass", "cropland"): ("vegetation", "plants", "greenery"),
+    CLASSES: ("background", "other", "anything else"),
+}
+
 HELD_OUT = {
     "road": {51, 108, 363, 364, 390, 520, 588, 804},
     "solar_panel": {76, 136, 211, 223, 229, 302, 304, 397, 625},
     "forest": {10275, 10388, 10412, 10498},
 }
+VALIDATION = {"road": {121, 370, 602}, "solar_panel": {218, 374, 20}, "forest": {10338, 10488}}
+"""Training places that short trials leave out, to choose between recipes; the final run trains on them too."""
 NAIP_SPLIT_COLUMN = 623
+NAIP_VALIDATION_COLUMN = 480
 LANDSAT_DEMO = (283, 0, 320, 400)  # row, column, height, width
 SENTINEL_DEMO = (590, 800, 400, 440)
 
@@ -91,12 +101,30 @@ def _sets() -> dict[str, frozenset[str]]:
 LABEL_SETS = _sets()
 CODES = {name: code for code, name in enumerate(LABEL_SETS, start=1)}
 
+UNLIKELY: dict[str, dict[str, float]] = {
+    "not road": {"solar panel": 0.03, "water": 0.3, "car": 0.3},
+    "not solar": {"water": 0.1, "car": 0.3},
+    "not forest": {"building": 0.1, "road": 0.1, "wetland": 0.1, "cloud": 0.1, "water": 0.3},
+    "hazy": {"building": 0.1, "road": 0.1},
+    "land": {"road": 0.1, "building": 0.1, "shadow": 0.1},
+}
+"""Possible, but rare in such pictures: how much a class counts within a set; 1 where nothing is said."""
+
 
 def allowed_table() -> NDArray[np.bool_]:
     """Row: code, column: class; True where the code allows the class. Row 0 allows every class."""
     table = np.ones((len(CODES) + 1, len(CLASSES)), dtype=bool)
     for name, code in CODES.items():
         table[code] = [c in LABEL_SETS[name] for c in CLASSES]
+    return table
+
+
+def likely_table() -> NDArray[np.float32]:
+    """:func:`allowed_table` with the weights of :data:`UNLIKELY`; 0 where a class is impossible."""
+    table = allowed_table().astype(np.float32)
+    for name, rare in UNLIKELY.items():
+        for other, weight in rare.items():
+            table[CODES[name], CLASSES.index(other)] *= weight
     return table
 
 
@@ -297,7 +325,7 @@ def _neon(folder: Path) -> list[Picture]:
 def paint(pictures: list[Picture], path: Path) -> int:
     """Draw the hand-painted polygons over the codes; return how many found their image."""
     done = 0
-    firm_codes = (CODES["water"], CODES["solar panel"])
+    firm_codes = (CODES["water"], CODES["solar panel"], CODES["road"])
     alias = {frozenset(value): name for name, value in LABEL_SETS.items()}
     for entry in json.loads(path.read_text("utf-8")):
         code = CODES[alias[frozenset(entry["classes"])]]
@@ -313,7 +341,25 @@ def paint(pictures: list[Picture], path: Path) -> int:
     return done
 
 
-def training_pictures(data: Path, landsat: Path, neon: Path, painted: Path) -> list[Picture]:
+def is_validation(picture: Picture) -> bool:
+    """Whether the picture is of a place in :data:`VALIDATION`."""
+    return picture.source in VALIDATION and number(Path(picture.name)) in VALIDATION[picture.source]
+
+
+def validation_pictures(data: Path) -> list[Picture]:
+    """The places of :data:`VALIDATION`, and the NAIP columns from 480 to 622: all of them training places."""
+    pictures = [p for kind in HELD_OUT for p in _masked(data / "labelled", kind, test=False) if is_validation(p)]
+    return pictures + [_columns(p, slice(NAIP_VALIDATION_COLUMN, None)) for p in _naip(data / "scenes/naip", False)]
+
+
+def _columns(picture: Picture, part: slice) -> Picture:
+    rgb, codes = (np.ascontiguousarray(a[:, part]) for a in (picture.rgb, picture.codes))
+    return Picture(picture.name, picture.source, rgb, codes, picture.scale)
+
+
+def training_pictures(
+    data: Path, landsat: Path, neon: Path, painted: Path, *, without_validation: bool = False
+) -> list[Picture]:
     """Every training image, painted and indexed. The three folders hold what README.md names."""
     labelled = data / "labelled"
     pictures = [p for kind in HELD_OUT for p in _masked(labelled, kind, test=False)]
@@ -321,6 +367,14 @@ def training_pictures(data: Path, landsat: Path, neon: Path, painted: Path) -> l
     pictures += [_sentinel_patch(data / "scenes/sentinel2", test=False), *_landsat(landsat), *_sentinel(landsat)]
     pictures += _neon(neon)
     paint(pictures, painted)
+    if without_validation:
+        pictures = [
+            _columns(p, slice(0, NAIP_VALIDATION_COLUMN)) if p.source == "naip" else p
+            for p in pictures
+            if not is_validation(p)
+        ]
+    # A NAIP date without labels would only cost time.
+    pictures = [p for p in pictures if p.codes.any()]
     for picture in pictures:
         picture.index()
     return pictures
@@ -349,20 +403,20 @@ def answer_key(picture: Picture) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 SOURCE_WEIGHTS = {
-    "road": 0.25,
-    "solar_panel": 0.21,
-    "forest": 0.11,
+    "road": 0.28,
+    "solar_panel": 0.19,
+    "forest": 0.12,
     "dubai": 0.03,
-    "naip": 0.11,
+    "naip": 0.16,
     "sentinel2-patch": 0.02,
-    "landsat": 0.11,
-    "sentinel2": 0.12,
-    "neon": 0.04,
+    "landsat": 0.07,
+    "sentinel2": 0.10,
+    "neon": 0.03,
 }
 
 
 class Sampler:
-    """Random crops: a source, an image, a code to centre on (rare ones as often as common ones), a warp, a colour."""
+    """Random crops: a source, an image, a pixel to centre on, a warp, a colour."""
 
     def __init__(self, pictures: list[Picture], size: int) -> None:
         self.size = size
@@ -373,17 +427,24 @@ class Sampler:
         weights = np.array([SOURCE_WEIGHTS[s] for s in self.sources])
         self.weights = weights / weights.sum()
 
-    def crop(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """One augmented crop: RGB (S, S, 3) and codes (S, S)."""
-        group = self.by_source[self.sources[rng.choice(len(self.sources), p=self.weights)]]
+    def crop(self, rng: np.random.Generator, focus: float = 0.6) -> tuple[str, NDArray[np.uint8], NDArray[np.uint8]]:
+        """One augmented crop: source, RGB (S, S, 3) and codes (S, S).
+
+        The share ``focus`` of all crops is centred on a pixel of the class that the source measures, or of a code
+        drawn at random, so that rare ones come as often as common ones; half of them at about the picture's scale.
+        """
+        name = self.sources[rng.choice(len(self.sources), p=self.weights)]
+        group = self.by_source[name]
         picture = group[rng.integers(len(group))]
         height, width = picture.codes.shape
-        if picture.centres and rng.random() < 0.6:
-            spots = picture.centres[list(picture.centres)[rng.integers(len(picture.centres))]]
-            row, col = spots[rng.integers(len(spots))] + rng.uniform(-30, 30, 2)
+        if picture.centres and rng.random() < focus:
+            own = CODES.get(MEASURED.get(name, ""), 0)
+            code = own if own in picture.centres and rng.random() < 0.5 else rng.choice(list(picture.centres))
+            spots = picture.centres[int(code)]
+            row, col = spots[rng.integers(len(spots))] + rng.uniform(-50, 50, 2)
         else:
             row, col = rng.uniform(0, height), rng.uniform(0, width)
-        low, high = np.log(picture.scale)
+        low, high = np.log(picture.scale) if rng.random() < 0.5 else np.log((0.85, 1.2))
         zoom = float(np.exp(rng.uniform(low, high)))
         # Stay inside where the image is large enough for the crop.
         reach = self.size / zoom / 2
@@ -409,7 +470,7 @@ class Sampler:
         codes = cv2.warpAffine(
             picture.codes, matrix, shape, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
         )
-        return recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8)
+        return name, recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8)
 
     def _shrunk(self, picture: Picture) -> NDArray[np.uint8]:
         if picture.half is None:
@@ -420,17 +481,18 @@ class Sampler:
 
 def recolour(rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change brightness, contrast, gamma, white balance, saturation and sharpness, and add noise."""
-    if rng.random() < 0.1:
+    if rng.random() < 0.2:
         return rgb
-    x = rgb.astype(np.float32) / 255.0
-    x = np.power(x, np.exp(rng.normal(0, 0.25)))
-    x = x * np.exp(rng.normal(0, 0.07, 3)).astype(np.float32) * np.exp(rng.normal(0, 0.18))
-    mean = x.mean()
-    x = (x - mean) * np.exp(rng.normal(0, 0.2)) + mean + rng.normal(0, 0.05)
+    # Gamma, white balance, brightness and contrast act on single values: one table a channel.
+    tone = (np.arange(256, dtype=np.float32) / 255.0) ** np.exp(rng.normal(0, 0.2))
+    table = tone[:, None] * (np.exp(rng.normal(0, 0.06, 3)) * np.exp(rng.normal(0, 0.15)))
+    middle = np.mean([table[rgb[::8, ::8, c], c].mean() for c in range(3)])
+    table = (table - middle) * np.exp(rng.normal(0, 0.18)) + middle + rng.normal(0, 0.04)
+    x = np.stack([table[rgb[..., c], c] for c in range(3)], axis=2).astype(np.float32)
     grey = x.mean(axis=2, keepdims=True)
-    x = grey + (x - grey) * np.exp(rng.normal(0, 0.25))
-    if rng.random() < 0.25:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.4))
-    if rng.random() < 0.3:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.03), x.shape)
+    x = grey + (x - grey) * np.float32(np.exp(rng.normal(0, 0.22)))
+    if rng.random() < 0.2:
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.2))
+    if rng.random() < 0.2:
+        x = x + rng.normal(0, rng.uniform(0.005, 0.025), x.shape)
     return np.asarray(np.clip(x, 0, 1) * 255, dtype=np.uint8)
