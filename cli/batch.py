@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import ScenesBar, shows
-from .options import BATCH, BATCH_RESULTS, EXECUTION, METHOD, MODEL, SCENE, SEGMENTS, GroupedCommand
+from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
     from resegeo.batch import BatchResult
@@ -20,11 +20,7 @@ LONGEST = 40
 @click.argument("scenes", nargs=-1, required=True)
 @BATCH
 @BATCH_RESULTS
-@SCENE
-@MODEL
-@SEGMENTS
-@METHOD
-@EXECUTION
+@segmenting
 @shows
 def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: Any) -> None:
     """Segment many SCENES: rasters, patterns in quotes, folders, or a manifest with options for each scene.

@@ -11,7 +11,7 @@ from .batch import batch
 from .console import Bars, shows
 from .evaluate import evaluate
 from .models import models
-from .options import BANDS, EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
+from .options import BANDS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 
 
@@ -36,11 +36,7 @@ main.add_command(plan)
 @main.command(cls=GroupedCommand)
 @click.argument("scene")
 @RESULTS
-@SCENE
-@MODEL
-@SEGMENTS
-@METHOD
-@EXECUTION
+@segmenting
 @shows
 def segment(scene: str, prompts: str, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.

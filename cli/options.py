@@ -243,3 +243,10 @@ EXECUTION = under(
         help="What features are rounded to; int8 takes half the space.  [default: float16]",
     ),
 )
+
+
+def segmenting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of scene, model, segments, method and execution: all that segmenting takes beside its results."""
+    for group in (EXECUTION, METHOD, SEGMENTS, MODEL, SCENE):
+        command = group(command)
+    return command

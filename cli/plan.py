@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import shows
-from .options import EXECUTION, METHOD, MODEL, RESULTS, SCENE, SEGMENTS, GroupedCommand
+from .options import RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
     from resegeo.estimation import Estimate
@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 @click.command(cls=GroupedCommand)
 @click.argument("scene")
 @RESULTS
-@SCENE
-@MODEL
-@SEGMENTS
-@METHOD
-@EXECUTION
+@segmenting
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes and seconds.")
 @shows
 def plan(scene: str, prompts: str, as_json: bool, **options: Any) -> None:

@@ -32,12 +32,12 @@ from bundled_model_data import (
     Picture,
     Sampler,
     allowed_table,
-    answer_key,
+    likely_table,
     measured_pictures,
 )
-from PIL import Image
+from measuring import FALSE, TRUE, limited, write_scene
 from safetensors.torch import save_file
-from train_bundled_model import batch_of, class_logits, encode_phrases, optimiser, partial_loss
+from train_bundled_model import batch_of, class_logits, draw_words, jaccard_loss, partial_loss, word_vectors
 
 import resegeo
 from resegeo.attention import default_schedule, layer_masks
@@ -49,8 +49,6 @@ from resegeo.evaluate import evaluate
 from resegeo.weights import ModelSource, facts_for_file, file_sha256, resolve_model
 
 LOG = logging.getLogger("compose")
-TRUE, FALSE, UNKNOWN = 255, 0, 128
-"""Values of the truth masks."""
 TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
 
 
@@ -59,24 +57,29 @@ def fine_tune(
 ) -> ModelSource:
     """Train a copy of ``ancestor`` on ``pictures`` and write it, with where it comes from in its metadata."""
     encoder = load_encoder(ancestor, device="cpu")
-    model = encoder.model.requires_grad_(True).train()
-    sampler, allowed = Sampler(list(pictures), encoder.image_size), torch.from_numpy(allowed_table())
-    schedule, optim = default_schedule(encoder.depth), optimiser(model, rate)
+    model = encoder.model.train()
+    vectors = word_vectors(model, encoder.tokenizer)
+    model.visual.requires_grad_(True)  # words stay as they are, as in the ancestor's own training
+    sampler = Sampler(list(pictures), encoder.image_size)
+    allowed, likely = torch.from_numpy(allowed_table()), torch.from_numpy(likely_table())
+    schedule = default_schedule(encoder.depth)
+    optim = torch.optim.AdamW(model.visual.parameters(), lr=rate, weight_decay=0.02)
     started, running = time.monotonic(), math.nan
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
         for group in optim.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        images, ids, codes = batch_of(sampler, batch, encoder.patch_size, rng)
+        images, ids, codes, sources = batch_of(sampler, batch, encoder.patch_size, rng, 0.25)
         tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
-        texts = encode_phrases(model, encoder.tokenizer, rng)
+        texts = draw_words(vectors, rng)
         texts = texts.repeat(math.ceil(batch / len(texts)), 1, 1)[:batch]
         row, col = rng.integers(1, 3, 2)
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
-        loss = partial_loss(class_logits(model, tokens, texts, known.shape[1]), known, allowed)
+        logits = class_logits(model, tokens, texts, known.shape[1])
+        loss = partial_loss(logits, known, likely) + jaccard_loss(logits, known, sources, allowed)
         optim.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.visual.parameters(), 1.0)
         optim.step()
         value = float(loss.detach())
         running = value if math.isnan(running) else running + 0.05 * (value - running)
@@ -90,22 +93,12 @@ def fine_tune(
     return resolve_model(str(path))
 
 
-def write_pair(picture: Picture, folder: Path) -> tuple[Path, Path]:
-    """Write a picture and its truth mask; return both paths."""
-    true, known = answer_key(picture)
-    name = picture.name.replace("/", "_")
-    scene, truth = folder / f"{name}.png", folder / f"{name}.truth.png"
-    Image.fromarray(picture.rgb).save(scene, compress_level=1)
-    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
-    return scene, truth
-
-
 def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segments: str) -> dict[str, float]:
     """IoU of the asked class on each set of pictures, and the mean of the sets."""
     words = class_list(CLASSES, templates=list(TEMPLATES))
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     for picture in pictures:
-        scene, truth = write_pair(picture, folder)
+        scene, truth = write_scene(picture, folder)
         given = None if model.bundled else str(model.path)
         out = folder / model.path.stem
         done = resegeo.segment(
@@ -118,14 +111,6 @@ def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segme
         accuracy = evaluate(files, legend=f"{TRUE}={name},{FALSE}=background").accuracy
         found[source] = float(accuracy.iou[accuracy.names.index(name)])
     return {**found, "mean": float(np.mean(list(found.values())))}
-
-
-def limited(pictures: Sequence[Picture], limit: int | None) -> list[Picture]:
-    """At most ``limit`` pictures of each source, those with known pixels."""
-    found: list[Picture] = []
-    for source in MEASURED:
-        found += [p for p in pictures if p.source == source and answer_key(p)[1].any()][:limit]
-    return found
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -177,7 +162,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if rule == "separation":
             LOG.info("\n%s", made.table())
             weights = {one.source.name: one.weight for one in made.variants}
-    test = limited(measured_pictures(args.data, test=True), args.limit)
+    test = limited(measured_pictures(args.data, test=True), args.limit, list(MEASURED))
     folder = args.out / "measured"
     folder.mkdir(exist_ok=True)
     named = {"ancestor": replace(ancestor), **{one.name: one for one in variants}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from PIL import Image
 
 from resegeo.classes import ClassList, class_list
 from resegeo.encoder import Encoder
-from resegeo.execute import encode_scene, open_store
-from resegeo.labels import blend, class_probabilities
+from resegeo.labels import Blender, WindowScores, class_probabilities
+from resegeo.machine import Machine, Models, open_segments
 from resegeo.plan import make_plan
 from resegeo.scene import open_scene
-from resegeo.scores import axis_weights, blend_weights
-from resegeo.segments import segment_source
 from resegeo.settings import Settings
 from resegeo.weights import ModelSource
 from resegeo.windows import Rect
@@ -62,30 +59,21 @@ def limited(pictures: Sequence[Picture], limit: int | None, sets: Sequence[str])
 
 def probabilities(scene: Path, source: ModelSource, encoder: Encoder, settings: Settings) -> NDArray[np.float32]:
     """Class probabilities (C, H, W) of a small scene, which the command line does not write."""
-    opened, wanted = open_scene(scene), classes()
-    plan = make_plan(opened, wanted, settings, source)
-    areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-    segments = segment_source(settings.segments, opened, areas=areas)
-    texts = encoder.encode_texts(wanted.prompt_texts)
-    whole = Rect(0, 0, opened.height, opened.width)
-    with tempfile.TemporaryDirectory() as folder, open_store(plan, Path(folder) / "store.zarr") as store:
-        encode_scene(plan, encoder, segments, texts, store, lambda stage, done, total: None)
-        windows = [
-            (window, values)
-            for item in plan.grid.items_over(whole)
-            if (stored := store.get(item.index)) is not None
-            for window, flag, values in zip(item.windows, *stored, strict=False)
-            if flag
+    plan = make_plan(open_scene(scene), classes(), settings, source)
+    prompts = plan.classes.prompt_texts
+    machine = Machine(plan, encoder, open_segments(plan, encoder.device, None, Models()), encoder.encode_texts(prompts))
+    windows = []
+    for item in plan.grid.items():
+        result = machine.encode(machine.read(item))
+        used = [window for window, flag in zip(item.windows, result.windows, strict=True) if flag]
+        windows += [
+            WindowScores(window, result.values["reduced"][number], result.values["cls"][number])
+            for number, window in enumerate(used)
         ]
-        by_prompt = blend(
-            whole,
-            windows,
-            prompts=len(wanted.prompt_texts),
-            logit_scale=encoder.logit_scale,
-            axis=axis_weights(plan.geometry.grid, plan.geometry.image_size),
-            taper=blend_weights(plan.geometry.image_size, taper=settings.taper),
-        )
-    return class_probabilities(by_prompt, wanted.prompt_class, len(wanted.classes), reduction=settings.reduction)
+    blender = Blender(plan.canvas, logit_scale=encoder.logit_scale, taper=settings.taper)
+    by_prompt = blender.blend(Rect(0, 0, plan.scene.height, plan.scene.width), windows, len(prompts))
+    owners = plan.classes.prompt_class
+    return class_probabilities(by_prompt, owners, len(plan.classes.classes), reduction=settings.reduction)
 
 
 class Thresholds:
