@@ -467,7 +467,7 @@ def main() -> None:
     for name in ("--data", "--landsat", "--neon", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--word-steps", type=int, default=600)
     parser.add_argument("--jaccard", type=float, default=1.0, help="weight of the Jaccard loss")
     parser.add_argument("--batch", type=int, default=16)
