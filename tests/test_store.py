@@ -258,7 +258,7 @@ def _stages(monkeypatch) -> list[str]:
         ({"vector": ("gpkg", "fgb")}, {"polygons"}),
         ({"stride": 96}, {"image", "labels", "polygons"}),
     ],
-    ids=lambda value: "+".join(value) if isinstance(value, dict | set) else str(value),
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, dict | set) else str(value),
 )
 def test_a_change_recomputes_nothing_above_its_stage_and_gives_what_a_fresh_run_gives(
     tmp_path, scene, monkeypatch, change, stages
