@@ -7,8 +7,8 @@ it. Other processes get a job by reference (paths), lay the plan themselves, and
 from __future__ import annotations
 
 import pickle
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,23 +89,28 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
     from distributed import as_completed
 
     order = pickle.dumps(task)
-    waiting = deque(pending)
+    shares = _Shares(pending)
     running = as_completed()  # type: ignore[no-untyped-call]
-    alive: dict[Any, int] = {}
+    alive: dict[Any, tuple[int, str]] = {}
 
     def more() -> None:
-        # A few items a worker in flight: the scheduler's memory does not grow with the scene.
-        most = 4 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        while waiting and len(alive) < most:
-            index = waiting.popleft()
-            future = client.submit(_on_worker, order, index, pure=False, retries=0)
-            alive[future] = index
-            running.add(future)  # type: ignore[no-untyped-call]
+        # A few items a worker in flight: the scheduler's memory does not grow with the scene. Who is to compute one is
+        # a wish; without any worker yet, some wait for the first.
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        room = {name: facts["nthreads"] + 1 for name, facts in workers.items()} or {"": 4}
+        busy = Counter(worker for _, worker in alive.values())
+        for worker in room:
+            wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
+            while busy[worker] < room[worker] and (index := shares.take(worker, room)) is not None:
+                future = client.submit(_on_worker, order, index, pure=False, retries=0, **wish)
+                alive[future] = index, worker
+                busy[worker] += 1
+                running.add(future)  # type: ignore[no-untyped-call]
 
     more()
     store = Store.open(task.store)
     for future in running:
-        index = alive.pop(future)
+        index, _ = alive.pop(future)
         error = future.exception()
         if error is not None and store is not None:
             if isinstance(error, ResegeoError) and error.exit_code == 2:
@@ -113,6 +118,27 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
             store.fail(index, f"{type(error).__name__}: {error}")
         progress()
         more()
+
+
+class _Shares:
+    """Which items go to which worker: stretches of neighbours, so that no two workers segment one tile at a time."""
+
+    def __init__(self, pending: Sequence[int]) -> None:
+        self._left = {"": list(pending)}
+
+    def take(self, worker: str, workers: Collection[str]) -> int | None:
+        """Return the next item of ``worker``'s stretch; None where nothing is left.
+
+        A worker without one takes over what a worker that is gone has left, else the second half of the longest.
+        """
+        if not self._left.get(worker):
+            gone = [name for name, left in self._left.items() if left and name not in workers]
+            giver = gone[0] if gone else max(self._left, key=lambda name: len(self._left[name]))
+            left = self._left[giver]
+            cut = 0 if gone else len(left) // 2
+            self._left[giver], self._left[worker] = left[:cut], left[cut:]
+        own = self._left[worker]
+        return own.pop(0) if own else None
 
 
 def _on_worker(order: bytes, index: int) -> None:

@@ -53,21 +53,20 @@ def files(folder: Path) -> dict[str, bytes]:
 def stage_of(folder: Path, began: float) -> int:
     """Tell from the files which stage a run that began at a time is in: an index into STAGES."""
 
-    def fresh(name: str) -> bool:
-        path = folder / name
+    def fresh(path: Path) -> bool:
         try:
             return path.stat().st_mtime > began
-        except FileNotFoundError:
+        except FileNotFoundError:  # temporary files come and go while we look
             return False
 
-    if fresh("scene.gpkg"):
+    if fresh(folder / "scene.gpkg"):
         return 4
-    if fresh("scene.classes.tif"):
+    if fresh(folder / "scene.classes.tif"):
         return 3
-    if fresh(".tmp-plain-scene.classes.tif") or fresh(".tmp-cog-scene.classes.tif"):
+    if fresh(folder / ".tmp-plain-scene.classes.tif") or fresh(folder / ".tmp-cog-scene.classes.tif"):
         return 2
     marks = folder / "scene.store.zarr/marks/done"
-    return int(marks.exists() and any(path.stat().st_mtime > began for path in marks.iterdir()))
+    return int(marks.exists() and any(fresh(path) for path in marks.iterdir()))
 
 
 def done(folder: Path) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from test_store import bytes_of
 
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.execute import _Shares
 
 WORDS = ["water", "forest", "road"]
 
@@ -55,6 +57,33 @@ def test_local_workers_give_the_same_bytes(tmp_path, whole, workers):
     assert bytes_of(result) == expected
 
 
+@pytest.mark.parametrize("workers", [["a"], ["a", "b"], ["a", "b", "c"], [""]])
+def test_every_item_is_handed_out_once_and_neighbours_stay_together(workers):
+    items = list(range(0, 80, 2))
+    shares, taken = _Shares(items), {worker: [] for worker in workers}
+    for turn in range(1000):
+        worker = workers[turn % len(workers)]
+        if (item := shares.take(worker, workers)) is None:
+            break
+        taken[worker].append(item)
+    assert sorted(item for own in taken.values() for item in own) == items
+    # A worker jumps where it takes over from another, and goes from neighbour to neighbour otherwise.
+    jumps = sum(after - before != 2 for own in taken.values() for before, after in pairwise(own))
+    assert jumps <= 4 * (len(workers) - 1)
+    assert all(shares.take(worker, workers) is None for worker in workers)
+
+
+def test_a_worker_that_is_gone_or_late_leaves_no_item_behind():
+    shares = _Shares(range(20))
+    first = [shares.take("", []) for _ in range(4)]  # before any worker is there
+    second = [shares.take(name, ["a", "b"]) for name in ("a", "b") for _ in range(3)]
+    rest = []
+    while (item := shares.take("c", ["a", "c"])) is not None:  # b is gone, a is slow
+        rest.append(item)
+    assert first == [0, 1, 2, 3]
+    assert sorted([*first, *second, *rest]) == list(range(20))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_worker_costs_its_items_only(tmp_path, whole):
@@ -71,9 +100,9 @@ def test_a_killed_worker_costs_its_items_only(tmp_path, whole):
                 for line in Path("/proc").glob("[0-9]*/status"):
                     try:
                         text = line.read_text()
+                        words = (line.parent / "cmdline").read_bytes()
                     except OSError:
                         continue
-                    words = (line.parent / "cmdline").read_bytes()
                     if b"spawn_main" in words and f"PPid:\t{process.pid}\n" in text:
                         os.kill(int(line.parent.name), signal.SIGKILL)
                         killed.append(line.parent.name)

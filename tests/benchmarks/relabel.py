@@ -35,7 +35,7 @@ def main() -> int:
         options: dict[str, object] = {"vector": ()}
         if kind == "vitb16":
             random_weights(folder / "weights.safetensors")
-            options |= {"model": str(folder / "weights.safetensors"), "arch": ARCHITECTURE}
+            options |= {"model": str(folder / "weights.safetensors"), "arch": ARCHITECTURE, "activation": "gelu"}
         make(folder / "scene.tif", side)
         make(folder / "small.tif", side if kind == "bundled" else side // 4)
         segment(folder / "small.tif", ["warm", "up"], folder / "warm", **options, stride=128)
