@@ -1,9 +1,10 @@
 """Average short fine-tunes of the bundled model: by separation, uniformly, against the best single one.
 
 Each variant goes on from the same weights with another seed and without one source of pictures (the next variant
-without another), so each has seen what others have not. The averages are made by `resegeo.compose`, and everything is
-measured on the places that SPLIT.md holds out, by `resegeo.segment` and `resegeo.evaluate`, all classes competing.
-Which single variant is best is read off the very figures it is compared by, so that line is optimistic.
+without another), so each has seen what others have not. Both towers learn: words that stayed as they are would leave
+`separation`, which looks at words alone, nothing to tell variants by. The averages are made by `resegeo.compose`, and
+everything is measured on the places that SPLIT.md holds out, by `resegeo.segment` and `resegeo.evaluate`, all classes
+competing. Which single variant is best is read off the very figures it is compared by, so that line is optimistic.
 
     python examples/compose_fine_tunes.py --data DIR --out DIR
 
@@ -37,7 +38,7 @@ from bundled_model_data import (
 )
 from measuring import FALSE, TRUE, limited, write_scene
 from safetensors.torch import save_file
-from train_bundled_model import batch_of, class_logits, draw_words, jaccard_loss, partial_loss, word_vectors
+from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, jaccard_loss, partial_loss
 
 import resegeo
 from resegeo.attention import default_schedule, layer_masks
@@ -49,7 +50,9 @@ from resegeo.evaluate import evaluate
 from resegeo.weights import ModelSource, facts_for_file, file_sha256, resolve_model
 
 LOG = logging.getLogger("compose")
-TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
+ASKED = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
+CONVENTIONS = ("logit_scale", "logit_bias")
+"""What variants of one ancestor must have in common, see `resegeo.compose`."""
 
 
 def fine_tune(
@@ -58,28 +61,30 @@ def fine_tune(
     """Train a copy of ``ancestor`` on ``pictures`` and write it, with where it comes from in its metadata."""
     encoder = load_encoder(ancestor, device="cpu")
     model = encoder.model.train()
-    vectors = word_vectors(model, encoder.tokenizer)
-    model.visual.requires_grad_(True)  # words stay as they are, as in the ancestor's own training
+    phrases = [encoder.tokenizer([t.format(p) for p in PHRASES[name] for t in TEMPLATES]) for name in CLASSES]
+    moving = [value.requires_grad_(True) for name, value in model.named_parameters() if name not in CONVENTIONS]
     sampler = Sampler(list(pictures), encoder.image_size)
     allowed, likely = torch.from_numpy(allowed_table()), torch.from_numpy(likely_table())
     schedule = default_schedule(encoder.depth)
-    optim = torch.optim.AdamW(model.visual.parameters(), lr=rate, weight_decay=0.02)
+    optim = torch.optim.AdamW(moving, lr=rate, weight_decay=0.02)
     started, running = time.monotonic(), math.nan
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
         for group in optim.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
         images, ids, codes, sources = batch_of(sampler, batch, encoder.patch_size, rng, 0.25)
-        tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
-        texts = draw_words(vectors, rng)
-        texts = texts.repeat(math.ceil(batch / len(texts)), 1, 1)[:batch]
+        seen = dense_features(model.visual, images, layer_masks(schedule, ids))
+        # One phrase a class, some sets of them, each for its share of the windows.
+        drawn = torch.stack([tokens[rng.integers(len(tokens))] for _ in range(PHRASE_SETS) for tokens in phrases])
+        texts = model.encode_text(drawn, normalize=True).reshape(PHRASE_SETS, len(phrases), -1)
+        texts = texts.repeat(math.ceil(batch / PHRASE_SETS), 1, 1)[:batch]
         row, col = rng.integers(1, 3, 2)
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
-        logits = class_logits(model, tokens, texts, known.shape[1])
+        logits = class_logits(model, seen, texts, known.shape[1])
         loss = partial_loss(logits, known, likely) + jaccard_loss(logits, known, sources, allowed)
         optim.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.visual.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(moving, 1.0)
         optim.step()
         value = float(loss.detach())
         running = value if math.isnan(running) else running + 0.05 * (value - running)
@@ -95,7 +100,7 @@ def fine_tune(
 
 def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segments: str) -> dict[str, float]:
     """IoU of the asked class on each set of pictures, and the mean of the sets."""
-    words = class_list(CLASSES, templates=list(TEMPLATES))
+    words = class_list(CLASSES, templates=list(ASKED))
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     for picture in pictures:
         scene, truth = write_scene(picture, folder)
