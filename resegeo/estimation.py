@@ -30,7 +30,7 @@ PATIENCE = 20.0
 POLYGON_BYTES = 24
 """Memory that drawing polygons takes for each pixel of the scene, measured (tests/benchmarks/memory.py)."""
 
-DRAWING = {"raster": 0.04, "polygons": 0.35, "picture": 0.01}
+DRAWING = {"raster": 0.04, "polygons": 0.2, "picture": 0.01}
 """Seconds a million pixels of what comes after the labels, measured on one machine; they vary with the map."""
 
 

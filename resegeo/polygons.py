@@ -101,9 +101,10 @@ def polygonize(
         codes = np.where(seen, rasterio.features.sieve(codes, min_area, mask=seen, connectivity=4), codes)
     wanted = seen if keep_background else seen & (codes != 0)
     regions, values = _regions(codes, wanted)
+    sound = _covers(regions, wanted)
     if simplify > 0 and len(regions):
         regions = shapely.coverage_simplify(regions, simplify)
-    if len(regions) and not shapely.coverage_is_valid(regions):
+    if not sound or not shapely.is_valid(regions).all():
         raise ResegeoError(f"The polygons of {path} overlap or leave gaps: a defect of resegeo, please report it.")
     placed, crs = _place(regions, where, path)
     # A transform with rows downwards turns rings round; simplification leaves them as it likes. pyproj
@@ -200,6 +201,33 @@ def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[An
     owner = np.asarray(ring_owner)
     order = _reading_order(points, owner[ring_of], codes.shape[1])
     return _polygons(points, ring_of, owner)[order], np.asarray(values, dtype=np.int64)[order]
+
+
+def _covers(regions: NDArray[Any], wanted: NDArray[np.bool_]) -> bool:
+    """Tell whether polygons in pixel coordinates cover the wanted pixels once, with every node on both sides.
+
+    So it is if their areas add up, every edge belongs to at most two rings, and those of one ring alone are as long as
+    the border of what is wanted. GEOS's own check compares each polygon with all of each neighbour, which takes minutes
+    where one polygon (a sea, a forest) has thousands of neighbours.
+    """
+    if shapely.area(regions).sum() != np.count_nonzero(wanted):
+        return False
+    points, ring_of = shapely.get_coordinates(shapely.get_rings(regions), return_index=True)
+    one, two = points[:-1].astype(np.int64), points[1:].astype(np.int64)
+    edge = ring_of[:-1] == ring_of[1:]
+    low = np.minimum(one, two)[edge]
+    across, down = np.abs(two - one)[edge].T
+    if (across * down).any():
+        return False
+    where = (low[:, 1] * (wanted.shape[1] + 1) + low[:, 0]) * 2 + (across > 0)
+    length = across + down
+    order = np.lexsort((length, where))
+    where, length = where[order], length[order]
+    first = np.flatnonzero(np.diff(where, prepend=-1) | np.diff(length, prepend=-1))
+    uses = np.diff(first, append=len(where))
+    framed = np.pad(wanted, 1)
+    border = np.count_nonzero(framed[1:] != framed[:-1]) + np.count_nonzero(framed[:, 1:] != framed[:, :-1])
+    return bool((uses <= 2).all() and length[first[uses == 1]].sum() == border)
 
 
 def _reading_order(points: NDArray[np.int64], owner: NDArray[np.int64], width: int) -> NDArray[np.int64]:

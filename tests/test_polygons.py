@@ -18,7 +18,7 @@ from rasterio.transform import Affine, from_origin
 from test_raster import CLASSES, UTM, write
 
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.polygons import polygonize, shapefile_bytes, write_polygons
+from resegeo.polygons import _covers, _regions, polygonize, shapefile_bytes, write_polygons
 from resegeo.scene import GeoReference
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -53,6 +53,45 @@ def test_simplified_polygons_still_share_their_borders(tmp_path, codes, toleranc
     frame = polygonize(tmp_path / "a.tif", simplify=tolerance, keep_background=True)
     assert shapely.coverage_is_valid(frame.geometry.values)
     assert shapely.is_valid(frame.geometry.values).all()
+
+
+def test_a_coverage_with_a_fault_is_told_from_a_sound_one():
+    wanted = np.ones((4, 6), bool)
+    left, right = shapely.box(0, 0, 3, 4), shapely.box(3, 0, 6, 4)
+    upper, lower = shapely.box(3, 0, 6, 2), shapely.box(3, 2, 6, 4)
+    noded = shapely.Polygon([(0, 0), (3, 0), (3, 2), (3, 4), (0, 4)])
+    cases = {
+        "sound": ([left, right], True),
+        "sound with a node": ([noded, upper, lower], True),
+        "a node on one side alone": ([left, upper, lower], False),
+        "a gap": ([left, shapely.box(4, 0, 6, 4)], False),
+        "an overlap": ([left, shapely.box(2, 0, 6, 4)], False),
+        "an overlap that makes up for a gap": ([left, shapely.box(2, 0, 5, 4)], False),
+        "twice the same": ([left, left], False),
+        "a slope": ([shapely.Polygon([(0, 0), (4, 0), (2, 4), (0, 4)])] * 2, False),
+    }
+    for name, (shapes, sound) in cases.items():
+        assert _covers(np.array(shapes, object), wanted) == sound, name
+    assert _covers(np.empty(0, object), np.zeros((4, 6), bool))
+    assert not _covers(np.empty(0, object), wanted)
+
+
+def test_the_check_agrees_with_that_of_geos_when_a_node_is_lost():
+    codes = np.random.default_rng(5).integers(0, 3, (8, 9)).astype(np.uint8)
+    wanted = np.ones(codes.shape, bool)
+    sound, _ = _regions(codes, wanted)
+    assert _covers(sound, wanted)
+    tried = 0
+    for number, polygon in enumerate(sound):
+        ring = shapely.get_coordinates(polygon.exterior)
+        for lost in range(1, len(ring) - 1):
+            if (ring[lost - 1] == ring[lost + 1]).any():  # a straight line: the node is there for a neighbour alone
+                shapes = sound.copy()
+                shapes[number] = shapely.Polygon(np.delete(ring, lost, axis=0), polygon.interiors)
+                assert not shapely.coverage_is_valid(shapes)
+                assert not _covers(shapes, wanted)
+                tried += 1
+    assert tried > 10
 
 
 def test_the_sieve_gives_small_areas_to_a_neighbour_and_leaves_nodata(tmp_path):

@@ -2,8 +2,10 @@
 
     python tests/benchmarks/speed.py [SIDE]
 
-The scene is made by tiling the demo scene. Prints the seconds with superpixels and without segments, and the
-score head against its naive form (interpolating the features to every pixel) on features of ViT-L/14's size.
+The scene is made by tiling the demo scene. Prints the seconds with superpixels and without segments; the seconds of
+drawing polygons of that class raster and of sixteen of it laid side by side, so that one polygon has thousands of
+neighbours; and the score head against its naive form (interpolating the features to every pixel) on features of
+ViT-L/14's size.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 from memory import make
 
-from resegeo import segment
+from resegeo import polygonize, segment
 from resegeo.scores import axis_weights, patch_scores, pixel_centres, pixel_cosines
 
 
@@ -33,6 +36,25 @@ def line(side: int) -> None:
             total = sum(seconds.values())
             shares = ", ".join(f"{stage} {value:.1f} s ({value / total:.0%})" for stage, value in seconds.items())
             print(f"{side} x {side}, {segments}: {total:.1f} s: {shares}", flush=True)
+        drawing(result.raster, Path(folder) / "tiled.tif")
+
+
+def drawing(one: Path, many: Path) -> None:
+    with rasterio.open(one) as raster:
+        codes, tags = np.tile(raster.read(1), (4, 4)), raster.tags()
+        profile = raster.profile | {"height": codes.shape[0], "width": codes.shape[1]}
+    with rasterio.open(many, "w", **profile) as raster:
+        raster.write(codes, 1)
+        raster.update_tags(**tags)
+    pace = []
+    for path, pixels in ((one, codes.size // 16), (many, codes.size)):
+        start = time.perf_counter()
+        drawn = polygonize(path)
+        pace.append((time.perf_counter() - start) / pixels * 1e6)
+        print(
+            f"{len(drawn)} polygons of {pixels / 1e6:.0f} million pixels: {pace[-1]:.3f} s a million pixels", flush=True
+        )
+    print(f"a pixel of the larger takes {pace[1] / pace[0]:.2f} times as long")
 
 
 def head() -> None:
