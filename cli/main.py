@@ -124,7 +124,7 @@ def classes() -> None:
 @shows
 def template() -> None:
     """Print a commented class file to begin with."""
-    from resegeo.classes import TEMPLATE
+    from resegeo.class_file import TEMPLATE
 
     click.echo(TEMPLATE, nl=False)
 
@@ -134,7 +134,7 @@ def template() -> None:
 @shows
 def check(file: str) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
-    from resegeo.classes import load_class_list
+    from resegeo.class_file import load_class_list
 
     for spec in load_class_list(Path(file)).classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)

@@ -42,7 +42,7 @@ from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, 
 
 import resegeo
 from resegeo.attention import default_schedule, layer_masks
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.compose import compose
 from resegeo.encoder import dense_features, load_encoder
 from resegeo.errors import ResegeoWarning

@@ -19,7 +19,7 @@ from skimage.segmentation import find_boundaries
 
 from resegeo.attention import layer_masks, patch_ids
 from resegeo.canvas import Canvas
-from resegeo.classes import load_class_list
+from resegeo.class_file import load_class_list
 from resegeo.encoder import load_encoder
 from resegeo.labels import Blender, WindowScores, class_codes, class_probabilities
 from resegeo.scene import open_scene

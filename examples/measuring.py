@@ -12,7 +12,8 @@ from bundled_model_data import CLASSES, Picture, answer_key
 from numpy.typing import NDArray
 from PIL import Image
 
-from resegeo.classes import ClassList, class_list
+from resegeo.class_file import class_list
+from resegeo.classes import ClassList
 from resegeo.encoder import Encoder
 from resegeo.labels import Blender, WindowScores, class_probabilities
 from resegeo.machine import Machine, Models, open_segments

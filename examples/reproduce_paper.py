@@ -40,7 +40,8 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 import resegeo
-from resegeo.classes import ClassList, class_list
+from resegeo.class_file import class_list
+from resegeo.classes import ClassList
 from resegeo.errors import ResegeoWarning
 from resegeo.evaluate import evaluate
 

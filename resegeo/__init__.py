@@ -15,7 +15,8 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
     from resegeo.batch import BatchResult, segment_many
-    from resegeo.classes import ClassList, ClassSpec, class_list, load_class_list
+    from resegeo.class_file import class_list, load_class_list
+    from resegeo.classes import ClassList, ClassSpec
     from resegeo.estimation import Estimate
     from resegeo.pipeline import estimate, segment
     from resegeo.polygons import polygonize, write_polygons
@@ -29,8 +30,8 @@ _HOME = {
     "segment_many": "batch",
     "ClassList": "classes",
     "ClassSpec": "classes",
-    "class_list": "classes",
-    "load_class_list": "classes",
+    "class_list": "class_file",
+    "load_class_list": "class_file",
     "Estimate": "estimation",
     "Segmentation": "run",
     "estimate": "pipeline",

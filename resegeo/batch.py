@@ -13,24 +13,27 @@ import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.classes import ClassList, class_list, load_class_list
+from resegeo.class_file import class_list, load_class_list
+from resegeo.classes import ClassList
 from resegeo.errors import Interrupted, ResegeoError, UsageError
 from resegeo.features import is_store
+from resegeo.files import whole, writable_folder
 from resegeo.manifest import Row
 from resegeo.mosaic import build_mosaic
-from resegeo.pipeline import Classes, choose, segment
+from resegeo.options import Options
+from resegeo.pipeline import segment
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
-from resegeo.scene import is_local
+from resegeo.prepare import Classes, choose
+from resegeo.sources import is_local
 
 if TYPE_CHECKING:
     from resegeo.machine import Models
@@ -189,8 +192,7 @@ class _Methods:
             common.pop("stride", None)
             common.pop("overlap", None)
         options = {**common, **own}
-        chosen = {key: value for key, value in options.items() if key not in _NOT_CHOSEN}
-        source, settings, sam = choose(classes, **chosen)
+        source, settings, sam = choose(classes, Options.of(options).method)
         if options.get("only"):
             codes_of(classes, options["only"])
         facts = [
@@ -217,13 +219,6 @@ class _Methods:
         if str(wanted) not in self._lists:
             self._lists[str(wanted)] = load_class_list(wanted)
         return self._lists[str(wanted)]
-
-
-_NOT_CHOSEN = frozenset(
-    {"bands", "stretch", "assign_crs", "aoi", "bbox", "only", "device", "threads", "overwrite", "keep_features"}
-    | {"discard_store", "store", "read_ahead", "models"}
-)
-"""Options of :func:`segment` that say nothing of model and method."""
 
 
 def _version() -> str:
@@ -268,15 +263,15 @@ class _Batch:
             if key is not None and ledger.holds(self.folders[number], key):
                 self._settle(number, "skipped")
         waiting = [number for number, result in enumerate(self.results) if result.state == "waiting"]
-        with _folder(self.root):
+        with writable_folder(self.root):
             if waiting:
                 self._run(waiting, keys, ledger)
             return BatchResult(tuple(self.results), _write_table(self.root, self.results))
 
     def _run(self, waiting: Sequence[int], keys: Sequence[str | None], ledger: _Ledger) -> None:
+        from resegeo.clusters import connect
         from resegeo.encoder import pick_device, set_threads
         from resegeo.machine import Models
-        from resegeo.run import connect
 
         pick_device(self.options.get("device"))
         set_threads(self.options.get("threads"))
@@ -393,36 +388,14 @@ class _Ledger:
         return folder.relative_to(self._root).as_posix()
 
 
-@contextlib.contextmanager
-def _folder(root: Path) -> Iterator[None]:
-    """Create the folder of the batch; left empty it goes again."""
-    new = not root.exists()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise ResegeoError(
-            f"The output folder {root} cannot be written to ({error.strerror}); name another one by -o."
-        ) from error
-    try:
-        yield
-    finally:
-        if new:
-            with contextlib.suppress(OSError):  # not empty, as it should be
-                root.rmdir()
-
-
 def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
     path = root / TABLE
-    beside = path.with_name(f".tmp-{TABLE}")
     try:
-        with beside.open("w", newline="", encoding="utf-8") as stream:
+        with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
             lines = csv.writer(stream, lineterminator="\n")
             lines.writerow(["scene", "state", "results", "reason"])
             for result in results:
                 lines.writerow([result.scene, result.state, result.folder.relative_to(root).as_posix(), result.reason])
-        beside.replace(path)
     except OSError as error:
         raise ResegeoError(f"{path} cannot be written ({error.strerror}). Check free space and rights.") from error
     return path

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.files import whole
 from resegeo.identify import QUICK
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
 from resegeo.weights import ModelSource, facts_for_file
@@ -374,13 +375,10 @@ def _write(
         composition=[(f"{one.source.name} sha256:{one.source.sha256}", one.weight) for one in listed],
         recipe=recipe,
     )
-    beside = made.path.with_name(f".tmp-{made.path.name}")
     try:
         made.path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(average, beside, metadata=metadata)
-        beside.chmod(0o644)
-        beside.replace(made.path)
+        with whole(made.path) as beside:
+            save_file(average, beside, metadata=metadata)
+            beside.chmod(0o644)
     except OSError as error:
         raise ResegeoError(f"{made.path} cannot be written ({error.strerror or error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resegeo.clusters import local_workers
 from resegeo.features import Store
 from resegeo.labels import WindowScores
 from resegeo.machine import Batch, Machine, reduced, start_machine
+from resegeo.options import RunOptions
 from resegeo.plan import Plan, differences
 from resegeo.produce import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.raster import CACHE_BYTES
-from resegeo.run import RunOptions, local_workers
 from resegeo.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0
@@ -87,7 +88,7 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     """
     workers = 1
     if options.cluster is not None:
-        workers = local_workers(str(options.cluster)) or 1
+        workers = local_workers(options.cluster) or 1
     store = Store.open(url)
     if store is not None and differences(store.header.get("image", {}), plan.image_options()):
         store = None

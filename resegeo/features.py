@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,12 @@ class Store:
     def failed(self) -> dict[int, str]:
         """Items that were given up, with the sentence why."""
         return {index: self._marks.read("failed", index) or "" for index in self._marks.list("failed")}
+
+    def channels(self, prompts: Sequence[Sequence[str]]) -> tuple[int, ...] | None:
+        """Return which of the stored scores belong to prompts, each the texts of one; None where one is not there."""
+        known = {tuple(texts): number for number, texts in enumerate(self.header["prompts"])}
+        found = [known.get(tuple(texts)) for texts in prompts]
+        return None if None in found else tuple(number for number in found if number is not None)
 
     def put(self, index: int, result: ItemResult) -> None:
         """Store one item, whole or not at all: first its values, then its mark."""

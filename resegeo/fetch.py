@@ -22,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from resegeo.errors import ResegeoError
+from resegeo.files import whole
 from resegeo.registry import Remote
 
 TRIES = 5
@@ -173,9 +174,8 @@ def _recorded(remote: Remote, digest: str) -> str:
     with locked(path):
         entries = known()
         first = entries.setdefault(key, digest)
-        beside = path.with_name(f".tmp-{path.name}")
-        beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", "utf-8")
-        beside.replace(path)
+        with whole(path) as beside:
+            beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", "utf-8")
     return first
 
 

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
+from resegeo.files import whole
 from resegeo.raster import CACHE_BYTES
 from resegeo.scene import Scene
 
@@ -110,16 +111,13 @@ def write_overlay(path: Path, look: Quicklook, class_raster: Path, classes: Clas
 
     """
     page = _Page.plan(look.rgb.shape[0], look.rgb.shape[1], max_side, min(MOST_ENTRIES, len(classes.drawn) + 2))
-    beside = path.with_name(f".tmp-{path.name}")
     try:
         rgb, codes, counts = _thinned(look, class_raster, page)
         picture = page.draw(_enlarged(rgb, page), _overlay(rgb, codes, classes, page), _legend(counts, classes))
-        picture.save(beside, format="PNG", compress_level=6)  # the best level takes 8 times as long and saves 2 %
-        beside.replace(path)
+        with whole(path) as beside:
+            picture.save(beside, format="PNG", compress_level=6)  # the best level takes 8 times as long and saves 2 %
     except (RasterioError, OSError) as error:
         raise ResegeoError(f"{path} could not be drawn ({error}). Check free space and permissions.") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

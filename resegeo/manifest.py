@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
-from resegeo.scene import is_local
 from resegeo.settings import Settings
+from resegeo.sources import is_local
 
 SUFFIXES = (".csv", ".json", ".geojson")
 """Suffixes by which a manifest is told from a scene."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import compared, read_checkpoint
-from resegeo.classes import load_class_list
+from resegeo.class_file import load_class_list
 from resegeo.compose import Composition, compose
 from resegeo.encoder import build, load_encoder
 from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 from resegeo.fetch import Progress, cached, fetch, file_sha256, kept_path, locked, verify
+from resegeo.files import whole
 from resegeo.identify import BUNDLED
 from resegeo.registry import KNOWN, KnownModel, Remote, known_model
 from resegeo.separation import TEMPERATURE
@@ -200,18 +201,14 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
         {"model": label, "file": name, "sha256": file_sha256(path), "member": f"{number}/{name}"}
         for number, (label, name, path) in enumerate(found)
     ]
-    beside = archive.with_name(f".tmp-{archive.name}")
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as out:  # weights do not shrink
+        with whole(archive) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as out:  # weights do not shrink
             out.writestr(_MANIFEST, json.dumps({"format": 1, "files": manifest}, indent=1))
             for entry, (_, _, path) in zip(manifest, found, strict=True):
                 out.write(path, entry["member"])
-        beside.replace(archive)
     except OSError as error:
         raise ResegeoError(f"{archive} cannot be written ({error.strerror or error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return archive
 
 
@@ -234,19 +231,14 @@ def imported(archive: str | Path) -> list[Path]:
                 known = _known(entry["model"])
                 remote = known.remote if known is not None else Remote(entry["model"], entry["file"])
                 target = kept_path(remote).with_name(Path(entry["file"]).name)
-                with locked(target):
-                    beside = target.with_name(f".tmp-import-{target.name}")
-                    try:
-                        with files.open(entry["member"]) as source, beside.open("wb") as out:
-                            shutil.copyfileobj(source, out, 1 << 20)
-                        digest = file_sha256(beside)
-                        if digest != entry["sha256"]:
-                            raise zipfile.BadZipFile(entry["member"])
-                        if known is not None and target.name == kept_path(remote).name:
-                            verify(remote, beside, digest)
-                        beside.replace(target)
-                    finally:
-                        beside.unlink(missing_ok=True)
+                with locked(target), whole(target) as beside:
+                    with files.open(entry["member"]) as source, beside.open("wb") as out:
+                        shutil.copyfileobj(source, out, 1 << 20)
+                    digest = file_sha256(beside)
+                    if digest != entry["sha256"]:
+                        raise zipfile.BadZipFile(entry["member"])
+                    if known is not None and target.name == kept_path(remote).name:
+                        verify(remote, beside, digest)
                 paths.append(target)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ResegeoError(

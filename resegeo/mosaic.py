@@ -26,7 +26,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.scene import is_local
+from resegeo.files import whole
+from resegeo.sources import is_local
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -88,16 +89,13 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
                     f"{read[0].kind[what]} here. Convert one, or segment them without --mosaic."
                 )
     text = ET.tostring(_assemble(read, path.parent), encoding="unicode")
-    beside = path.with_name(f".tmp-{path.name}")
     try:
         if not path.exists() or path.read_text("utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text, "utf-8")
-            beside.replace(path)
+            with whole(path) as beside:
+                beside.write_text(text, "utf-8")
     except OSError as error:
         raise ResegeoError(f"{path} cannot be written ({error.strerror}); name another folder by -o.") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

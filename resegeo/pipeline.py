@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from resegeo.canvas import Canvas, ground_sample_distance
-from resegeo.classes import ClassList, class_list, load_class_list
-from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
-from resegeo.features import is_store
-from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
-from resegeo.recipe import find_model
-from resegeo.region import region_of
+from resegeo.class_file import class_list
+from resegeo.errors import ResegeoError, UsageError
+from resegeo.options import Method, Options, RunOptions, View
+from resegeo.plan import Plan, make_plan, plan_outputs
+from resegeo.prepare import Classes, prepare, warn
 from resegeo.scene import Stretch, describe, open_scene
-from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings, resolve_settings
-from resegeo.weights import ModelSource, SamSource, geometry, resolve_model, resolve_sam, unknown_words
+from resegeo.settings import SUFFIXES, Settings
+from resegeo.weights import resolve_model
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,16 +21,7 @@ if TYPE_CHECKING:
     from resegeo.estimation import Estimate
     from resegeo.execute import Progress
     from resegeo.machine import Models
-    from resegeo.run import RunOptions, Segmentation
-
-BUNDLED_RANGE = (0.1, 30.0)
-"""Ground sample distances in metres that the bundled model was trained on."""
-
-Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
-
-
-class VocabularyWarning(ResegeoWarning):
-    """A prompt that the bundled model was never taught."""
+    from resegeo.run import Segmentation
 
 
 @overload
@@ -136,46 +122,29 @@ def segment(
         With one sentence that says what is wrong and how to mend it.
 
     """
-    from resegeo.run import RunOptions, run_codes, run_files
+    from resegeo.run import run_codes, run_files
 
     hooks: dict[str, Any] = {"progress": progress, "models": models}
-    options = RunOptions(
+    run = RunOptions(
         device=device,
         threads=threads,
         overwrite=overwrite,
         keep_features=keep_features,
         discard_store=discard_store,
-        cluster=str(cluster) if isinstance(cluster, int) else cluster,
+        cluster=cluster,
         read_ahead=read_ahead,
         **{name: hook for name, hook in hooks.items() if hook is not None},
     )
-    laid = lay(
-        scene,
-        classes,
-        output,
-        model=model,
-        arch=arch,
-        activation=activation,
-        preset=preset,
-        settings=settings,
-        bands=bands,
-        stretch=stretch,
-        assign_crs=assign_crs,
-        aoi=aoi,
-        bbox=bbox,
-        only=only,
-        sam_checkpoint=sam_checkpoint,
-        sam_arch=sam_arch,
-        store=store,
-        options=options,
-        **knobs,
-    )
-    _warn(laid.plan)
-    if laid.job is None and not laid.stored and cluster is not None:
+    view = View(bands, stretch, assign_crs, aoi, bbox)
+    method = Method(model, arch, activation, preset, settings, sam_checkpoint, sam_arch, knobs)
+    options = Options(view, method, run, only, store)
+    prepared = prepare(scene, classes, output, options)
+    warn(prepared.plan)
+    if prepared.job is None and not prepared.stored and cluster is not None:
         raise UsageError("cluster needs a scene that other processes can open: give a path instead of an array.")
     if not isinstance(scene, str | Path) and output is None:
-        return _as_array(laid.plan, run_codes(laid.plan, options))
-    return run_files(laid.plan, laid.outputs, laid.url, laid.job, options)
+        return _as_array(prepared.plan, run_codes(prepared.plan, run))
+    return run_files(prepared.plan, prepared.outputs, prepared.url, prepared.job, run)
 
 
 def estimate(
@@ -192,206 +161,11 @@ def estimate(
 
     """
     from resegeo.estimation import estimate_run
-    from resegeo.run import RunOptions
 
-    names = {field.name for field in fields(RunOptions)}
-    chosen = RunOptions(
-        **{key: value for key, value in options.items() if key in names and key != "cluster" and value is not None},
-        cluster=None if options.get("cluster") is None else str(options["cluster"]),
-    )
-    rest = {key: value for key, value in options.items() if key not in names}
-    laid = lay(scene, classes, output, options=chosen, **rest)
-    _warn(laid.plan)
-    return estimate_run(laid.plan, laid.url, chosen)
-
-
-@dataclass(frozen=True)
-class Laid:
-    """Everything of a run but the running."""
-
-    plan: Plan
-    outputs: Outputs
-    url: str
-    """Of the store."""
-    job: Job | None
-    """The plan by reference; None for a scene in memory and for a finished store."""
-    stored: bool
-    """Whether the scene is a finished store."""
-
-
-def lay(
-    scene: str | Path | xr.DataArray,
-    classes: Classes,
-    output: str | Path | None = None,
-    *,
-    options: RunOptions,
-    model: str | None = None,
-    arch: str | None = None,
-    activation: str | None = None,
-    preset: str = "default",
-    settings: str | Path | None = None,
-    bands: Sequence[int] | None = None,
-    stretch: Stretch | tuple[float, float] | None = None,
-    assign_crs: str | None = None,
-    aoi: str | Path | None = None,
-    bbox: Sequence[float] | None = None,
-    only: Sequence[str] = (),
-    sam_checkpoint: str | Path | None = None,
-    sam_arch: str | None = None,
-    store: str | None = None,
-    **knobs: Any,
-) -> Laid:
-    """Settle a run from what the user says; the parameters are those of :func:`segment`.
-
-    Raises
-    ------
-    ResegeoError:
-        With one sentence that says what is wrong and how to mend it.
-
-    """
-    wanted = _classes(classes)
-    if isinstance(scene, str | Path) and is_store(str(scene)):
-        url = str(scene).rstrip("/")
-        fixed = {
-            "--preset": preset if preset != "default" else None,
-            "--settings": settings,
-            "--bands": bands,
-            "--stretch": stretch,
-            "--assign-crs": assign_crs,
-            "--aoi": aoi,
-            "--bbox": bbox,
-            "--sam-checkpoint": sam_checkpoint,
-            "--sam-arch": sam_arch,
-            "--store": store,
-            "--cluster": options.cluster,
-            "--keep-features": options.keep_features,
-            "--discard-store": options.discard_store or None,
-        }
-        plan = _plan_of_store(url, wanted, (model, arch, activation), only, fixed, knobs)
-        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
-        if output is None and "://" in url:
-            raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
-        folder = output if output is not None else url.rpartition("/")[0] or "."
-        return Laid(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
-    opened = open_scene(scene, bands=bands, stretch=stretch, assign_crs=assign_crs)
-    found, resolved, sam = choose(
-        wanted,
-        model,
-        arch,
-        activation,
-        preset=preset,
-        settings=settings,
-        sam_checkpoint=sam_checkpoint,
-        sam_arch=sam_arch,
-        progress=options.progress,
-        **knobs,
-    )
-    region = region_of(opened, None if aoi is None else str(aoi), bbox)
-    plan = make_plan(opened, wanted, resolved, found, sam=sam, region=region, only=only)
-    outputs = plan_outputs(plan, output)
-    job = None
-    if isinstance(scene, str | Path):
-        job = Job(
-            scene=_absolute(str(scene)),
-            classes=wanted,
-            settings=resolved,
-            source=found,
-            sam=sam,
-            bands=None if bands is None else (bands[0], bands[1], bands[2]),
-            stretch=opened.stretch,
-            assign_crs=assign_crs,
-            aoi=None if aoi is None else _absolute(str(aoi)),
-            bbox=None if bbox is None else tuple(bbox),
-        )
-    return Laid(plan, outputs, store_url(plan, outputs, store), job, stored=False)
-
-
-def choose(
-    classes: ClassList,
-    model: str | None = None,
-    arch: str | None = None,
-    activation: str | None = None,
-    *,
-    preset: str = "default",
-    settings: str | Path | None = None,
-    sam_checkpoint: str | Path | None = None,
-    sam_arch: str | None = None,
-    progress: Progress | None = None,
-    **knobs: Any,
-) -> tuple[ModelSource, Settings, SamSource | None]:
-    """Find what :func:`segment`'s options of model and method come to, whatever the scene.
-
-    Raises
-    ------
-    ResegeoError:
-        With one sentence that says what is missing or does not fit.
-
-    """
-    found = find_model(model, arch, activation, progress=progress)
-    attention = _fitting(classes.attention, found)
-    resolved = resolve_settings(knobs, preset=preset, file=settings, attention=attention)
-    return found, resolved, _sam_of(resolved, sam_checkpoint, sam_arch, knobs.get("sam_mode"), progress)
-
-
-def _absolute(path: str) -> str:
-    """Make a local path independent of the working folder, which workers need not share."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
-
-
-def _plan_of_store(
-    url: str,
-    classes: ClassList,
-    given_model: tuple[str | None, str | None, str | None],
-    only: Sequence[str],
-    fixed: Mapping[str, Any],
-    knobs: Mapping[str, Any],
-) -> Plan:
-    """Lay the plan of new words over a finished store."""
-    from resegeo.features import Store
-    from resegeo.run import stored_channels
-    from resegeo.stored import stored_scene
-
-    store = Store.open(url)
-    if store is None:
-        raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
-    header = store.header
-    given = [name for name, value in fixed.items() if value is not None]
-    chosen = {key: value for key, value in knobs.items() if value is not None}
-    given += ["--" + key.replace("_", "-") for key in chosen if key not in LABEL_KNOBS | POLYGON_KNOBS]
-    if given:
-        raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
-    source = header["scene"]["source"]
-    if not header["finished"]:
-        raise ResegeoError(
-            f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
-            f"{source}` with the same options again; it continues."
-        )
-    wanted = header["image"]["model"]
-    model, arch, activation = given_model
-    stored = header["model"]
-    if model is None and stored["model"] is not None:
-        model, arch, activation = stored["model"], arch or stored["architecture"], activation or stored["activation"]
-    found = find_model(model, arch, activation)
-    if found.sha256 != wanted["sha256"]:
-        raise ResegeoError(
-            f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
-            f"(sha256 {found.sha256[:12]}…). Name that file by --model."
-        )
-    found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
-    resolved = resolve_settings(
-        {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | chosen
-    )
-    scene = stored_scene(header["scene"], store.array("valid"))
-    canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
-    plan = make_plan(scene, classes, resolved, found, only=only, canvas=canvas)
-    if resolved.vote_segments and "segments" not in header["arrays"]:
-        raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
-    if not header["features"] and stored_channels(plan, store) is None:
-        raise ResegeoError(
-            f"{url} holds scores of other words and no features. Words known to it: "
-            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features."
-        )
-    return plan
+    asked = Options.of(options)
+    prepared = prepare(scene, classes, output, asked)
+    warn(prepared.plan)
+    return estimate_run(prepared.plan, prepared.url, asked.run)
 
 
 def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
@@ -452,72 +226,3 @@ def vectorize(
     )
     write_polygons(frame, output, classes)
     return output
-
-
-def _classes(classes: Classes) -> ClassList:
-    if isinstance(classes, ClassList):
-        return classes
-    return load_class_list(Path(classes)) if isinstance(classes, str | Path) else class_list(classes)
-
-
-def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mapping[str, int] | None:
-    """Return a class file's layer counts where they describe the model's depth; say so where not."""
-    depth = geometry(source).depth
-    if attention is None or len(attention) < 3 or sum(attention.values()) == depth:
-        return attention
-    counts = ", ".join(f"{name}={count}" for name, count in attention.items())
-    warnings.warn(
-        f"The class file's attention layers ({counts}) describe a model of {sum(attention.values())} layers; "
-        f"{source.name} has {depth}, so its own schedule is used.",
-        IgnoredSettingWarning,
-        stacklevel=3,
-    )
-    return None
-
-
-def _sam_of(
-    settings: Settings,
-    checkpoint: str | Path | None,
-    architecture: str | None,
-    mode: str | None,
-    progress: Progress | None,
-) -> SamSource | None:
-    """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
-    if settings.segments == "sam":
-        return resolve_sam(None if checkpoint is None else str(checkpoint), architecture, progress=progress)
-    if checkpoint is not None or architecture is not None or mode is not None:
-        warnings.warn(
-            f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
-            "Pass --segments sam to use it.",
-            IgnoredSettingWarning,
-            stacklevel=3,
-        )
-    return None
-
-
-def _warn(plan: Plan) -> None:
-    """Say what the user should know before the first pixel."""
-    for notice in plan.classes.notices:
-        warnings.warn(notice, IgnoredSettingWarning, stacklevel=3)
-    if plan.source.bundled:
-        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
-        unknown = unknown_words(prompts)
-        if unknown:
-            quoted = ", ".join(f"'{text}'" for text in unknown)
-            warnings.warn(
-                f"{quoted}: outside the vocabulary of the bundled model (`resegeo classes vocabulary` lists it), so "
-                "expect nonsense there. Use a word of the list, or a larger CLIP by --model.",
-                VocabularyWarning,
-                stacklevel=3,
-            )
-        own = ground_sample_distance(plan.scene)
-        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
-        low, high = BUNDLED_RANGE
-        near = low if seen is not None and seen < low else high
-        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
-            warnings.warn(
-                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
-                f"expect little of it. Pass --gsd with a value in that range, such as --gsd {near:g}.",
-                InputNotice,
-                stacklevel=3,
-            )

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.features import is_store
 from resegeo.manifest import Row, is_manifest, read_manifest
-from resegeo.scene import is_local, stem_of
+from resegeo.sources import is_local, stem_of
 
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf"})
 """Files that count as scenes where a folder is named."""

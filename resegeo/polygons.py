@@ -28,8 +28,8 @@ from rasterio.transform import GCPTransformer
 from resegeo.classes import ClassList
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.raster import read_class_raster_info
-from resegeo.scene import GeoReference
 from resegeo.settings import SUFFIXES
+from resegeo.sources import GeoReference
 from resegeo.styles import qml_vector, sld_vector
 
 _DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}

@@ -18,7 +18,8 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
-from resegeo.scene import GeoReference, is_local
+from resegeo.files import whole
+from resegeo.sources import GeoReference, is_local
 from resegeo.styles import colormap, qml_raster, rat_xml
 from resegeo.windows import BLOCK
 
@@ -141,12 +142,8 @@ def _write_plain(
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".tmp-{path.name}")
-    try:
+    with whole(path) as beside:
         beside.write_text(text, "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:

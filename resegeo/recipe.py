@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from resegeo.classes import ClassList, load_class_list
+from resegeo.class_file import load_class_list
+from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, Progress, compose
 from resegeo.errors import InputNotice, UsageError
 from resegeo.fetch import home, locked

@@ -21,7 +21,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
-from resegeo.scene import Scene, is_local
+from resegeo.scene import Scene
+from resegeo.sources import is_local
 from resegeo.windows import Rect
 
 _SAME = Affine.identity()

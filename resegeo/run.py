@@ -4,62 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import platform
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 
+from resegeo.clusters import connect
 from resegeo.encoder import Encoder, set_threads
-from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError, UsageError
+from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
+from resegeo.files import writable_folder
 from resegeo.machine import Machine, Models, layout, start_machine
+from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
 from resegeo.polygons import polygonize, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
+from resegeo.report import earlier_report, finished_vectors, provenance_tags, raster_holds, versions, write_report
 from resegeo.scene import describe
-from resegeo.settings import POLYGON_KNOBS
 from resegeo.stored import scene_facts
-
-CONNECT = "20s"
-"""How long a scheduler is waited for."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Who computes and what is kept: nothing that the results depend on."""
-
-    device: str | None = None
-    threads: int | None = None
-    overwrite: bool = False
-    keep_features: bool | None = None
-    """None: where they take less than :data:`resegeo.plan.FEATURE_BUDGET` bytes."""
-    discard_store: bool = False
-    cluster: Any = None
-    """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
-    read_ahead: int = 1
-    """Work items that are read while the model is busy with another."""
-    progress: Progress = _silent
-    models: Models = field(default_factory=Models)
-    """Models that are loaded already, and keep those that are not."""
 
 
 @dataclass(frozen=True)
@@ -129,35 +102,29 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
 
     """
     wanted = plan.options()
-    earlier = _earlier(outputs)
-    vectors = _finished(earlier, outputs, wanted, overwrite=options.overwrite)
+    earlier = earlier_report(outputs)
+    vectors = finished_vectors(earlier, outputs, wanted, overwrite=options.overwrite)
     if vectors is not None:
         return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
     drawable = _can_draw_polygons(plan)
     started, clock = datetime.now(UTC), _Clock()
     store = _existing(plan, url, options)
-    same_raster = (
-        earlier is not None
-        and store is not None
-        and _raster_key(earlier.get("resegeo", {})) == _raster_key(wanted)
-        and earlier.get("windows", {}).get("failed") == 0
-        and earlier.get("versions") == _versions()
-        and outputs.raster.exists()
-    )
+    raster_holds_still = store is not None and raster_holds(earlier, outputs, wanted)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     # Workers are found before anything is written. GDAL's block cache takes 5 % of the machine's memory unless told.
     with (
         _workers(ready, job, options) as workers,
-        _folder(outputs),
+        writable_folder(outputs.folder),
         _interruptions(plan, url),
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
     ):
+        outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
         store = store or _new_store(plan, url, features=ready.features)
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
-        if same_raster and earlier is not None:
+        if raster_holds_still and earlier is not None:
             pixels, unreadable = dict(earlier["pixels"]), 0
             look = _stored_look(plan, store)
         else:
@@ -172,39 +139,40 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         options.progress("picture", 1, 1)
         clock.lap("picture")
         written = outputs.vectors if drawable else ()
-        failures = store.failed()
-        done, skipped, halved = store.counts()
-        failed = sum(len(plan.grid.item(index).windows) for index in failures)
         document = {
             "resegeo": wanted,
             "fingerprint": fingerprint(wanted),
-            "versions": _versions(),
+            "versions": versions(),
             "scene": describe(plan.scene),
             "model": ready.facts(plan),
-            "schedule": {
-                "free": plan.schedule.free,
-                "segment": plan.schedule.segment,
-                "local": plan.schedule.local,
-                "radius": plan.schedule.radius,
-            },
+            "schedule": asdict(plan.schedule),
             "pixels": pixels,
             "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
             "store": None if options.discard_store else url,
-            "windows": {"planned": plan.grid.count, "done": done, "skipped": skipped, "failed": failed},
-            "batches_halved": halved,
+            **_outcome(plan, store),
             "unreadable_blocks": unreadable,
-            "failures": [
-                {"item": index, **_place(plan, index), "reason": reason} for index, reason in sorted(failures.items())
-            ],
             "started": started.isoformat(timespec="seconds"),
             "seconds": clock.laps,
         }
-        _write_json(outputs.report, document)
+        write_report(outputs.report, document)
     if options.discard_store:
         remove(url)
-    return Segmentation(
-        outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed + unreadable
-    )
+    failed = document["windows"]["failed"] + unreadable
+    return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed)
+
+
+def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
+    """What the report says of windows done, skipped and failed."""
+    failures = store.failed()
+    done, skipped, halved = store.counts()
+    failed = sum(len(plan.grid.item(index).windows) for index in failures)
+    return {
+        "windows": {"planned": plan.grid.count, "done": done, "skipped": skipped, "failed": failed},
+        "batches_halved": halved,
+        "failures": [
+            {"item": index, **_place(plan, index), "reason": reason} for index, reason in sorted(failures.items())
+        ],
+    }
 
 
 def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]:
@@ -238,23 +206,24 @@ class _Ready:
     def load(cls, plan: Plan, url: str, store: Store | None, options: RunOptions) -> _Ready:
         """Load the model, open the segment source and embed the words."""
         set_threads(options.threads)
+        models = options.models or Models()
         features = store.header["features"] if store is not None else _keeps_features(plan, options)
         if store is not None and len(store.done()) == store.items:
             settings = plan.settings
-            encoder = options.models.encoder(plan.source, device=options.device, precision=settings.precision)
-            return cls(encoder, None, features, options.models.texts(encoder, plan.classes.prompt_texts))
+            encoder = models.encoder(plan.source, device=options.device, precision=settings.precision)
+            return cls(encoder, None, features, models.texts(encoder, plan.classes.prompt_texts))
         tiles = None if "://" in url else Path(url) / "tiles"
         machine = start_machine(
-            plan, features=features, device=options.device, threads=options.threads, tiles=tiles, models=options.models
+            plan, features=features, device=options.device, threads=options.threads, tiles=tiles, models=models
         )
-        texts = options.models.texts(machine.encoder, plan.classes.prompt_texts)
+        texts = models.texts(machine.encoder, plan.classes.prompt_texts)
         return cls(machine.encoder, machine, features, texts)
 
     def scorer(self, plan: Plan, store: Store) -> Scorer:
         """Answer for the scores of stored windows."""
         if self.features:
             return Scorer(store, self.texts)
-        return Scorer(store, None, stored_channels(plan, store))
+        return Scorer(store, None, store.channels(plan.classes.prompt_texts))
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """What the report says of the model."""
@@ -268,13 +237,6 @@ class _Ready:
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
         }
-
-
-def stored_channels(plan: Plan, store: Store) -> tuple[int, ...] | None:
-    """Which of the stored scores belong to the plan's prompts; None where a prompt is not among them."""
-    known = {tuple(texts): number for number, texts in enumerate(store.header["prompts"])}
-    found = [known.get(tuple(texts)) for texts in plan.classes.prompt_texts]
-    return None if None in found else tuple(number for number in found if number is not None)
 
 
 def _keeps_features(plan: Plan, options: RunOptions) -> bool:
@@ -300,7 +262,7 @@ def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
         changed = ["vote_segments (the store has no segments)"]
     if not changed and options.keep_features and not store.header["features"]:
         changed = ["keep_features (the store holds scores)"]
-    if not changed and not store.header["features"] and stored_channels(plan, store) is None:
+    if not changed and not store.header["features"] and store.channels(plan.classes.prompt_texts) is None:
         changed = ["prompts (the store holds scores of other words, and no features)"]
     if not changed:
         return store
@@ -384,49 +346,6 @@ def _workers(ready: _Ready, job: Job | None, options: RunOptions) -> contextlib.
     return connect(options.cluster)
 
 
-def local_workers(cluster: str) -> int | None:
-    """Return how many local workers ``--cluster`` asks for; None where it is an address."""
-    if not cluster.isdigit():
-        return None
-    if int(cluster) < 1:
-        raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")
-    return int(cluster)
-
-
-@contextlib.contextmanager
-def connect(cluster: Any) -> Iterator[Any]:
-    """Connect to a scheduler, or start local workers; a client that is open already is used and left open."""
-    if not isinstance(cluster, str):
-        yield cluster
-        return
-    import dask
-    from distributed import Client, LocalCluster
-
-    # It tells of every connection, and of those that close at the end as if they had broken.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    workers = local_workers(cluster)
-    if workers is not None:
-        # dask has workers give memory back at once, which makes glibc map every large tensor anew: a third of the time.
-        with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}),
-            LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
-            ) as local,
-            Client(local) as client,  # type: ignore[no-untyped-call]
-        ):
-            yield client
-        return
-    try:
-        client = Client(cluster, timeout=CONNECT)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ResegeoError(
-            f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "
-            "as tcp://10.0.0.5:8786."
-        ) from error
-    with client:
-        yield client
-
-
 def _refuse_nothing(plan: Plan, store: Store) -> None:
     """End a run in which nothing could be computed; its store goes too."""
     done, _, _ = store.counts()
@@ -470,7 +389,7 @@ def _write_raster(
         width=scene.width,
         georeference=scene.georeference,
         classes=plan.classes,
-        tags=_tags(plan),
+        tags=provenance_tags(plan),
     )
     if stored:
         look = _stored_look(plan, store)
@@ -526,96 +445,3 @@ def _write_polygons(plan: Plan, outputs: Outputs, progress: Progress) -> None:
     for done, path in enumerate(outputs.vectors):
         write_polygons(frame, path, plan.classes)
         progress("polygons", done + 1, len(outputs.vectors))
-
-
-def _earlier(outputs: Outputs) -> dict[str, Any] | None:
-    """Read the report of an earlier run; None where there is none, {} where it is not ours."""
-    if not outputs.report.exists():
-        return None
-    try:
-        found = json.loads(outputs.report.read_text("utf-8"))
-        return found if isinstance(found["resegeo"], dict) and isinstance(found["outputs"], list) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _finished(
-    earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool
-) -> tuple[Path, ...] | None:
-    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
-    if earlier is None or overwrite:
-        return None
-    if not earlier:
-        raise ResegeoError(
-            f"{outputs.report} exists and was not written by this program. Name another folder by -o, or pass "
-            "--overwrite to replace it."
-        )
-    if earlier["resegeo"] == options and earlier.get("versions", {}).get("resegeo") == _versions()["resegeo"]:
-        written = [outputs.folder / name for name in earlier["outputs"]]
-        complete = all(path.exists() for path in written) and not (
-            earlier["windows"]["failed"] or earlier.get("unreadable_blocks")
-        )
-        return tuple(path for path in written if path in outputs.vectors) if complete else None
-    changed = differences(earlier["resegeo"], options) or ["version of resegeo"]
-    raise ResegeoError(
-        f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
-        "replace them, or name another folder by -o."
-    )
-
-
-def _raster_key(options: Mapping[str, Any]) -> str:
-    """Options of a run up to the class raster, as one text."""
-    settings = {key: value for key, value in options.get("settings", {}).items() if key not in POLYGON_KNOBS}
-    return json.dumps({**options, "settings": settings}, sort_keys=True)
-
-
-@contextlib.contextmanager
-def _folder(outputs: Outputs) -> Iterator[None]:
-    """Create the output folder and take back the mark of an earlier run; a folder left empty goes again."""
-    new = not outputs.folder.exists()
-    try:
-        outputs.folder.mkdir(parents=True, exist_ok=True)
-        outputs.report.unlink(missing_ok=True)
-        with tempfile.TemporaryFile(dir=outputs.folder):
-            pass
-    except OSError as error:
-        raise ResegeoError(
-            f"The output folder {outputs.folder} cannot be written to ({error.strerror}); name another one by -o."
-        ) from error
-    try:
-        yield
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):  # not empty: what is complete stays
-                outputs.folder.rmdir()
-        raise
-
-
-def _tags(plan: Plan) -> dict[str, str]:
-    """Provenance for the raster's own tags; no dates, and no detour that led there, so that equal results are equal."""
-    source = plan.source
-    settings = plan.image_options()["settings"] | plan.label_options()["settings"]
-    return {
-        "RESEGEO_VERSION": _versions()["resegeo"],
-        "RESEGEO_SCENE": plan.scene.fingerprint,
-        "RESEGEO_MODEL": f"{source.name} {source.architecture} {source.activation} sha256:{source.sha256}",
-        "RESEGEO_SETTINGS": json.dumps(settings, sort_keys=True),
-    }
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    names: Sequence[str] = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
-    found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            found[name] = "unknown"
-    return found
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".tmp-{path.name}")
-    beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    beside.replace(path)

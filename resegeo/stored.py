@@ -12,7 +12,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 
-from resegeo.scene import GeoReference, Scene, Stretch
+from resegeo.scene import Scene, Stretch
+from resegeo.sources import GeoReference
 
 
 def scene_facts(scene: Scene) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from resegeo.legend import BACKGROUND, EXAMPLE, NONZERO, OUTSIDE, Legend, colour
 from resegeo.metrics import UNKNOWN
 from resegeo.raster import CLASSES_TAG, read_class_raster_info
 from resegeo.region import Region
-from resegeo.scene import GeoReference
 from resegeo.segments import VECTOR_SUFFIXES
+from resegeo.sources import GeoReference
 from resegeo.windows import Rect
 
 

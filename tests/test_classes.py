@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from resegeo.classes import TEMPLATE, ClassList, class_list, load_class_list, parse_class_list
+from resegeo.class_file import TEMPLATE, class_list, load_class_list, parse_class_list
+from resegeo.classes import ClassList
 from resegeo.errors import ClassFileError, ResegeoError
 from resegeo.styles import qml_vector, rat_xml, sld_vector
 

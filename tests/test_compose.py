@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import resegeo
 from resegeo.checkpoints import METADATA
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.compose import FAR, compose
 from resegeo.encoder import load_encoder
 from resegeo.errors import InputNotice, ResegeoError, UsageError

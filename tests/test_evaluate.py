@@ -18,11 +18,11 @@ from rasterio.transform import from_origin
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 import resegeo.windows
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.evaluate import OTHER, SILENT, evaluate, read_pairs
 from resegeo.raster import write_class_raster
-from resegeo.scene import GeoReference
+from resegeo.sources import GeoReference
 from resegeo_cli.main import main
 
 NAMES = ["water", "forest", "road"]

@@ -136,9 +136,9 @@ def test_an_existing_scheduler_computes(tmp_path, whole):
 
 
 def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, whole, monkeypatch):
-    import resegeo.run
+    import resegeo.clusters
 
-    monkeypatch.setattr(resegeo.run, "CONNECT", "1s")
+    monkeypatch.setattr(resegeo.clusters, "CONNECT", "1s")
     with pytest.raises(ResegeoError, match="no scheduler answers there"):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", cluster="tcp://127.0.0.1:9")
     with pytest.raises(ResegeoError, match="no scheduler answers there"):

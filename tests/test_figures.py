@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.errors import ResegeoError
 from resegeo.figures import _legend, _Page, _thinned, look_at, write_overlay
 from resegeo.raster import write_class_raster

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resegeo.canvas import Canvas
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities
 from resegeo.scene import open_scene
 from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax

@@ -19,7 +19,7 @@ from test_raster import CLASSES, UTM, write
 
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.polygons import _covers, _regions, polygonize, shapefile_bytes, write_polygons
-from resegeo.scene import GeoReference
+from resegeo.sources import GeoReference
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 

@@ -13,10 +13,10 @@ from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.errors import ResegeoError
 from resegeo.raster import CLASSES_TAG, read_class_raster_info, write_class_raster
-from resegeo.scene import GeoReference
+from resegeo.sources import GeoReference
 from resegeo.styles import qml_raster, qml_vector, sld_vector
 
 UTM = GeoReference(CRS.from_epsg(32633), from_origin(500_000, 5_200_000, 10, 10))

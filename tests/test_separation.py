@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resegeo.classes import class_list
+from resegeo.class_file import class_list
 from resegeo.errors import UsageError
 from resegeo.separation import PHRASINGS, TEMPERATURE, phrasings_of, separation, softmax_weights
 

@@ -10,7 +10,8 @@ import rasterio._base
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resegeo.classes import ClassList, class_list
+from resegeo.class_file import class_list
+from resegeo.classes import ClassList
 from resegeo.styles import colormap, qml_raster, qml_vector, rat_xml, sld_vector
 
 HARD = "roof & <wall> \"a\" 'b' ]]>"

@@ -25,7 +25,7 @@ from memory import make
 from overhead import ARCHITECTURE, random_weights
 
 from resegeo import Segmentation, segment
-from resegeo.run import connect
+from resegeo.clusters import connect
 
 SECONDS = 20.0
 

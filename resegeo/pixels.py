@@ -1,0 +1,153 @@
+"""The pixels of a source, served lazily: a dask array of which only what a window needs is ever computed.
+
+A pixel is invalid where every used band is nodata or masked (GDAL's own rule for nodata values), where
+a mask of the whole dataset or an alpha band says so, where a palette's colour is transparent, and where
+any used band is NaN or infinite.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import rasterio
+import xarray as xr
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from resegeo.sources import Complaints, Source, damaged
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+_OPENING = threading.Lock()
+"""Held while a thread opens its dataset: what silences warnings meanwhile is common to all threads."""
+
+SAMPLE_SIDE = 64
+SAMPLE_COUNT = 16
+"""A sample is at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
+
+
+def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
+    """Build the lazy array (3 bands + validity, y, x)."""
+    if raw.data is None:
+        rows, cols = (
+            tuple(min(step, size - start) for start in range(0, size, step))
+            for size, step in zip((raw.height, raw.width), raw.chunks, strict=True)
+        )
+        dtype = raw.dtype(used)
+        data = da.map_blocks(  # type: ignore[no-untyped-call]
+            _Reader(raw, used), chunks=((4,), rows, cols), dtype=dtype, meta=np.empty((0, 0, 0), dtype)
+        )
+    else:
+        picked = raw.data[[band - 1 for band in used]].rechunk((3, *raw.chunks))
+        data = da.map_blocks(  # type: ignore[no-untyped-call]
+            _append_validity, picked, raw.nodata_of(used), chunks=((4,), *picked.chunks[1:]), dtype=raw.dtype(used)
+        )
+    if data.dtype == np.bool_:
+        data = data.astype(np.uint8) * np.uint8(255)
+    if raw.template is not None:
+        like = raw.template
+        coords = {dim: like.coords[dim].data for dim in like.dims[1:] if dim in like.coords}
+        return xr.DataArray(data, dims=("band", *like.dims[1:]), coords=coords, name=raw.name)
+    return xr.DataArray(data, dims=("band", "y", "x"), name=raw.name)
+
+
+def sample_squares(raw: Source, used: tuple[int, int, int], array: xr.DataArray) -> Iterator[NDArray[Any]]:
+    """Yield squares at full resolution on a grid anchored to the scene: never overviews, which come and go."""
+
+    def starts(size: int) -> list[int]:
+        if size <= SAMPLE_COUNT * SAMPLE_SIDE:
+            return list(range(0, size, SAMPLE_SIDE))
+        return [int(k * (size - SAMPLE_SIDE) / (SAMPLE_COUNT - 1)) for k in range(SAMPLE_COUNT)]
+
+    # Straight from the file where there is one: through dask every square would cost a whole chunk.
+    reader = None if raw.data is not None else _Reader(raw, used)
+    for row in starts(raw.height):
+        bottom = min(row + SAMPLE_SIDE, raw.height)
+        try:
+            for col in starts(raw.width):
+                right = min(col + SAMPLE_SIDE, raw.width)
+                if reader is not None:
+                    yield reader.read(row, col, bottom, right)
+                else:
+                    yield np.asarray(array.data[:, row:bottom, col:right].compute(scheduler="synchronous"))
+        except (RasterioError, OSError) as error:
+            raise damaged(raw.label, f"rows {row} to {bottom - 1}", error) from error
+
+
+class _Reader:
+    """Reads pieces of a file by path; each thread keeps a dataset of its own. Picklable."""
+
+    def __init__(self, raw: Source, used: tuple[int, ...]) -> None:
+        self.path, self.bands, self.dtype = raw.label, used, raw.dtype(used)
+        self.nodata, self.transparent = raw.nodata_of(used), raw.transparent
+        self.masks = tuple(raw.masks[band - 1] for band in used)
+        # An alpha band that serves as a colour is data: many four-band images call their infrared alpha.
+        self.alpha = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
+        self.mixed = len({raw.dtypes[band - 1] for band in used}) > 1
+        self._local = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._local = threading.local()
+
+    def _dataset(self) -> DatasetReader:
+        if getattr(self._local, "dataset", None) is None:
+            with _OPENING, warnings.catch_warnings(), Complaints():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._local.dataset = rasterio.open(self.path)
+        return self._local.dataset
+
+    def __call__(self, block_info: Any = None) -> NDArray[Any]:
+        (_, _), (top, bottom), (left, right) = block_info[None]["array-location"]
+        return self.read(top, left, bottom, right)
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
+        """Read rows top … bottom - 1, columns left … right - 1 of the used bands, validity last."""
+        dataset = self._dataset()
+        window = Window(left, top, right - left, bottom - top)
+        if self.mixed:
+            values = np.stack([dataset.read(band, window=window).astype(self.dtype) for band in self.bands])
+        else:
+            values = dataset.read(list(self.bands), window=window)
+        bad = nodata_pixels(values, self.nodata)
+        for at, (band, mask) in enumerate(zip(self.bands, self.masks, strict=True)):
+            if mask == "own" or (mask == "dataset" and at == 0):
+                bad[at if mask == "own" else slice(None)] |= dataset.read_masks(band, window=window) == 0
+        valid = valid_pixels(values, bad)
+        for band in self.alpha:
+            valid &= dataset.read(band, window=window) > 0
+        if self.transparent:
+            valid &= ~np.isin(values[0], self.transparent)
+        return np.concatenate([values, valid[None].astype(values.dtype)])
+
+
+def nodata_pixels(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
+    """Pixels of each used band (b, h, w) that hold the band's nodata value."""
+    bad = np.zeros(values.shape, dtype=bool)
+    for band, missing in enumerate(nodata):
+        if missing is not None and not np.isnan(missing):
+            bad[band] = values[band] == missing
+    return bad
+
+
+def valid_pixels(values: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Validity (h, w) of used bands (b, h, w) of which some pixels are bad; NaN and infinity never count."""
+    valid = ~bad.all(axis=0)
+    if values.dtype.kind == "f":
+        valid &= np.isfinite(values).all(axis=0)
+    return np.asarray(valid)
+
+
+def _append_validity(values: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[Any]:
+    valid = valid_pixels(values, nodata_pixels(values, nodata))
+    return np.concatenate([values, valid[None].astype(values.dtype)])

@@ -1,0 +1,244 @@
+"""What the user asks for, settled before anything is computed: scene, model, method, plan, and where results go."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resegeo.canvas import Canvas, ground_sample_distance
+from resegeo.class_file import class_list, load_class_list
+from resegeo.classes import ClassList
+from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
+from resegeo.features import Store, is_store
+from resegeo.options import Method, Options
+from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
+from resegeo.recipe import find_model
+from resegeo.region import region_of
+from resegeo.scene import open_scene
+from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
+from resegeo.stored import stored_scene
+from resegeo.weights import ModelSource, SamSource, geometry, resolve_sam, unknown_words
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from resegeo.execute import Progress
+
+BUNDLED_RANGE = (0.1, 30.0)
+"""Ground sample distances in metres that the bundled model was trained on."""
+
+Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
+
+
+class VocabularyWarning(ResegeoWarning):
+    """A prompt that the bundled model was never taught."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything of a run but the running."""
+
+    plan: Plan
+    outputs: Outputs
+    url: str
+    """Of the store."""
+    job: Job | None
+    """The plan by reference; None for a scene in memory and for a finished store."""
+    stored: bool
+    """Whether the scene is a finished store."""
+
+
+def prepare(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options
+) -> Prepared:
+    """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
+    wanted = as_class_list(classes)
+    if isinstance(scene, str | Path) and is_store(str(scene)):
+        url = str(scene).rstrip("/")
+        plan = _plan_of_store(url, wanted, options)
+        if output is None and "://" in url:
+            raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
+        folder = output if output is not None else url.rpartition("/")[0] or "."
+        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
+        return Prepared(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
+    view = options.view
+    opened = open_scene(scene, bands=view.bands, stretch=view.stretch, assign_crs=view.assign_crs)
+    found, settings, sam = choose(wanted, options.method, options.run.progress)
+    region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
+    plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
+    outputs = plan_outputs(plan, output)
+    job = None
+    if isinstance(scene, str | Path):
+        job = Job(
+            scene=_absolute(str(scene)),
+            classes=wanted,
+            settings=settings,
+            source=found,
+            sam=sam,
+            bands=None if view.bands is None else (view.bands[0], view.bands[1], view.bands[2]),
+            stretch=opened.stretch,
+            assign_crs=view.assign_crs,
+            aoi=None if view.aoi is None else _absolute(str(view.aoi)),
+            bbox=None if view.bbox is None else tuple(view.bbox),
+        )
+    return Prepared(plan, outputs, store_url(plan, outputs, options.store), job, stored=False)
+
+
+def choose(
+    classes: ClassList, method: Method, progress: Progress | None = None
+) -> tuple[ModelSource, Settings, SamSource | None]:
+    """Find what the options of model and method come to, whatever the scene.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is missing or does not fit.
+
+    """
+    found = find_model(method.model, method.arch, method.activation, progress=progress)
+    attention = _fitting(classes.attention, found)
+    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
+    return found, settings, _sam_of(settings, method, progress)
+
+
+def _absolute(path: str) -> str:
+    """Make a local path independent of the working folder, which workers need not share."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
+    """Lay the plan of new words over a finished store."""
+    store = Store.open(url)
+    if store is None:
+        raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
+    header = store.header
+    method = options.method
+    given = [f"--{name.replace('_', '-')}" for name in _fixed_by_a_store(options)]
+    if given:
+        raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
+    source = header["scene"]["source"]
+    if not header["finished"]:
+        raise ResegeoError(
+            f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
+            f"{source}` with the same options again; it continues."
+        )
+    wanted = header["image"]["model"]
+    model, arch, activation = method.model, method.arch, method.activation
+    stored = header["model"]
+    if model is None and stored["model"] is not None:
+        model, arch, activation = stored["model"], arch or stored["architecture"], activation or stored["activation"]
+    found = find_model(model, arch, activation)
+    if found.sha256 != wanted["sha256"]:
+        raise ResegeoError(
+            f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
+            f"(sha256 {found.sha256[:12]}…). Name that file by --model."
+        )
+    found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
+    resolved = resolve_settings(
+        {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+    )
+    scene = stored_scene(header["scene"], store.array("valid"))
+    canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
+    plan = make_plan(scene, classes, resolved, found, only=options.only, canvas=canvas)
+    if resolved.vote_segments and "segments" not in header["arrays"]:
+        raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
+    if not header["features"] and store.channels(plan.classes.prompt_texts) is None:
+        raise ResegeoError(
+            f"{url} holds scores of other words and no features. Words known to it: "
+            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features."
+        )
+    return plan
+
+
+def _fixed_by_a_store(options: Options) -> list[str]:
+    """Names of the options given that a finished store leaves no choice of."""
+    method, run = options.method, options.run
+    given = {
+        "preset": method.preset if method.preset != "default" else None,
+        "settings": method.settings,
+        **asdict(options.view),
+        "sam_checkpoint": method.sam_checkpoint,
+        "sam_arch": method.sam_arch,
+        "store": options.store,
+        "cluster": run.cluster,
+        "keep_features": run.keep_features,
+        "discard_store": run.discard_store or None,
+        **{name: value for name, value in method.knobs.items() if name not in LABEL_KNOBS | POLYGON_KNOBS},
+    }
+    return [name for name, value in given.items() if value is not None]
+
+
+def as_class_list(classes: Classes) -> ClassList:
+    """Read a class list from any form in which it may be given; see :class:`ResegeoError`."""
+    if isinstance(classes, ClassList):
+        return classes
+    return load_class_list(Path(classes)) if isinstance(classes, str | Path) else class_list(classes)
+
+
+def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mapping[str, int] | None:
+    """Return a class file's layer counts where they describe the model's depth; say so where not."""
+    depth = geometry(source).depth
+    if attention is None or len(attention) < 3 or sum(attention.values()) == depth:
+        return attention
+    counts = ", ".join(f"{name}={count}" for name, count in attention.items())
+    warnings.warn(
+        f"The class file's attention layers ({counts}) describe a model of {sum(attention.values())} layers; "
+        f"{source.name} has {depth}, so its own schedule is used.",
+        IgnoredSettingWarning,
+        stacklevel=3,
+    )
+    return None
+
+
+def _sam_of(settings: Settings, method: Method, progress: Progress | None) -> SamSource | None:
+    """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
+    file, architecture = method.sam_checkpoint, method.sam_arch
+    if settings.segments == "sam":
+        return resolve_sam(None if file is None else str(file), architecture, progress=progress)
+    if file is not None or architecture is not None or method.knobs.get("sam_mode") is not None:
+        warnings.warn(
+            f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
+            "Pass --segments sam to use it.",
+            IgnoredSettingWarning,
+            stacklevel=3,
+        )
+    return None
+
+
+def warn(plan: Plan) -> None:
+    """Say what the user should know before the first pixel."""
+    for notice in plan.classes.notices:
+        warnings.warn(notice, IgnoredSettingWarning, stacklevel=3)
+    if plan.source.bundled:
+        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
+        unknown = unknown_words(prompts)
+        if unknown:
+            quoted = ", ".join(f"'{text}'" for text in unknown)
+            warnings.warn(
+                f"{quoted}: outside the vocabulary of the bundled model (`resegeo classes vocabulary` lists it), so "
+                "expect nonsense there. Use a word of the list, or a larger CLIP by --model.",
+                VocabularyWarning,
+                stacklevel=3,
+            )
+        own = ground_sample_distance(plan.scene)
+        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
+        low, high = BUNDLED_RANGE
+        near = low if seen is not None and seen < low else high
+        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
+            warnings.warn(
+                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
+                f"expect little of it. Pass --gsd with a value in that range, such as --gsd {near:g}.",
+                InputNotice,
+                stacklevel=3,
+            )

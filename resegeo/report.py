@@ -1,0 +1,101 @@
+"""The report of a run: written last, it marks that all results are there; read, it says what a new run may keep."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from resegeo.errors import ResegeoError
+from resegeo.files import whole
+from resegeo.plan import Outputs, Plan, differences
+from resegeo.settings import POLYGON_KNOBS
+
+
+def earlier_report(outputs: Outputs) -> dict[str, Any] | None:
+    """Read the report of an earlier run; None where there is none, {} where it is not ours."""
+    if not outputs.report.exists():
+        return None
+    try:
+        found = json.loads(outputs.report.read_text("utf-8"))
+        return found if isinstance(found["resegeo"], dict) and isinstance(found["outputs"], list) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def finished_vectors(
+    earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool
+) -> tuple[Path, ...] | None:
+    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
+    if earlier is None or overwrite:
+        return None
+    if not earlier:
+        raise ResegeoError(
+            f"{outputs.report} exists and was not written by this program. Name another folder by -o, or pass "
+            "--overwrite to replace it."
+        )
+    if earlier["resegeo"] == options and earlier.get("versions", {}).get("resegeo") == versions()["resegeo"]:
+        written = [outputs.folder / name for name in earlier["outputs"]]
+        complete = all(path.exists() for path in written) and not (
+            earlier["windows"]["failed"] or earlier.get("unreadable_blocks")
+        )
+        return tuple(path for path in written if path in outputs.vectors) if complete else None
+    changed = differences(earlier["resegeo"], options) or ["version of resegeo"]
+    raise ResegeoError(
+        f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
+        "replace them, or name another folder by -o."
+    )
+
+
+def raster_holds(earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any]) -> bool:
+    """Whether an earlier run left the class raster that these options come to."""
+    return (
+        earlier is not None
+        and _raster_key(earlier.get("resegeo", {})) == _raster_key(options)
+        and earlier.get("windows", {}).get("failed") == 0
+        and earlier.get("versions") == versions()
+        and outputs.raster.exists()
+    )
+
+
+def _raster_key(options: Mapping[str, Any]) -> str:
+    """Options of a run up to the class raster, as one text."""
+    settings = {key: value for key, value in options.get("settings", {}).items() if key not in POLYGON_KNOBS}
+    return json.dumps({**options, "settings": settings}, sort_keys=True)
+
+
+def provenance_tags(plan: Plan) -> dict[str, str]:
+    """Provenance for the raster's own tags; no dates, and no detour that led there, so that equal results are equal."""
+    source = plan.source
+    settings = plan.image_options()["settings"] | plan.label_options()["settings"]
+    return {
+        "RESEGEO_VERSION": versions()["resegeo"],
+        "RESEGEO_SCENE": plan.scene.fingerprint,
+        "RESEGEO_MODEL": f"{source.name} {source.architecture} {source.activation} sha256:{source.sha256}",
+        "RESEGEO_SETTINGS": json.dumps(settings, sort_keys=True),
+    }
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of everything that the results may depend on."""
+    names: Sequence[str] = ("resegeo", "torch", "open_clip_torch", "rasterio", "scikit-image", "shapely", "numpy")
+    found = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[name] = "unknown"
+    return found
+
+
+def write_report(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a report, whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
