@@ -13,6 +13,7 @@ import csv
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,21 +30,26 @@ from resegeo.files import whole, writable_folder
 from resegeo.manifest import Row
 from resegeo.mosaic import build_mosaic
 from resegeo.options import Options
-from resegeo.pipeline import segment
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
 from resegeo.prepare import Classes, choose
 from resegeo.sources import is_local
+from resegeo.spread import Made, Order, segmented, spread
 
 if TYPE_CHECKING:
-    from resegeo.machine import Models
-    from resegeo.run import Segmentation
+    from resegeo.execute import Progress
 
 _ALONE = SUFFIXES - {".vrt"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
 LEDGER = ".batch.jsonl"
+
+MANY = 2
+"""Scenes for each worker from which on a cluster gets them whole, instead of the work items of one after another."""
+
+LARGEST = 50_000_000
+"""Pixels up to which a worker gets a scene whole: drawing polygons takes memory for each (README)."""
 
 Watch = Callable[[int, int, str], None]
 """Called with the scenes done, the scenes in all, and what is being done."""
@@ -110,7 +116,8 @@ def segment_many(
         Name under which all scenes, tiles of one grid, are segmented as one, without seams; see
         :func:`resegeo.mosaic.build_mosaic`.
     cluster:
-        As for :func:`resegeo.segment`; workers are started, or connected to, once.
+        As for :func:`resegeo.segment`; workers are started, or connected to, once. Where there are at least twice as
+        many scenes as workers, each worker takes whole scenes, except very large ones.
     progress:
         Called with the scenes done, the scenes in all, and what is being done.
     **options:
@@ -278,11 +285,19 @@ class _Batch:
         models = Models()
         try:
             with connect(self.cluster) if self.cluster is not None else contextlib.nullcontext() as client:
-                for number in waiting:
-                    made = self._segment(number, models, client)
-                    key = keys[number]
-                    if key is not None and made is not None:
-                        ledger.add(self.folders[number], key, made.files())
+                left = waiting
+                if client is not None and self._many(waiting, client):
+                    left = []
+                    self.watch(self.done, len(self.rows), "whole scenes on the workers")
+                    orders = (self._order(number, models=None) for number in waiting)
+                    for order, made in spread(client, orders, largest=LARGEST):
+                        if made.large:
+                            left.append(order.number)
+                        else:
+                            self._take(order, made, keys, ledger)
+                for number in left:
+                    order = self._order(number, models=models, cluster=client, progress=self._stages(number))
+                    self._take(order, segmented(order), keys, ledger)
         except KeyboardInterrupt as error:
             _write_table(self.root, self.results)
             finished = sum(result.state in ("done", "skipped") for result in self.results)
@@ -291,37 +306,42 @@ class _Batch:
                 "continues."
             ) from error
 
-    def _segment(self, number: int, models: Models, client: Any) -> Segmentation | None:
-        """Segment one scene; None where it failed, wholly or in part."""
-        row, folder, total = self.rows[number], self.folders[number], len(self.rows)
+    def _many(self, waiting: Sequence[int], client: Any) -> bool:
+        """Whether scenes are so many that each worker had better take whole ones.
+
+        A store behind a URL says that workers may not see the folder of the results.
+        """
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        return len(waiting) >= MANY * workers > 0 and "://" not in str(self.options.get("store"))
+
+    def _order(self, number: int, **hooks: Any) -> Order:
+        """Write down what :func:`segment` is to be told of a scene."""
+        row, folder = self.rows[number], self.folders[number]
         classes, options, _ = self.methods.of(row)
-        done, name = self.done, Path(row.scene).name
-
-        def show(stage: str, at: int, of: int) -> None:
-            self.watch(done, total, f"{name}: {stage} {at} of {of}")
-
         store = options.get("store")
         if store is not None:
             store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
-        given = {**options, "store": store, "cluster": client, "models": models, "progress": show}
-        try:
-            # The results of a store are named after the class file.
-            made = segment(row.scene, self.methods.file(row) or classes, folder, **given)
-        except ResegeoError as error:
-            if error is models.failure and not any(result.state == "done" for result in self.results):
-                raise  # no other scene would fare better
-            self._settle(number, "failed", str(error))
-            return None
-        except Exception as error:  # whatever befalls one scene spares the next
-            reason = f"This is a defect of resegeo or of this machine ({type(error).__name__}: {error})."
-            self._settle(number, "failed", reason)
-            return None
-        if made.failed:
-            reason = f"{made.failed} windows or blocks failed, see {made.report}; the rest is written."
-            self._settle(number, "failed", reason)
-            return None
-        self._settle(number, "skipped" if made.reused else "done")
-        return made
+        given = {**options, "store": store, **hooks}
+        # The results of a store are named after the class file.
+        return Order(number, row.scene, self.methods.file(row) or classes, folder, given)
+
+    def _stages(self, number: int) -> Progress:
+        done, total, name = self.done, len(self.rows), Path(self.rows[number].scene).name
+        return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
+
+    def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
+        """Note what became of a scene; see :class:`ResegeoError` where no other would fare better."""
+        for category, text in made.notes:
+            warnings.warn(text, category, stacklevel=2)
+        if made.hopeless and made.error is not None and not any(result.state == "done" for result in self.results):
+            raise made.error
+        if made.result is None:
+            self._settle(order.number, "failed", made.reason)
+            return
+        self._settle(order.number, "skipped" if made.result.reused else "done")
+        key = keys[order.number]
+        if key is not None:
+            ledger.add(order.folder, key, made.result.files())
 
     def _settle(self, number: int, state: str, reason: str = "") -> None:
         self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason)

@@ -147,9 +147,19 @@ def _on_worker(order: bytes, index: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _worker_models() -> Models:
+def worker_models() -> Models:
     """Models that this process keeps from scene to scene."""
     return Models()
+
+
+def worker_device(device: str | None) -> str | None:
+    """Give each of several workers a GPU of its own: local ones are numbered by name."""
+    from distributed import get_worker
+
+    if device not in (None, "cuda") or torch.cuda.device_count() < 2:
+        return device
+    name = str(get_worker().name)
+    return f"cuda:{int(name) % torch.cuda.device_count()}" if name.isdigit() else device
 
 
 @lru_cache(maxsize=1)
@@ -157,24 +167,17 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     """Load the model once a process, and keep it."""
     import warnings
 
-    from distributed import get_worker
-
     task: Task = pickle.loads(order)
-    device = task.device
-    if device in (None, "cuda") and torch.cuda.device_count() > 1:
-        # One GPU a worker: local workers are numbered by name.
-        name = str(get_worker().name)
-        device = f"cuda:{int(name) % torch.cuda.device_count()}" if name.isdigit() else device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has had these notes already
         plan = plan_job(task.job)
         machine = start_machine(
             plan,
             features=task.features,
-            device=device,
+            device=worker_device(task.device),
             threads=task.threads,
             tiles=task.tiles,
-            models=_worker_models(),
+            models=worker_models(),
         )
     store = Store.open(task.store)
     if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:

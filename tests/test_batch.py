@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,13 +21,16 @@ from rasterio.transform import from_origin
 from test_store import bytes_of
 
 import resegeo
+import resegeo.batch
 import resegeo.machine
+import resegeo.spread
 from resegeo.batch import segment_many
 from resegeo.encoder import Encoder
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
 from resegeo.manifest import Row, read_manifest
 from resegeo.mosaic import build_mosaic
 from resegeo.places import result_folders
+from resegeo.prepare import VocabularyWarning
 from resegeo_cli.main import main
 
 WORDS = ["water", "forest", "road"]
@@ -277,16 +281,16 @@ def test_a_damaged_scene_fails_alone_and_is_tried_again(scenes):
 
 
 def test_a_defect_at_one_scene_spares_the_others(scenes, monkeypatch):
-    import resegeo.batch
+    import resegeo.spread
 
-    inner = resegeo.batch.segment
+    inner = resegeo.spread.segment
 
     def segment(scene, *args, **kwargs):
         if scene.endswith("a.tif"):
             raise ZeroDivisionError("boom")
         return inner(scene, *args, **kwargs)
 
-    monkeypatch.setattr(resegeo.batch, "segment", segment)
+    monkeypatch.setattr(resegeo.spread, "segment", segment)
     assert run("scenes/*.tif", "--prompts", "classes.yml", "-o", "out").exit_code == 3
     assert table()["b"] == ("done", "")
     assert "defect of resegeo or of this machine (ZeroDivisionError: boom)" in table()["a"][1]
@@ -295,13 +299,13 @@ def test_a_defect_at_one_scene_spares_the_others(scenes, monkeypatch):
 def test_what_is_finished_is_not_opened_again_until_scene_options_or_results_change(
     scenes, monkeypatch, make_raster, picture
 ):
-    import resegeo.batch
+    import resegeo.spread
 
     command = ("scenes/*.tif", "--prompts", "classes.yml", "-o", "out")
     assert run(*command).exit_code == 0
     opened = []
-    inner = resegeo.batch.segment
-    monkeypatch.setattr(resegeo.batch, "segment", lambda scene, *a, **k: opened.append(scene) or inner(scene, *a, **k))
+    inner = resegeo.spread.segment
+    monkeypatch.setattr(resegeo.spread, "segment", lambda scene, *a, **k: opened.append(scene) or inner(scene, *a, **k))
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.name != "batch.csv"}
     assert run(*command).exit_code == 0
     assert opened == []
@@ -563,3 +567,80 @@ def test_options_of_one_tile_cannot_apply_to_a_mosaic(scenes):
     write("tiles.csv", "scene,gsd\nscenes/a.tif,10\nscenes/b.tif,\n")
     with pytest.raises(UsageError, match=r"tiles.csv, line 2: gsd cannot apply to one tile of a mosaic"):
         segment_many("tiles.csv", WORDS, "out", mosaic="m")
+
+
+@pytest.fixture
+def many(scenes, make_raster, picture):
+    """Six more small scenes beside the three: enough for two workers to take whole ones."""
+    for number in range(6):
+        make_raster(f"scenes/more{number}.tif", picture(70, 90, seed=10 + number))
+    return scenes
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers for all tests here: to start them takes most of a test's time."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """A client of the workers."""
+    import distributed
+
+    with distributed.Client(cluster) as client:
+        yield client
+
+
+def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_same(many, client, monkeypatch):
+    (many / "b.tif").write_bytes((many / "b.tif").read_bytes()[:3000])
+    write("odd.yml", "classes: [water, forest, volcano]\n")
+    with pytest.warns(VocabularyWarning, match="volcano"):
+        here = segment_many("scenes/**/*.tif", "odd.yml", "here")
+    with pytest.warns(VocabularyWarning, match="volcano"):  # said on the workers
+        result = segment_many("scenes/**/*.tif", "odd.yml", "out", cluster=client)
+    assert dict(result.counts) == dict(here.counts) == {"done": 8, "failed": 1}
+    assert table("out") == table("here")
+    assert "b.tif" in table("out")["b"][1]
+    assert results("out") == results("here")
+    assert len(results("out")) == 8
+    monkeypatch.setattr(resegeo.batch, "spread", None)  # one scene is left: too few to be shared out
+    again = segment_many("scenes/**/*.tif", "odd.yml", "out", cluster=client)
+    assert dict(again.counts) == {"skipped": 8, "failed": 1}
+
+
+def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, picture, monkeypatch):
+    make_raster("scenes/large.tif", picture(150, 160))
+    segment_many("scenes/**/*.tif", "classes.yml", "here")
+    monkeypatch.setattr(resegeo.batch, "LARGEST", 10_000)
+    inner, left = resegeo.spread.segmented, []
+    monkeypatch.setattr(resegeo.batch, "segmented", lambda order: left.append(order.scene) or inner(order))
+    segment_many("scenes/**/*.tif", "classes.yml", "out", cluster=client)
+    assert [Path(scene).name for scene in left] == ["large.tif"]
+    assert results("out") == results("here")
+
+
+def test_a_scene_outlives_the_worker_that_had_it_and_the_user_who_interrupts(many, client):
+    segment_many("scenes/**/*.tif", "classes.yml", "here")
+    events = []
+
+    def disturb(done, total, what):
+        if done == 2 and not events:
+            events.append("killed")
+            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGTERM)
+        if done == 5 and len(events) == 1:
+            events.append("interrupted")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"of 9 scenes are finished in out\. The same command continues"):
+        segment_many("scenes/**/*.tif", "classes.yml", "out", cluster=client, progress=disturb)
+    result = segment_many("scenes/**/*.tif", "classes.yml", "out", cluster=client)
+    assert events == ["killed", "interrupted"]
+    assert result.counts["done"] + result.counts["skipped"] == 9
+    assert results("out") == results("here")
+    assert not list(Path("out").rglob(".tmp-*"))

@@ -58,7 +58,7 @@ def test_imports_go_one_way():
         ["produce", "options"],
         ["run", "estimation", "prepare"],
         ["pipeline"],
-        ["places"],
+        ["places", "spread"],
         ["batch"],
     ]
     rank = {name: level for level, floor in enumerate(floors) for name in floor}
