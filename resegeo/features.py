@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,13 @@ class Store:
         known = {tuple(texts): number for number, texts in enumerate(self.header["prompts"])}
         found = [known.get(tuple(texts)) for texts in prompts]
         return None if None in found else tuple(number for number in found if number is not None)
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Remember the names of files that a run with this store writes, so that they are known as its own."""
+        known = self.header.get("outputs", [])
+        fresh = sorted({*known, *names})
+        if fresh != known:
+            self.note(outputs=fresh)
 
     def put(self, index: int, result: ItemResult) -> None:
         """Store one item, whole or not at all: first its values, then its mark."""

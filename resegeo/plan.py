@@ -250,24 +250,20 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
     Raises
     ------
     ResegeoError:
-        When the folder is a file, or an output would replace the scene itself.
+        When the folder is a file.
 
     """
     stem = name or plan.scene.name
     where = Path(folder) if folder is not None else Path(f"{plan.scene.name}_resegeo")
     if where.exists() and not where.is_dir():
         raise ResegeoError(f"The output folder {where} is an existing file; name another one by -o.")
-    outputs = Outputs(
+    return Outputs(
         folder=where,
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
         report=where / f"{stem}.json",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
-    for path in outputs.files():
-        if path.exists() and Path(plan.scene.source).exists() and path.samefile(plan.scene.source):
-            raise ResegeoError(f"The output {path} would replace the scene itself; name another folder by -o.")
-    return outputs
 
 
 def _segment_stamp(segments: str) -> str | None:

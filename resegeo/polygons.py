@@ -121,6 +121,13 @@ def polygonize(
     return frame.astype({"class_name": "str"})
 
 
+def remove_polygons(path: Path) -> None:
+    """Remove what :func:`write_polygons` wrote, a Shapefile with all its parts."""
+    parts = [path.with_suffix(end) for end in _SHAPEFILE_PARTS] if path.suffix == ".shp" else []
+    for part in (path, *parts):
+        part.unlink(missing_ok=True)
+
+
 def write_polygons(
     frame: gpd.GeoDataFrame, path: Path, classes: ClassList, *, fingerprint_date: str | None = None
 ) -> None:

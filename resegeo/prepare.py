@@ -71,13 +71,16 @@ def prepare(
             raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
         folder = output if output is not None else url.rpartition("/")[0] or "."
         word = Path(classes).stem if isinstance(classes, str | Path) else "words"
-        return Prepared(plan, plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}"), url, None, stored=True)
+        outputs = plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}")
+        _spare_inputs(outputs, plan, classes, options)
+        return Prepared(plan, outputs, url, None, stored=True)
     view = options.view
     opened = open_scene(scene, bands=view.bands, stretch=view.stretch, assign_crs=view.assign_crs)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
     outputs = plan_outputs(plan, output)
+    _spare_inputs(outputs, plan, classes, options)
     job = None
     if isinstance(scene, str | Path):
         job = Job(
@@ -110,6 +113,24 @@ def choose(
     attention = _fitting(classes.attention, found)
     settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
     return found, settings, _sam_of(settings, method, progress)
+
+
+def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) -> None:
+    """Refuse to write over a file that the run reads; see :class:`ResegeoError`."""
+    method = options.method
+    inputs: dict[str, Sequence[Any]] = {
+        "the scene itself": [plan.scene.source],
+        "the file of --aoi": [options.view.aoi],
+        "a file of --segments": [plan.settings.segments, *plan.settings.segments.split(",")],
+        "the class file": [classes],
+        "the file of --settings": [method.settings],
+        "the model": [method.model, method.sam_checkpoint],
+    }
+    for path in (path for path in outputs.files() if path.exists()):
+        for what, names in inputs.items():
+            found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
+            if any(path.samefile(name) for name in found):
+                raise ResegeoError(f"The output {path} would replace {what}; name another folder by -o.")
 
 
 def _absolute(path: str) -> str:
@@ -156,7 +177,8 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     if not header["features"] and store.channels(plan.classes.prompt_texts) is None:
         raise ResegeoError(
             f"{url} holds scores of other words and no features. Words known to it: "
-            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features."
+            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features "
+            "--overwrite."
         )
     return plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,12 +53,38 @@ def finished_vectors(
     )
 
 
+def left_over(earlier: Mapping[str, Any] | None, outputs: Outputs) -> list[Path]:
+    """Files of the run that is replaced which the new one does not write: they would stand beside it as if its own."""
+    names = (earlier or {}).get("outputs", [])
+    kept = {path.name for path in outputs.files()}
+    return [outputs.folder / name for name in names if name not in kept and Path(name).name == name]
+
+
+def refuse_foreign(outputs: Outputs, earlier: Mapping[str, Any] | None, claimed: Iterable[str]) -> None:
+    """Refuse to replace a file that neither a finished run nor an interrupted one is known to have written.
+
+    Raises
+    ------
+    ResegeoError:
+        With the file's name.
+
+    """
+    known = {*(earlier or {}).get("outputs", []), *claimed}
+    for path in (outputs.raster, *outputs.vectors, outputs.picture):
+        if path.exists() and path.name not in known:
+            raise ResegeoError(
+                f"{path} exists and is not known as a result of this program. Name another folder by -o, or pass "
+                "--overwrite to replace it."
+            )
+
+
 def raster_holds(earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any]) -> bool:
     """Whether an earlier run left the class raster that these options come to."""
     return (
         earlier is not None
         and _raster_key(earlier.get("resegeo", {})) == _raster_key(options)
         and earlier.get("windows", {}).get("failed") == 0
+        and not earlier.get("unreadable_blocks")
         and earlier.get("versions") == versions()
         and outputs.raster.exists()
     )

@@ -27,10 +27,19 @@ from resegeo.files import writable_folder
 from resegeo.machine import Machine, Models, layout, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
-from resegeo.polygons import polygonize, write_polygons
+from resegeo.polygons import polygonize, remove_polygons, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
-from resegeo.report import earlier_report, finished_vectors, provenance_tags, raster_holds, versions, write_report
+from resegeo.report import (
+    earlier_report,
+    finished_vectors,
+    left_over,
+    provenance_tags,
+    raster_holds,
+    refuse_foreign,
+    versions,
+    write_report,
+)
 from resegeo.scene import describe
 from resegeo.stored import scene_facts
 
@@ -104,11 +113,15 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
     wanted = plan.options()
     earlier = earlier_report(outputs)
     vectors = finished_vectors(earlier, outputs, wanted, overwrite=options.overwrite)
-    if vectors is not None:
+    if vectors is not None and not _lacks_features(url, options):
+        if options.discard_store and Store.open(url) is not None:
+            remove(url)
         return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
     drawable = _can_draw_polygons(plan)
     started, clock = datetime.now(UTC), _Clock()
     store = _existing(plan, url, options)
+    if not options.overwrite:
+        refuse_foreign(outputs, earlier, () if store is None else store.header.get("outputs", ()))
     raster_holds_still = store is not None and raster_holds(earlier, outputs, wanted)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
@@ -119,8 +132,12 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         _interruptions(plan, url),
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
     ):
+        for path in left_over(earlier, outputs):
+            remove_polygons(path)
         outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
         store = store or _new_store(plan, url, features=ready.features)
+        with contextlib.suppress(OSError):  # a finished store that may only be read
+            store.claim(path.name for path in outputs.files())
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
@@ -249,6 +266,14 @@ def _keeps_features(plan: Plan, options: RunOptions) -> bool:
             stacklevel=4,
         )
     return kept
+
+
+def _lacks_features(url: str, options: RunOptions) -> bool:
+    """Whether a finished run has to be taken up again, as the user now wants its features."""
+    if not options.keep_features:
+        return False
+    store = Store.open(url)
+    return store is None or not store.header["features"]
 
 
 def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:

@@ -1,6 +1,7 @@
 """What a scene of a batch costs beside the model's forward passes, and whether time and memory stay flat.
 
     python tests/benchmarks/batch.py [FEW MANY] [--profile]
+    python tests/benchmarks/batch.py 200 --workers
 
 FEW and MANY scenes of 64 × 64 pixels (100 and 1,000) in one batch with the bundled model, all outputs, each batch in a
 process of its own. Prints milliseconds a scene and peak memory of both, the slope of memory over the later half of the
@@ -8,6 +9,9 @@ larger one, and what 100,000 scenes would take; then the same command again, whi
 with 1 if the last quarter of the scenes takes more than 1.2 times the processor time of the first (what else the
 machine does sways the clock on the wall), or the larger batch more than 1.2 times the memory of the smaller.
 ``--profile`` lists the functions that take most of what is not the model's.
+
+``--workers`` instead segments the scenes by one local worker and by two, one thread each, warmed up, and prints how
+many times as fast two are; exits with 1 below 1.6 times, or where a class raster differs.
 """
 
 from __future__ import annotations
@@ -111,11 +115,38 @@ def in_a_process(*arguments: Any) -> dict[str, Any]:
     return found
 
 
+def by_workers(count: int) -> float:
+    """Return how many times as fast two workers segment scenes, in pairs of runs one after another."""
+    from resegeo import segment_many
+    from resegeo.clusters import connect
+
+    seconds: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        warm, scenes = Path(name) / "warm", Path(name) / "scenes"
+        make(warm, 12)
+        make(scenes, count)
+        for workers in (1, 2):
+            with connect(workers) as client:
+                segment_many(warm, WORDS, Path(name) / f"warm{workers}", cluster=client)
+                began = time.perf_counter()
+                result = segment_many(scenes, WORDS, Path(name) / f"out{workers}", cluster=client)
+                seconds[workers] = time.perf_counter() - began
+            assert dict(result.counts) == {"done": count}
+        for raster in sorted(Path(name, "out1").rglob("*.classes.tif")):
+            assert raster.read_bytes() == Path(name, "out2", raster.relative_to(Path(name, "out1"))).read_bytes()
+    ratio = seconds[1] / seconds[2]
+    print(f"{count} scenes: one worker {seconds[1]:.1f} s, two {seconds[2]:.1f} s: {ratio:.2f} times; the same bytes")
+    return ratio
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, default=[100, 1000])
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--workers", action="store_true")
     args = parser.parse_args()
+    if args.workers:
+        sys.exit(by_workers(args.sizes[0]) < 1.6)
     peaks, flat = [], 0.0
     for count in args.sizes:
         with tempfile.TemporaryDirectory() as name:
