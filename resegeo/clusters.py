@@ -15,7 +15,7 @@ CONNECT = "20s"
 
 def local_workers(cluster: Any) -> int | None:
     """Return how many local workers ``--cluster`` asks for; None where it is an address or an open client."""
-    if not isinstance(cluster, int) and not (isinstance(cluster, str) and cluster.isdigit()):
+    if not isinstance(cluster, int) and not (isinstance(cluster, str) and cluster.isascii() and cluster.isdigit()):
         return None
     if int(cluster) < 1:
         raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")

@@ -79,6 +79,8 @@ class Task:
     device: str | None
     threads: int | None
     tiles: Path | None
+    identity: str
+    """Checksum of scene and options: a worker that lives on would take a replaced scene for the one it has open."""
 
 
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:

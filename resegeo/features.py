@@ -204,13 +204,17 @@ class Store:
 
 
 def remove(url: str) -> None:
-    """Remove a store and all that lies in it."""
+    """Remove a store and all that lies in it; the header first, so that what a kill leaves of it counts as none."""
     if "://" not in url:
+        with contextlib.suppress(OSError):
+            (Path(url) / "zarr.json").unlink()
         shutil.rmtree(url, ignore_errors=True)
         return
     try:
         system, root = fsspec.core.url_to_fs(url)
         if system.exists(root):
+            with contextlib.suppress(FileNotFoundError):
+                system.rm_file(f"{root}/zarr.json")
             system.rm(root, recursive=True)
     except (OSError, ImportError, ValueError) as error:
         raise ResegeoError(f"The store {url} cannot be reached ({error}).") from error

@@ -345,7 +345,8 @@ def _compute_items(
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
-        task = Task(job, where, ready.features, options.device, options.threads, tiles)
+        identity = fingerprint(plan.image_options())
+        task = Task(job, where, ready.features, options.device, options.threads, tiles, identity)
         run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)

@@ -187,3 +187,18 @@ def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words
 def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
     with pytest.raises(ResegeoError, match="cannot be"):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="nosuchprotocol://bucket")
+
+
+def test_workers_that_live_on_see_a_replaced_scene(tmp_path, make_raster, picture):
+    from distributed import Client, LocalCluster
+
+    words = ["water", "forest", "road"]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        for seed in (1, 2):
+            scene = make_raster("scene.tif", picture(200, 200, seed=seed))
+            found = resegeo.segment(scene, words, tmp_path / "out", cluster=client, overwrite=True)
+            fresh = resegeo.segment(scene, words, tmp_path / f"fresh{seed}")
+            assert found.raster.read_bytes() == fresh.raster.read_bytes()

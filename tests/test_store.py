@@ -17,7 +17,7 @@ import yaml
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.features import ArraySpec, ItemResult, Store, quantise, restore
+from resegeo.features import ArraySpec, ItemResult, Store, quantise, remove, restore
 from resegeo.windows import blocks
 
 WORDS = ["water", "forest", "road"]
@@ -420,3 +420,12 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         path.name for path in (tmp_path / "whole").iterdir()
     }
+
+
+def test_a_store_whose_removal_was_cut_short_counts_as_none(tmp_path, scene, monkeypatch):
+    resegeo.segment(scene, WORDS, tmp_path)
+    url = tmp_path / "scene.store.zarr"
+    monkeypatch.setattr("resegeo.features.shutil.rmtree", lambda *_, **__: None)  # killed before the first chunk
+    remove(str(url))
+    assert (url / "marks/done").is_dir()
+    assert Store.open(str(url)) is None
