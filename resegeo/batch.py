@@ -18,11 +18,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.class_file import class_list, load_class_list
 from resegeo.classes import ClassList
 from resegeo.errors import Interrupted, ResegeoError, UsageError
 from resegeo.features import is_store
@@ -32,7 +30,8 @@ from resegeo.mosaic import build_mosaic
 from resegeo.options import Options
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
-from resegeo.prepare import Classes, choose
+from resegeo.prepare import Classes, as_class_list, choose
+from resegeo.report import versions
 from resegeo.sources import is_local
 from resegeo.spread import Made, Order, segmented, spread
 
@@ -210,7 +209,7 @@ class _Methods:
             None if sam is None else sam.sha256,
             [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],
             [_stamp(name) for name in [options.get("aoi"), *settings.segments.split(",")] if name],
-            _version(),
+            versions()["resegeo"],
         ]
         return classes, options, json.dumps(facts, sort_keys=True, default=str)
 
@@ -219,20 +218,11 @@ class _Methods:
             raise UsageError(
                 f"{row.where} has no class file: pass --prompts, or name one in a manifest's column prompts."
             )
-        if isinstance(wanted, ClassList):
-            return wanted
         if not isinstance(wanted, str | Path):
-            return class_list(wanted)
+            return as_class_list(wanted)
         if str(wanted) not in self._lists:
-            self._lists[str(wanted)] = load_class_list(wanted)
+            self._lists[str(wanted)] = as_class_list(wanted)
         return self._lists[str(wanted)]
-
-
-def _version() -> str:
-    try:
-        return version("resegeo")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
 
 
 def _stamp(path: Any) -> list[Any]:
