@@ -8,9 +8,12 @@ chunk that equals the fill value, and a killed process may leave some of an item
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import threading
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,15 @@ from resegeo.errors import ResegeoError
 from resegeo.windows import ITEM_SIDE
 
 FORMAT = 2
-"""Version of the layout; a store of another one is made anew."""
+"""Version of the layout; a store of another one cannot be gone on with."""
+
+
+class UnusableStoreError(ResegeoError):
+    """A store that can only be replaced: damaged, or of another version's layout."""
+
+
+class LostStoreError(ResegeoError):
+    """A store that another run replaced or removed while this one was writing to it."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,9 @@ class Store:
                     dtype=spec.dtype,
                     compressors="auto" if spec.compressed else None,
                 )
-            # Last: without its header a store does not count.
-            group.attrs["resegeo"] = {**header, "format": FORMAT, "items": items, "arrays": list(arrays)}
+            # Last: without its header a store does not count. Its own id tells it from one that replaces it.
+            facts = {"format": FORMAT, "id": uuid.uuid4().hex, "items": items, "arrays": list(arrays)}
+            group.attrs["resegeo"] = {**header, **facts}
         except (OSError, ImportError, ValueError) as error:
             raise ResegeoError(f"The store {url} cannot be written ({error}).") from error
         return cls(url, group)
@@ -104,16 +116,35 @@ class Store:
         """Open a store; None where there is none, or one whose making was interrupted.
 
         ``sweep`` removes what killed processes left half-written; no other process may be writing then.
+
+        Raises
+        ------
+        UnusableStoreError:
+            When it is damaged, or of another version's layout.
+        ResegeoError:
+            When it cannot be reached.
+
         """
         try:
-            group = zarr.open_group(store=url, mode="r+")
-            if dict(group.attrs).get("resegeo", {}).get("format") != FORMAT:  # type: ignore[union-attr]
+            text = _Marks(url).header()
+        except Exception as error:  # the libraries behind fsspec share no base of errors
+            raise ResegeoError(
+                f"The store {url} cannot be opened ({error}). Nothing was changed; see that it can be reached, and run "
+                "the same command again."
+            ) from error
+        remedy = "Pass --overwrite to replace it, or name another folder by -o."
+        try:
+            header = {} if text is None else json.loads(text).get("attributes", {}).get("resegeo", {})
+            if not header:
                 return None
-            store = cls(url, group)
-        except (OSError, KeyError, ValueError, TypeError):
-            return None
-        except ImportError as error:
-            raise ResegeoError(f"The store {url} cannot be opened ({error}).") from error
+            if header["format"] != FORMAT:
+                raise UnusableStoreError(
+                    f"The store {url} has layout {header['format']}, that of another version of resegeo; this one "
+                    f"knows {FORMAT}. {remedy}"
+                )
+            store = cls(url, zarr.open_group(store=url, mode="r+"))
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UnusableStoreError(f"The store {url} is damaged ({type(error).__name__}). {remedy}") from error
         if sweep and store.local is not None:
             for pattern in ("*.partial", "*.tmp"):
                 for path in store.local.rglob(pattern):
@@ -152,7 +183,14 @@ class Store:
             self.note(outputs=fresh)
 
     def put(self, index: int, result: ItemResult) -> None:
-        """Store one item, whole or not at all: first its values, then its mark."""
+        """Store one item, whole or not at all: first its values, then its mark.
+
+        Raises
+        ------
+        LostStoreError:
+            When another run replaced the store.
+
+        """
         if result.windows.any():
             for name, array in self._arrays.items():
                 padded = np.zeros(array.shape[1:], dtype=array.dtype)
@@ -160,27 +198,72 @@ class Store:
                 array[index] = padded
                 self._sync(name, array, index)
         flags = "".join("1" if flag else "0" for flag in result.windows)
+        self._check_id()
         self._marks.write("done", index, flags + ("h" if result.halved else ""))
         self._marks.delete("failed", index)
 
     def fail(self, index: int, reason: str) -> None:
         """Record that an item was given up."""
+        self._check_id()
         self._marks.write("failed", index, reason)
 
     def get(self, index: int) -> ItemResult | None:
-        """Return one item; None where it is not done."""
-        flags = self._marks.read("done", index)
-        if flags is None:
+        """Return one item; None where it is not done.
+
+        Raises
+        ------
+        ResegeoError:
+            When what is stored of it cannot be read. If it is damaged, it does not count as done from then on.
+
+        """
+        mark = self._mark(index)
+        if mark is None:
             return None
-        windows = _flags(flags)
+        windows = np.asarray([flag == "1" for flag in mark.rstrip("h")])
         used = np.flatnonzero(windows)
-        values = {name: np.asarray(array[index])[used] for name, array in self._arrays.items()} if used.size else {}
-        return ItemResult(windows, values)
+        if not used.size:
+            return ItemResult(windows, {})
+        try:
+            return ItemResult(windows, {name: np.asarray(array[index])[used] for name, array in self._arrays.items()})
+        except OSError as error:
+            raise ResegeoError(f"The store {self.url} cannot be read ({error}). Run the same command again.") from error
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            raise self._damaged(index) from error
 
     def counts(self) -> tuple[int, int, int]:
         """Windows done, windows without a valid pixel, and items whose batch was halved."""
-        marks = [self._marks.read("done", index) or "" for index in self._marks.list("done")]
+        marks = [self._mark(index) or "" for index in self._marks.list("done")]
         return tuple(sum(mark.count(sign) for mark in marks) for sign in "10h")  # type: ignore[return-value]
+
+    def _mark(self, index: int) -> str | None:
+        """Read an item's mark: for each window 1, or 0 where there was nothing to do; h behind it if it was halved."""
+        mark = self._marks.read("done", index)
+        if mark is not None and _MARK.fullmatch(mark) is None:
+            raise self._damaged(index)
+        return mark
+
+    def _damaged(self, index: int) -> ResegeoError:
+        """Count an item as not done, since what is stored of it is damaged; return the sentence that says so."""
+        with contextlib.suppress(OSError):
+            self._marks.delete("done", index)
+            if self.header.get("finished"):
+                self.note(finished=False)
+        return ResegeoError(
+            f"The store {self.url} is damaged: work item {index} cannot be read. Run `resegeo segment` on the scene "
+            "again with the same options; it computes that item anew."
+        )
+
+    def _check_id(self) -> None:
+        """See that the store there is still this one; see :class:`LostStoreError`."""
+        try:
+            there = json.loads(self._marks.header() or "{}").get("attributes", {}).get("resegeo", {}).get("id")
+        except (ValueError, AttributeError):  # being written
+            there = None
+        if there != self.header.get("id"):
+            raise LostStoreError(
+                f"The store {self.url} was replaced or removed by another run while this one was writing to it. Let "
+                "one end before the other begins, or name another folder by -o."
+            )
 
     def keep_array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
         """Lay out a further array beside those of the items, in place of an earlier one: a Zarr array."""
@@ -220,6 +303,9 @@ def remove(url: str) -> None:
         raise ResegeoError(f"The store {url} cannot be reached ({error}).") from error
 
 
+_MARK = re.compile(r"[01]+h?")
+
+
 class _Marks:
     """Small files that say what is done: on disk synced and renamed into place, elsewhere one object each."""
 
@@ -251,6 +337,15 @@ class _Marks:
             if self._remote:
                 return str(self._system.cat_file(f"{self._root}/marks/{kind}/{index}").decode())
             return (self._folder / "marks" / kind / str(index)).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def header(self) -> str | None:
+        """Return the store's own header as it is now, whoever wrote it."""
+        try:
+            if self._remote:
+                return str(self._system.cat_file(f"{self._root}/zarr.json").decode())
+            return (self._folder / "zarr.json").read_text("utf-8")
         except FileNotFoundError:
             return None
 
@@ -302,8 +397,3 @@ def restore(values: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Turn :func:`quantise`'s arrays back into features (..., D) float32."""
     features = values["features"].astype(np.float32)
     return features * values["factor"].astype(np.float32)[..., None] if "factor" in values else features
-
-
-def _flags(mark: str) -> NDArray[np.bool_]:
-    """Flags of an item's windows from its mark: 1 done, 0 nothing to do; an h behind says that it was halved."""
-    return np.array([flag == "1" for flag in mark.rstrip("h")])

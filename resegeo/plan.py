@@ -74,9 +74,13 @@ class Plan:
     region: Region | None = None
     only: frozenset[int] | None = None
     """Codes to write; pixels of other classes become background. None: all."""
+    made_with: Mapping[str, Any] | None = None
+    """Over a finished store: the :meth:`image_options` of the run that made it, none of which need be at hand now."""
 
     def image_options(self) -> dict[str, Any]:
         """Everything that the image side depends on, as plain values: free of words, and of what follows scoring."""
+        if self.made_with is not None:
+            return dict(self.made_with)
         settings = self.settings.as_dict()
         knobs = {name: settings[name] for name in settings if name not in LABEL_KNOBS | POLYGON_KNOBS}
         # What counts is what they come to.
@@ -189,10 +193,12 @@ def make_plan(
     region: Region | None = None,
     only: Sequence[str] = (),
     canvas: Canvas | None = None,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
-    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``.
+    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``. ``made_with`` is for a
+    finished store, see :class:`Plan`.
 
     Raises
     ------
@@ -220,6 +226,7 @@ def make_plan(
         sam=sam,
         region=region,
         only=codes_of(classes, only) if only else None,
+        made_with=made_with,
     )
 
 

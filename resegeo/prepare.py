@@ -171,7 +171,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     )
     scene = stored_scene(header["scene"], store.array("valid"))
     canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
-    plan = make_plan(scene, classes, resolved, found, only=options.only, canvas=canvas)
+    plan = make_plan(scene, classes, resolved, found, only=options.only, canvas=canvas, made_with=header["image"])
     if resolved.vote_segments and "segments" not in header["arrays"]:
         raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
     if not header["features"] and store.channels(plan.classes.prompt_texts) is None:

@@ -85,11 +85,11 @@ def write_class_raster(
                 OVERVIEW_RESAMPLING="MODE",
                 BIGTIFF="IF_SAFER",
             )
-        sidecar = path.with_name(path.name + ".aux.xml")
-        sidecar.unlink(missing_ok=True)
+        attributes, style = sidecars(path)
+        attributes.unlink(missing_ok=True)
         cloud.replace(path)
-        _replace(sidecar, rat_xml(classes, counts))
-        _replace(path.with_suffix(".qml"), qml_raster(classes))
+        _replace(attributes, rat_xml(classes, counts))
+        _replace(style, qml_raster(classes))
     except (RasterioError, OSError) as error:
         raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
     finally:
@@ -97,6 +97,11 @@ def write_class_raster(
             temporary.unlink(missing_ok=True)
             temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
     return dict(counts)
+
+
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """Return where the attribute table and the QGIS style of a class raster lie."""
+    return path.with_name(path.name + ".aux.xml"), path.with_suffix(".qml")
 
 
 def _write_plain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import rasterio
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
 from resegeo.plan import Outputs, Plan, differences
+from resegeo.raster import sidecars
 from resegeo.settings import POLYGON_KNOBS
 
 
@@ -24,7 +26,10 @@ def earlier_report(outputs: Outputs) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(outputs.report.read_text("utf-8"))
-        return found if isinstance(found["resegeo"], dict) and isinstance(found["outputs"], list) else {}
+        ours = isinstance(found["outputs"], list) and all(
+            isinstance(found[name], dict) for name in ("resegeo", "windows", "raster", "pixels")
+        )
+        return found if ours and {"bytes", "sha256"} <= found["raster"].keys() else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -42,9 +47,10 @@ def finished_vectors(
         )
     if earlier["resegeo"] == options and earlier.get("versions", {}).get("resegeo") == versions()["resegeo"]:
         written = [outputs.folder / name for name in earlier["outputs"]]
-        complete = all(path.exists() for path in written) and not (
+        complete = all(path.exists() for path in (*written, *sidecars(outputs.raster))) and not (
             earlier["windows"]["failed"] or earlier.get("unreadable_blocks")
         )
+        complete = complete and outputs.raster.stat().st_size == earlier["raster"]["bytes"]
         return tuple(path for path in written if path in outputs.vectors) if complete else None
     changed = differences(earlier["resegeo"], options) or ["version of resegeo"]
     raise ResegeoError(
@@ -86,8 +92,15 @@ def raster_holds(earlier: Mapping[str, Any] | None, outputs: Outputs, options: M
         and earlier.get("windows", {}).get("failed") == 0
         and not earlier.get("unreadable_blocks")
         and earlier.get("versions") == versions()
-        and outputs.raster.exists()
+        and all(path.exists() for path in (outputs.raster, *sidecars(outputs.raster)))
+        and checksums(outputs.raster) == earlier.get("raster")
     )
+
+
+def checksums(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file, by which a damaged or cut one is told."""
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def _raster_key(options: Mapping[str, Any]) -> str:

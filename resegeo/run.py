@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 import time
@@ -19,18 +18,19 @@ import rasterio
 
 from resegeo.clusters import connect
 from resegeo.encoder import Encoder, set_threads
-from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError
+from resegeo.errors import GeoreferenceWarning, Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
-from resegeo.files import writable_folder
-from resegeo.machine import Machine, Models, layout, start_machine
+from resegeo.files import alone, writable_folder
+from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
-from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
+from resegeo.plan import Job, Outputs, Plan, fingerprint
 from resegeo.polygons import polygonize, remove_polygons, write_polygons
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
 from resegeo.report import (
+    checksums,
     earlier_report,
     finished_vectors,
     left_over,
@@ -40,8 +40,11 @@ from resegeo.report import (
     versions,
     write_report,
 )
+from resegeo.resume import existing_store, keeps_features, lacks_features, new_store
 from resegeo.scene import describe
-from resegeo.stored import scene_facts
+
+PATIENCE = 60.0
+"""Seconds that new words for a finished store wait for another run that uses it."""
 
 
 @dataclass(frozen=True)
@@ -110,68 +113,95 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         When the user interrupts; the same command goes on.
 
     """
-    wanted = plan.options()
-    earlier = earlier_report(outputs)
-    vectors = finished_vectors(earlier, outputs, wanted, overwrite=options.overwrite)
-    if vectors is not None and not _lacks_features(url, options):
-        if options.discard_store and Store.open(url) is not None:
-            remove(url)
-        return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
+    found = _finished(plan, outputs, url, options)
+    if found is not None:
+        return found
     drawable = _can_draw_polygons(plan)
+    with (
+        writable_folder(outputs.folder),
+        alone(_locks(plan, outputs, url)),
+        _interruptions(plan, url),
+        # GDAL's block cache takes 5 % of the machine's memory unless told.
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+    ):
+        # Again: another run may have ended meanwhile.
+        return _finished(plan, outputs, url, options) or _run(plan, outputs, url, job, options, drawable=drawable)
+
+
+def _finished(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Segmentation | None:
+    """Return the results of an equal run that lie there complete; refuse to replace those of another."""
+    earlier = earlier_report(outputs)
+    vectors = finished_vectors(earlier, outputs, plan.options(), overwrite=options.overwrite)
+    if vectors is None or lacks_features(url, options):
+        return None
+    if options.discard_store and Store.open(url) is not None:
+        remove(url)
+    return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
+
+
+def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
+    """What no other run may write to meanwhile, and the seconds that its end is waited for."""
+    locks = {outputs.raster: 0.0}
+    # New words for a finished store take seconds: a second run waits for the first.
+    if "://" not in url:
+        locks[Path(url)] = 0.0 if plan.made_with is None else PATIENCE
+    return locks
+
+
+def _run(
+    plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, *, drawable: bool
+) -> Segmentation:
+    """Compute what is not there yet and write the results; nobody else writes there meanwhile."""
+    wanted, earlier = plan.options(), earlier_report(outputs)
     started, clock = datetime.now(UTC), _Clock()
-    store = _existing(plan, url, options)
+    store = existing_store(plan, url, options)
     if not options.overwrite:
         refuse_foreign(outputs, earlier, () if store is None else store.header.get("outputs", ()))
     raster_holds_still = store is not None and raster_holds(earlier, outputs, wanted)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
-    # Workers are found before anything is written. GDAL's block cache takes 5 % of the machine's memory unless told.
-    with (
-        _workers(ready, job, options) as workers,
-        writable_folder(outputs.folder),
-        _interruptions(plan, url),
-        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-    ):
+    with _workers(ready, job, options) as workers:  # found before anything is written
         for path in left_over(earlier, outputs):
             remove_polygons(path)
         outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
-        store = store or _new_store(plan, url, features=ready.features)
+        store = store or new_store(plan, url, features=ready.features)
         with contextlib.suppress(OSError):  # a finished store that may only be read
             store.claim(path.name for path in outputs.files())
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
-        if raster_holds_still and earlier is not None:
-            pixels, unreadable = dict(earlier["pixels"]), 0
-            look = _stored_look(plan, store)
-        else:
-            counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
-            pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
-        clock.lap("labels")
-        if drawable:
-            _write_polygons(plan, outputs, options.progress)
-            clock.lap("polygons")
-        options.progress("picture", 0, 1)
-        write_overlay(outputs.picture, look, outputs.raster, plan.classes)
-        options.progress("picture", 1, 1)
-        clock.lap("picture")
-        written = outputs.vectors if drawable else ()
-        document = {
-            "resegeo": wanted,
-            "fingerprint": fingerprint(wanted),
-            "versions": versions(),
-            "scene": describe(plan.scene),
-            "model": ready.facts(plan),
-            "schedule": asdict(plan.schedule),
-            "pixels": pixels,
-            "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
-            "store": None if options.discard_store else url,
-            **_outcome(plan, store),
-            "unreadable_blocks": unreadable,
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": clock.laps,
-        }
-        write_report(outputs.report, document)
+    if raster_holds_still and earlier is not None:
+        pixels, unreadable = dict(earlier["pixels"]), 0
+        look = _stored_look(plan, store)
+    else:
+        counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
+        pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+    clock.lap("labels")
+    if drawable:
+        _write_polygons(plan, outputs, options.progress)
+        clock.lap("polygons")
+    options.progress("picture", 0, 1)
+    write_overlay(outputs.picture, look, outputs.raster, plan.classes)
+    options.progress("picture", 1, 1)
+    clock.lap("picture")
+    written = outputs.vectors if drawable else ()
+    document = {
+        "resegeo": wanted,
+        "fingerprint": fingerprint(wanted),
+        "versions": versions(),
+        "scene": describe(plan.scene),
+        "model": ready.facts(plan),
+        "schedule": asdict(plan.schedule),
+        "pixels": pixels,
+        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
+        "raster": checksums(outputs.raster),
+        "store": None if options.discard_store else url,
+        **_outcome(plan, store),
+        "unreadable_blocks": unreadable,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": clock.laps,
+    }
+    write_report(outputs.report, document)
     if options.discard_store:
         remove(url)
     failed = document["windows"]["failed"] + unreadable
@@ -198,7 +228,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
     with tempfile.TemporaryDirectory(prefix="resegeo-") as folder:
         url = str(Path(folder) / "scene.store.zarr")
         ready = _Ready.load(plan, url, None, options)
-        store = _new_store(plan, url, features=ready.features)
+        store = new_store(plan, url, features=ready.features)
         _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
         scorer = ready.scorer(plan, store)
@@ -224,7 +254,7 @@ class _Ready:
         """Load the model, open the segment source and embed the words."""
         set_threads(options.threads)
         models = options.models or Models()
-        features = store.header["features"] if store is not None else _keeps_features(plan, options)
+        features = store.header["features"] if store is not None else keeps_features(plan, options)
         if store is not None and len(store.done()) == store.items:
             settings = plan.settings
             encoder = models.encoder(plan.source, device=options.device, precision=settings.precision)
@@ -254,80 +284,6 @@ class _Ready:
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
         }
-
-
-def _keeps_features(plan: Plan, options: RunOptions) -> bool:
-    kept = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
-    if not kept and options.keep_features is None and not options.discard_store:
-        warnings.warn(
-            f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
-            "will need a new pass over the image. Pass --keep-features to keep them.",
-            InputNotice,
-            stacklevel=4,
-        )
-    return kept
-
-
-def _lacks_features(url: str, options: RunOptions) -> bool:
-    """Whether a finished run has to be taken up again, as the user now wants its features."""
-    if not options.keep_features:
-        return False
-    store = Store.open(url)
-    return store is None or not store.header["features"]
-
-
-def _existing(plan: Plan, url: str, options: RunOptions) -> Store | None:
-    """Open the store of an earlier run if the plan can go on with it; refuse, naming why, if it can't."""
-    store = Store.open(url, sweep=True)
-    if store is None:
-        return None
-    before, now = store.header.get("image", {}), plan.image_options()
-    changed = differences(before, now)
-    if not changed and plan.settings.vote_segments and "segments" not in store.header["arrays"]:
-        changed = ["vote_segments (the store has no segments)"]
-    if not changed and options.keep_features and not store.header["features"]:
-        changed = ["keep_features (the store holds scores)"]
-    if not changed and not store.header["features"] and store.channels(plan.classes.prompt_texts) is None:
-        changed = ["prompts (the store holds scores of other words, and no features)"]
-    if not changed:
-        return store
-    if not options.overwrite:
-        raise ResegeoError(
-            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass --overwrite to discard it, or "
-            "name another folder by -o."
-        )
-    return None
-
-
-def _new_store(plan: Plan, url: str, *, features: bool) -> Store:
-    needed = (plan.feature_bytes() if features else plan.score_bytes()) + plan.segment_bytes()
-    if "://" not in url:
-        try:
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise ResegeoError(f"--store {Path(url).parent} is an existing file; name a folder or a URL.") from error
-        free = shutil.disk_usage(Path(url).parent).free
-        if needed > free:
-            raise ResegeoError(
-                f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
-                "room, name another place by --store, or take a larger --stride."
-            )
-    header = {
-        "image": plan.image_options(),
-        "features": features,
-        "prompts": [list(texts) for texts in plan.classes.prompt_texts],
-        "settings": plan.settings.as_dict(),
-        "model": {
-            "model": None if plan.source.bundled else str(plan.source.path.resolve()),
-            "architecture": plan.source.stated_architecture,
-            "activation": None if plan.source.bundled else plan.source.activation,
-        },
-        "scene": scene_facts(plan.scene),
-        "canvas": {"down": plan.canvas.down, "across": plan.canvas.across},
-        "finished": False,
-    }
-    header = json.loads(json.dumps(header))
-    return Store.create(url, header, items=plan.items, arrays=layout(plan, features=features))
 
 
 def _compute_items(

@@ -117,3 +117,13 @@ def test_the_paper_preset_runs_and_implies_sam(tmp_path, scene, checkpoint):
 def test_sam_options_without_sam_are_said_to_be_idle(tmp_path, scene, checkpoint):
     with pytest.warns(IgnoredSettingWarning, match="SAM is not used"):
         resegeo.segment(scene, WORDS, tmp_path / "out", sam_checkpoint=checkpoint, vector=())
+
+
+def test_a_scene_segmented_by_sam_takes_new_words_without_sam(tmp_path, scene, checkpoint):
+    given = {"segments": "sam", "sam_checkpoint": checkpoint, "sam_levels": LEVELS}
+    resegeo.segment(scene, WORDS, tmp_path / "out", **given)
+    fresh = resegeo.segment(scene, ["grass", "building"], tmp_path / "fresh", **given)
+    checkpoint.unlink()
+    scene.unlink()
+    again = resegeo.segment(tmp_path / "out/scene.store.zarr", ["grass", "building"])
+    assert again.raster.read_bytes() == fresh.raster.read_bytes()

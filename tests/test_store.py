@@ -17,7 +17,7 @@ import yaml
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.features import ArraySpec, ItemResult, Store, quantise, remove, restore
+from resegeo.features import ArraySpec, ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
 from resegeo.windows import blocks
 
 WORDS = ["water", "forest", "road"]
@@ -92,7 +92,9 @@ def test_what_a_killed_process_left_half_written_does_not_count_and_is_swept(tmp
     assert store is not None
     assert store.done() == set()
     assert not list(folder.rglob("*.tmp")) + list(folder.rglob("*.partial"))
-    (folder / "zarr.json").write_text("{")
+    header = json.loads((folder / "zarr.json").read_text("utf-8"))
+    del header["attributes"]["resegeo"]  # written last
+    (folder / "zarr.json").write_text(json.dumps(header))
     assert Store.open(str(folder)) is None
 
 
@@ -429,3 +431,125 @@ def test_a_store_whose_removal_was_cut_short_counts_as_none(tmp_path, scene, mon
     remove(str(url))
     assert (url / "marks/done").is_dir()
     assert Store.open(str(url)) is None
+
+
+def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_path, scene, monkeypatch):
+    resegeo.segment(scene, WORDS, tmp_path / "out").report.unlink()
+    header = tmp_path / "out/scene.store.zarr/zarr.json"
+    text = header.read_text("utf-8")
+
+    def stale(*_, **__):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resegeo.features._Marks.header", stale)
+        for overwrite in (False, True):
+            with pytest.raises(ResegeoError, match=r"cannot be opened .*Stale file handle.* Nothing was changed"):
+                resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=overwrite)
+    for damage, what in ((text[:100], "is damaged"), (text.replace('"format": 2', '"format": 1'), "another version")):
+        header.write_text(damage)
+        with pytest.raises(UnusableStoreError, match=rf"{what}.* Pass --overwrite"):
+            resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
+        assert header.read_text("utf-8") == damage
+    resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=True)
+    assert json.loads(header.read_text("utf-8"))["attributes"]["resegeo"]["format"] == 2
+
+
+@pytest.mark.parametrize("part", ["features/c/0/0/0/0/0", "marks/done/0"])
+def test_a_damaged_item_is_told_and_computed_anew(tmp_path, scene, monkeypatch, part):
+    whole = resegeo.segment(scene, WORDS, tmp_path / "out")
+    expected = whole.raster.read_bytes()
+    (tmp_path / "out/scene.store.zarr" / part).write_bytes(b"")  # a copy that was cut off
+    with pytest.raises(ResegeoError, match=r"is damaged: work item 0 .*again with the same options"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+    with pytest.raises(ResegeoError, match="is not finished"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+    whole.report.unlink()
+    with monkeypatch.context() as patch:
+        ran = _stages(patch)
+        again = resegeo.segment(scene, WORDS, tmp_path / "out")
+    assert ran.count("image") == 1
+    assert again.raster.read_bytes() == expected
+    resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+
+
+def test_a_run_whose_store_is_replaced_stops_instead_of_mixing(tmp_path):
+    url = str(tmp_path / "a.store.zarr")
+    arrays = {"a": ArraySpec((2,), "float32")}
+    result = ItemResult(np.array([True]), {"a": np.ones((1, 2), np.float32)})
+    first = Store.create(url, {}, items=2, arrays=arrays)
+    first.put(0, result)
+    second = Store.create(url, {}, items=2, arrays=arrays)
+    for write in (lambda: first.put(1, result), lambda: first.fail(1, "why")):
+        with pytest.raises(LostStoreError, match="was replaced or removed by another run"):
+            write()
+    assert second.done() == set()
+    assert second.failed() == {}
+    second.put(1, result)
+    remove(url)
+    with pytest.raises(LostStoreError):
+        second.put(0, result)
+
+
+def test_two_runs_never_write_to_one_folder_at_a_time(tmp_path, scene, monkeypatch):
+    import threading
+
+    from resegeo.machine import Machine
+
+    whole = bytes_of(resegeo.segment(scene, WORDS, tmp_path / "whole"))
+    inside, go = threading.Event(), threading.Event()
+    encode = Machine.encode
+
+    def slowly(self, batch):
+        inside.set()
+        assert go.wait(60)
+        return encode(self, batch)
+
+    monkeypatch.setattr(Machine, "encode", slowly)
+    made = []
+    first = threading.Thread(target=lambda: made.append(resegeo.segment(scene, WORDS, tmp_path / "out")))
+    first.start()
+    assert inside.wait(60)
+    for given in ({}, {"stride": 32, "overwrite": True}):
+        with pytest.raises(ResegeoError, match=r"Another run is writing to .* Wait until it has ended"):
+            resegeo.segment(scene, WORDS, tmp_path / "out", **given)
+    with pytest.raises(ResegeoError, match="Another run is writing to"):  # another folder, but the same store
+        resegeo.segment(scene, WORDS, tmp_path / "elsewhere", store=str(tmp_path / "out"))
+    assert not (tmp_path / "elsewhere").exists()
+    go.set()
+    first.join()
+    assert bytes_of(made[0]) == whole
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("made_by", ["bbox", "aoi", "polygons"])
+def test_new_words_need_nothing_that_the_store_was_made_with(tmp_path, make_raster, picture, made_by):
+    """Region and segments are the image side's: whoever has the store alone can relabel it."""
+    import geopandas as gpd
+    import shapely
+
+    scene = make_raster("scene.tif", picture(300, 300))
+    with rasterio.open(scene) as raster:
+        left, bottom, right, top = raster.bounds
+        crs = raster.crs
+    middle = (left + 400, bottom + 500, right - 300, top - 200)
+    parts = [shapely.box(left, bottom, (left + right) / 2, top), shapely.box((left + right) / 2, bottom, right, top)]
+    shapes = [shapely.box(*middle)] if made_by == "aoi" else parts
+    gpd.GeoDataFrame(geometry=shapes, crs=crs).to_file(tmp_path / "shapes.gpkg")
+    given = {
+        "bbox": {"bbox": middle},
+        "aoi": {"aoi": tmp_path / "shapes.gpkg"},
+        "polygons": {"segments": str(tmp_path / "shapes.gpkg")},
+    }[made_by]
+    resegeo.segment(scene, WORDS, tmp_path / "out", **given)
+    fresh = resegeo.segment(scene, OTHER, tmp_path / "fresh", **given)
+    for file in ("scene.tif", "shapes.gpkg"):
+        (tmp_path / file).rename(tmp_path / f"gone_{file}")
+    store = tmp_path / "out/scene.store.zarr"
+    again = resegeo.segment(store, OTHER)
+    assert again.raster.read_bytes() == fresh.raster.read_bytes()
+    assert again.vectors[0].read_bytes() != b""
+    assert resegeo.segment(store, OTHER).reused
+    resegeo.segment(store, ["sand", "grass"], overwrite=True)  # other words under the same name; the store stays
+    assert resegeo.segment(store, OTHER, overwrite=True).raster.read_bytes() == fresh.raster.read_bytes()

@@ -1,0 +1,121 @@
+"""The store of a run: that of an earlier or interrupted one where the plan can go on with it, else a new one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+from resegeo.errors import InputNotice, ResegeoError
+from resegeo.features import Store, UnusableStoreError
+from resegeo.machine import layout
+from resegeo.options import RunOptions
+from resegeo.plan import Plan, differences
+from resegeo.stored import scene_facts
+
+
+def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
+    """Open the store of an earlier run if the plan can go on with it; None where a new one has to be made.
+
+    Raises
+    ------
+    ResegeoError:
+        When it cannot be gone on with, naming why, and ``options.overwrite`` does not allow to replace it.
+
+    """
+    try:
+        store = Store.open(url, sweep=True)
+    except UnusableStoreError:
+        if not options.overwrite or plan.made_with is not None:
+            raise
+        return None
+    if plan.made_with is not None:  # words for a finished store: checked when the plan was laid, never replaced
+        if store is None:
+            raise ResegeoError(f"{url} was removed by another run.")
+        return store
+    changed = [] if store is None else _changed(store, plan, options)
+    if not changed:
+        return store
+    if not options.overwrite:
+        raise ResegeoError(
+            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass --overwrite to discard it, or "
+            "name another folder by -o."
+        )
+    return None
+
+
+def _changed(store: Store, plan: Plan, options: RunOptions) -> list[str]:
+    """Name what keeps a plan from going on with a store."""
+    changed = differences(store.header.get("image", {}), plan.image_options())
+    if changed:
+        return changed
+    if plan.settings.vote_segments and "segments" not in store.header["arrays"]:
+        return ["vote_segments (the store has no segments)"]
+    if store.header["features"]:
+        return []
+    if options.keep_features:
+        return ["keep_features (the store holds scores)"]
+    if store.channels(plan.classes.prompt_texts) is None:
+        return ["prompts (the store holds scores of other words, and no features)"]
+    return []
+
+
+def new_store(plan: Plan, url: str, *, features: bool) -> Store:
+    """Lay out a store for a plan, in place of what is there.
+
+    Raises
+    ------
+    ResegeoError:
+        When nothing can be written there, or too little room is left.
+
+    """
+    needed = (plan.feature_bytes() if features else plan.score_bytes()) + plan.segment_bytes()
+    if "://" not in url:
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ResegeoError(f"--store {Path(url).parent} is an existing file; name a folder or a URL.") from error
+        free = shutil.disk_usage(Path(url).parent).free
+        if needed > free:
+            raise ResegeoError(
+                f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
+                "room, name another place by --store, or take a larger --stride."
+            )
+    header = {
+        "image": plan.image_options(),
+        "features": features,
+        "prompts": [list(texts) for texts in plan.classes.prompt_texts],
+        "settings": plan.settings.as_dict(),
+        "model": {
+            "model": None if plan.source.bundled else str(plan.source.path.resolve()),
+            "architecture": plan.source.stated_architecture,
+            "activation": None if plan.source.bundled else plan.source.activation,
+        },
+        "scene": scene_facts(plan.scene),
+        "canvas": {"down": plan.canvas.down, "across": plan.canvas.across},
+        "finished": False,
+    }
+    header = json.loads(json.dumps(header))
+    return Store.create(url, header, items=plan.items, arrays=layout(plan, features=features))
+
+
+def keeps_features(plan: Plan, options: RunOptions) -> bool:
+    """Whether a new store keeps features; say so where they are too large to be kept unasked."""
+    kept = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
+    if not kept and options.keep_features is None and not options.discard_store:
+        warnings.warn(
+            f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
+            "will need a new pass over the image. Pass --keep-features to keep them.",
+            InputNotice,
+            stacklevel=4,
+        )
+    return kept
+
+
+def lacks_features(url: str, options: RunOptions) -> bool:
+    """Whether a finished run has to be taken up again, as the user now wants its features."""
+    if not options.keep_features:
+        return False
+    store = Store.open(url)
+    return store is None or not store.header["features"]
