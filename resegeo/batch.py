@@ -266,7 +266,7 @@ class _Batch:
             return BatchResult(tuple(self.results), _write_table(self.root, self.results))
 
     def _run(self, waiting: Sequence[int], keys: Sequence[str | None], ledger: _Ledger) -> None:
-        from resegeo.clusters import connect
+        from resegeo.clusters import connect, workers_of
         from resegeo.encoder import pick_device, set_threads
         from resegeo.machine import Models
 
@@ -276,7 +276,7 @@ class _Batch:
         try:
             with connect(self.cluster) if self.cluster is not None else contextlib.nullcontext() as client:
                 left = waiting
-                if client is not None and self._many(waiting, client):
+                if client is not None and self._many(waiting, len(workers_of(client))):
                     left = []
                     self.watch(self.done, len(self.rows), "whole scenes on the workers")
                     orders = (self._order(number, models=None) for number in waiting)
@@ -296,12 +296,11 @@ class _Batch:
                 "continues."
             ) from error
 
-    def _many(self, waiting: Sequence[int], client: Any) -> bool:
+    def _many(self, waiting: Sequence[int], workers: int) -> bool:
         """Whether scenes are so many that each worker had better take whole ones.
 
         A store behind a URL says that workers may not see the folder of the results.
         """
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
         return len(waiting) >= MANY * workers > 0 and "://" not in str(self.options.get("store"))
 
     def _order(self, number: int, **hooks: Any) -> Order:

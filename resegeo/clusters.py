@@ -4,27 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.errors import InputNotice, ResegeoError, UsageError
 
 CONNECT = "20s"
 """How long a scheduler is waited for."""
 
+PATIENCE = 10.0
+"""Seconds without a worker after which the user is told; whoever starts some need not hurry."""
+
+_DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Run by local workers at their start: a terminal sends Ctrl-C to them too, and it is for this process to end them."""
+
+Future = Any
+
 
 def local_workers(cluster: Any) -> int | None:
-    """Return how many local workers ``--cluster`` asks for; None where it is an address or an open client."""
-    if not isinstance(cluster, int) and not (isinstance(cluster, str) and cluster.isascii() and cluster.isdigit()):
+    """Return how many local workers ``--cluster`` asks for; None where it is an address or an open client.
+
+    Raises
+    ------
+    UsageError:
+        When it is neither a number above 0 nor an address.
+
+    """
+    if not isinstance(cluster, int | str):
         return None
-    if int(cluster) < 1:
-        raise UsageError("--cluster 0: expected at least one worker, or an address such as tcp://10.0.0.5:8786.")
-    return int(cluster)
+    if isinstance(cluster, int) or (cluster.isascii() and cluster.isdigit()):
+        if int(cluster) < 1:
+            raise UsageError(
+                f"--cluster {cluster}: expected at least one worker, or an address such as tcp://10.0.0.5:8786."
+            )
+        return int(cluster)
+    if re.fullmatch(r"(\w+://)?[^\s:/]+:\d+/?|\w+://\S+", cluster) is None:
+        raise UsageError(
+            f"--cluster {cluster!r} is neither a number of local workers nor the address of a scheduler such as "
+            "tcp://10.0.0.5:8786."
+        )
+    return None
 
 
 @contextlib.contextmanager
 def connect(cluster: Any) -> Iterator[Any]:
-    """Connect to a scheduler, or start local workers; a client that is open already is used and left open."""
+    """Connect to a scheduler, or start local workers; a client that is open already is used and left open.
+
+    Raises
+    ------
+    ResegeoError:
+        When no scheduler answers.
+
+    """
     workers = local_workers(cluster)
     if workers is None and not isinstance(cluster, str):
         yield cluster
@@ -32,14 +66,20 @@ def connect(cluster: Any) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    # It tells of every connection, and of those that close at the end as if they had broken.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # They tell of every connection, and of those that close at the end as if they had broken.
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if workers is not None:
         # dask has workers give memory back at once, which makes glibc map every large tensor anew: a third of the time.
         with (
             dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}),
             LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=40,
+                preload=_DEAF,
             ) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
@@ -54,3 +94,55 @@ def connect(cluster: Any) -> Iterator[Any]:
         ) from error
     with client:
         yield client
+
+
+def workers_of(client: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return what the scheduler says of each worker, by address.
+
+    Raises
+    ------
+    ResegeoError:
+        When the scheduler is gone.
+
+    """
+    try:
+        found: Mapping[str, Mapping[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    except (KeyError, OSError, TimeoutError) as error:
+        raise _gone() from error
+    return found
+
+
+def finished(client: Any, alive: Mapping[Future, Any]) -> Iterator[Future]:
+    """Yield futures of ``alive`` as they are ready, until the caller, who takes them out and may add others, has none.
+
+    Raises
+    ------
+    ResegeoError:
+        When the scheduler is gone.
+
+    """
+    from distributed import CancelledError, wait
+
+    since, told = time.monotonic(), False
+    while alive:
+        try:
+            ready = wait(list(alive), timeout=1.0, return_when="FIRST_COMPLETED").done  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            if workers_of(client):
+                since = time.monotonic()
+            elif not told and time.monotonic() - since >= PATIENCE:
+                told = True
+                address = getattr(client.scheduler, "address", "the scheduler")
+                warnings.warn(
+                    f"No worker is connected to {address}; waiting for one. Ctrl-C ends this, what is done is kept.",
+                    InputNotice,
+                    stacklevel=3,
+                )
+            continue
+        except CancelledError as error:  # of all that waits, when the connection is lost
+            raise _gone() from error
+        yield from ready
+
+
+def _gone() -> ResegeoError:
+    return ResegeoError("The scheduler of --cluster is gone. What is done is kept; the same command continues.")

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError
-from resegeo.features import Store
+from resegeo.features import LostStoreError, Store
 from resegeo.machine import Batch, Machine, Models, start_machine
 from resegeo.plan import Job, plan_job
 from resegeo.windows import WorkItem
@@ -88,18 +89,14 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
 
     An item that takes several workers with it is recorded as failed.
     """
-    from distributed import as_completed
-
     order = pickle.dumps(task)
     shares = _Shares(pending)
-    running = as_completed()  # type: ignore[no-untyped-call]
     alive: dict[Any, tuple[int, str]] = {}
 
     def more() -> None:
         # A few items a worker in flight: the scheduler's memory does not grow with the scene. Who is to compute one is
         # a wish; without any worker yet, some wait for the first.
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        room = {name: facts["nthreads"] + 1 for name, facts in workers.items()} or {"": 4}
+        room = {name: facts["nthreads"] + 1 for name, facts in workers_of(client).items()} or {"": 4}
         busy = Counter(worker for _, worker in alive.values())
         for worker in room:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
@@ -107,15 +104,14 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
                 future = client.submit(_on_worker, order, index, pure=False, retries=0, **wish)
                 alive[future] = index, worker
                 busy[worker] += 1
-                running.add(future)  # type: ignore[no-untyped-call]
 
     more()
     store = Store.open(task.store)
-    for future in running:
+    for future in finished(client, alive):
         index, _ = alive.pop(future)
         error = future.exception()
         if error is not None and store is not None:
-            if isinstance(error, ResegeoError) and error.exit_code == 2:
+            if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
                 raise error
             store.fail(index, f"{type(error).__name__}: {error}")
         progress()

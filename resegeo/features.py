@@ -105,7 +105,7 @@ class Store:
                     compressors="auto" if spec.compressed else None,
                 )
             # Last: without its header a store does not count. Its own id tells it from one that replaces it.
-            facts = {"format": FORMAT, "id": uuid.uuid4().hex, "items": items, "arrays": list(arrays)}
+            facts: dict[str, Any] = {"format": FORMAT, "id": uuid.uuid4().hex, "items": items, "arrays": list(arrays)}
             group.attrs["resegeo"] = {**header, **facts}
         except (OSError, ImportError, ValueError) as error:
             raise ResegeoError(f"The store {url} cannot be written ({error}).") from error

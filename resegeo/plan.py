@@ -19,7 +19,7 @@ from resegeo.scene import Scene, Stretch, open_scene
 from resegeo.scores import EXTRA
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 from resegeo.stamps import stamp
-from resegeo.weights import Geometry, ModelSource, SamSource, geometry
+from resegeo.weights import Geometry, ModelSource, SamSource, geometry, resolve_model
 from resegeo.windows import ITEM_SIDE, WindowGrid, window_grid
 
 FEATURE_BUDGET = 2e9
@@ -178,9 +178,9 @@ def plan_job(job: Job) -> Plan:
 
     """
     scene = open_scene(job.scene, bands=job.bands, stretch=job.stretch, assign_crs=job.assign_crs)
-    return make_plan(
-        scene, job.classes, job.settings, job.source, sam=job.sam, region=region_of(scene, job.aoi, job.bbox)
-    )
+    bundled = resolve_model()  # lies where the package is installed, which may be elsewhere here
+    source = bundled if bundled.sha256 == job.source.sha256 else job.source
+    return make_plan(scene, job.classes, job.settings, source, sam=job.sam, region=region_of(scene, job.aoi, job.bbox))
 
 
 def make_plan(

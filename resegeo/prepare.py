@@ -86,9 +86,13 @@ def prepare(
         job = Job(
             scene=_absolute(str(scene)),
             classes=wanted,
-            settings=settings,
-            source=found,
-            sam=sam,
+            settings=replace(settings, segments=_absolute_files(settings.segments)),
+            source=replace(
+                found,
+                path=found.path.absolute(),
+                config=None if found.config is None else found.config.absolute(),
+            ),
+            sam=None if sam is None else replace(sam, path=sam.path.absolute()),
             bands=None if view.bands is None else (view.bands[0], view.bands[1], view.bands[2]),
             stretch=opened.stretch,
             assign_crs=view.assign_crs,
@@ -136,6 +140,11 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
 def _absolute(path: str) -> str:
     """Make a local path independent of the working folder, which workers need not share."""
     return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _absolute_files(segments: str) -> str:
+    """Do so for what ``--segments`` names, be it one file or several."""
+    return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
 
 
 def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:

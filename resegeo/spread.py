@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 from rasterio.errors import RasterioError
 
+from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError, ResegeoWarning
 from resegeo.features import is_store
 from resegeo.pipeline import segment
@@ -80,23 +81,18 @@ def spread(client: Any, orders: Iterable[Order], *, largest: int) -> Iterator[tu
     Scenes of more than ``largest`` pixels are left, and come back as such. A scene that takes several workers with it
     is told as failed.
     """
-    from distributed import as_completed
-
     coming = iter(orders)
-    running = as_completed()  # type: ignore[no-untyped-call]
     alive: dict[Any, Order] = {}
 
     def more() -> None:
         # Two a worker in flight: one in hand and one that waits; the scheduler's memory does not grow with the batch.
-        room = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        room = 2 * max(1, len(workers_of(client)))
         while len(alive) < room and (order := next(coming, None)) is not None:
             sent = pickle.dumps((order, Path.cwd(), largest))
-            future = client.submit(_on_worker, sent, pure=False, retries=0)
-            alive[future] = order
-            running.add(future)  # type: ignore[no-untyped-call]
+            alive[client.submit(_on_worker, sent, pure=False, retries=0)] = order
 
     more()
-    for future in running:
+    for future in finished(client, alive):
         order = alive.pop(future)
         error = future.exception()
         if error is not None:
