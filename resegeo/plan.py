@@ -275,7 +275,9 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
 
 def _segment_stamp(segments: str) -> str | None:
     """Stamp of the files that ``--segments`` names: a changed file is another run."""
-    return stamp([segments] if Path(segments).exists() else segments.split(","))
+    files = [segments] if Path(segments).exists() else segments.split(",")
+    beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
+    return stamp([*files, *beside])
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:

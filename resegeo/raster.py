@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from resegeo.classes import ClassList
@@ -73,18 +74,9 @@ def write_class_raster(
         # GDAL's block cache takes 5 % of the machine's memory unless told otherwise; rasterio wants bytes.
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
-            # GDAL before 3.13 writes a COG by copying; MODE overviews, or its default would invent classes.
-            rasterio.shutil.copy(
-                plain,
-                cloud,
-                driver="COG",
-                BLOCKSIZE=BLOCK,
-                COMPRESS="DEFLATE",
-                PREDICTOR="NO",
-                OVERVIEW_RESAMPLING="MODE",
-                BIGTIFF="IF_SAFER",
-            )
+            sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
+            _copy(plain, cloud)
+            _verify(cloud, sums)
         attributes, style = sidecars(path)
         attributes.unlink(missing_ok=True)
         cloud.replace(path)
@@ -113,8 +105,9 @@ def _write_plain(
     georeference: GeoReference,
     classes: ClassList,
     tags: Mapping[str, str],
-) -> None:
-    """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy."""
+) -> dict[Window, int]:
+    """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy; return the blocks' checksums."""
+    sums: dict[Window, int] = {}
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "dtype": classes.dtype,
@@ -141,9 +134,37 @@ def _write_plain(
         raster.set_band_description(1, "class")
         raster.update_tags(**{**tags, CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
         for row, col, codes in blocks:
-            raster.write(codes, 1, window=Window(col, row, codes.shape[1], codes.shape[0]))
+            window = Window(col, row, codes.shape[1], codes.shape[0])
+            raster.write(codes, 1, window=window)
+            sums[window] = zlib.crc32(np.ascontiguousarray(codes))
             found, times = np.unique(codes, return_counts=True)
             counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+    return sums
+
+
+def _copy(plain: Path, cloud: Path) -> None:
+    """Make a COG of a plain GeoTIFF; GDAL before 3.13 writes one only so."""
+    try:
+        rasterio.shutil.copy(
+            plain,
+            cloud,
+            driver="COG",
+            BLOCKSIZE=BLOCK,
+            COMPRESS="DEFLATE",
+            PREDICTOR="NO",
+            OVERVIEW_RESAMPLING="MODE",  # GDAL's default would invent classes
+            BIGTIFF="IF_SAFER",
+        )
+    except Exception as error:  # rasterio passes on GDAL's own errors here, which have no public base
+        raise RasterioIOError(" ".join(str(error).split())) from error
+
+
+def _verify(path: Path, sums: Mapping[Window, int]) -> None:
+    """See that every block can be read back: GDAL says nothing of a disk that fills when a file is closed."""
+    with rasterio.open(path) as raster:
+        for window, expected in sums.items():
+            if zlib.crc32(np.ascontiguousarray(raster.read(1, window=window))) != expected:
+                raise RasterioIOError("it reads back otherwise than it was written")
 
 
 def _replace(path: Path, text: str) -> None:

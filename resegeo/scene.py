@@ -190,7 +190,7 @@ def open_scene(
         array=array,
         fingerprint=_fingerprint(raw, sample),
         palette=raw.palette,
-        stamp=stamp(raw.files),
+        stamp=stamp(raw.files, raw.part),
     )
 
 

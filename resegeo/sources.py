@@ -77,7 +77,9 @@ class Source:
     transparent: tuple[int, ...] = ()
     """Values of a palette image whose colour is transparent."""
     files: tuple[str, ...] = ()
-    """The file or URL, and behind a VRT its sources."""
+    """The file or URL, its mask and further parts, and behind a VRT its sources."""
+    part: str = ""
+    """Which of several rasters in these files it is."""
 
     def dtype(self, used: Sequence[int]) -> np.dtype[Any]:
         """Return the type that holds all used bands."""
@@ -199,8 +201,26 @@ def _facts(path: str, raster: DatasetReader) -> Source:
         template=None,
         palette=palette,
         transparent=transparent,
-        files=(path, *(name for name in raster.files if name != path)) if raster.driver == "VRT" else (path,),
+        files=_files(path, raster),
+        part=_part(path, raster),
     )
+
+
+def _files(path: str, raster: DatasetReader) -> tuple[str, ...]:
+    """Name the files that hold the pixels and what masks them.
+
+    Overviews and statistics come and go, and change no label; what an .aux.xml may say beside is known otherwise.
+    """
+    return tuple(name for name in raster.files if not name.lower().endswith((".ovr", ".aux.xml"))) or (path,)
+
+
+def _part(path: str, raster: DatasetReader) -> str:
+    """Tell which raster of several in a file is meant: the path without its folders; nothing where it is the file's."""
+    if path.startswith("/vsi") or "://" in path or is_local(path):
+        return ""
+    for name in raster.files:
+        path = path.replace(name, Path(name).name)
+    return path
 
 
 def _mask_kind(flags: Sequence[MaskFlags]) -> str:

@@ -1,9 +1,14 @@
-"""Size and time of files, ETag of URLs: by which a file that was replaced is noticed, whatever its pixels."""
+"""Size and time of files, ETag of URLs: by which a file that was replaced is noticed, whatever its pixels.
+
+A VRT is known by its text, since it is small and often written anew; a file in an archive by the archive and its name
+there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,23 +17,56 @@ from urllib.error import URLError
 TIMEOUT = 10.0
 """Seconds that a server may take to say what it has."""
 
+_ARCHIVE = re.compile(r"/vsi(zip|tar|gzip|7z|rar)/")
+_ARCHIVE_URL = re.compile(r"(.+?\.(?:zip|tar\.gz|tar|tgz|gz|7z|rar))(?=[/?]|$)", re.IGNORECASE)
+_STORES = {"/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://"}
+"""GDAL's prefixes for objects, and fsspec's."""
+_TEXT_LIMIT = 100_000_000
 
-def stamp(files: Iterable[str]) -> str | None:
-    """Checksum over the stamps of some files or URLs, in their order; None where none of them has one."""
-    found = [_one(file) for file in files]
-    if not any(found):
+
+def stamp(files: Iterable[str], part: str = "") -> str | None:
+    """Checksum over the stamps of some files or URLs, in their order; None where none of them has one.
+
+    ``part`` tells which of several rasters in them is meant.
+    """
+    found = []
+    for file in files:
+        holder, member = _held(file)
+        found.append((member, _one(holder)))
+    if not any(one for _, one in found):
         return None
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    return hashlib.sha256(repr((found, part)).encode()).hexdigest()
+
+
+def _held(file: str) -> tuple[str, str]:
+    """Split a path of GDAL's own into the file or URL that lies somewhere and the name in it, if it is an archive."""
+    archived = False
+    while found := _ARCHIVE.match(file):
+        file, archived = file[found.end() :].replace("{", "").replace("}", ""), True
+    file = file.removeprefix("/vsicurl/")
+    for prefix, scheme in _STORES.items():
+        if file.startswith(prefix):
+            file = scheme + file.removeprefix(prefix)
+    if not archived:
+        return file, ""
+    if "://" in file:
+        url = _ARCHIVE_URL.match(file)
+        holder = file if url is None else url[1]
+    else:
+        paths = (Path(file), *Path(file).parents)
+        holder = next((str(path) for path in paths if path.is_file()), file)
+    return holder, file[len(holder) :].lstrip("/")
 
 
 def _one(file: str) -> str | None:
-    url = file.removeprefix("/vsicurl/")
-    if url.startswith(("http://", "https://")):
-        return _of_server(url)
-    if "://" in url:
-        return _of_object(url)
+    if file.startswith(("http://", "https://")):
+        return _of_server(file)
+    if "://" in file:
+        return _of_object(file)
     with contextlib.suppress(OSError, ValueError):
         state = Path(file).stat()
+        if file.lower().endswith(".vrt") and state.st_size < _TEXT_LIMIT:
+            return hashlib.sha256(Path(file).read_bytes()).hexdigest()
         return f"{state.st_size} {state.st_mtime_ns}"
     return None
 
