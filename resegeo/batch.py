@@ -15,7 +15,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from resegeo.classes import ClassList
 from resegeo.errors import Interrupted, ResegeoError, UsageError
 from resegeo.features import is_store
-from resegeo.files import whole, writable_folder
+from resegeo.files import output_folder, whole, writable_folder
 from resegeo.manifest import Row
-from resegeo.mosaic import build_mosaic
+from resegeo.mosaic import build_mosaic, mosaic_path
 from resegeo.options import Options
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
@@ -136,9 +136,7 @@ def segment_many(
 
     """
     given = [str(scenes)] if isinstance(scenes, str | Path) else [str(scene) for scene in scenes]
-    root = Path(output)
-    if root.exists() and not root.is_dir():
-        raise ResegeoError(f"The output folder {root} is an existing file; name another one by -o.")
+    root = output_folder(output)
     rows, base = gather(given, root, asset)
     methods = _Methods(classes, options)
     watch = progress or _silent
@@ -149,13 +147,26 @@ def segment_many(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
         methods.of(Row(mosaic, {}, "--mosaic"))
-        rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
-        folders = [root / mosaic]
-    else:
-        folders = [root / part for part in result_folders(rows, base)]
-        for row in rows:
-            methods.of(row)  # all mistakes in options are told before anything starts
+        with _put_back(mosaic_path(root, mosaic)):
+            rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
+            return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
+    folders = [root / part for part in result_folders(rows, base)]
+    for row in rows:
+        methods.of(row)  # all mistakes in options are told before anything starts
     return _Batch(rows, folders, root, methods, options, cluster, watch).run()
+
+
+@contextlib.contextmanager
+def _put_back(vrt: Path) -> Iterator[None]:
+    """Let a mosaic be written anew, and put the old one back where the results beside it stay those of the old one."""
+    before = vrt.read_bytes() if vrt.is_file() else None
+    report = vrt.with_suffix(".json")
+    stood = _stamp(report)
+    try:
+        yield
+    finally:
+        if before is not None and report.exists() and _stamp(report) == stood:
+            vrt.write_bytes(before)
 
 
 def _silent(done: int, total: int, what: str) -> None:

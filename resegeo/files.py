@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, UsageError
 
 
 @contextlib.contextmanager
@@ -22,6 +22,26 @@ def whole(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def output_folder(given: str | Path) -> Path:
+    """Take the name of a folder for results, which need not be there yet.
+
+    Raises
+    ------
+    UsageError:
+        When the name is empty.
+    ResegeoError:
+        When it is a file's, or below one.
+
+    """
+    if not str(given).strip():
+        raise UsageError("The output folder's name is empty; name one by -o, or leave -o out.")
+    folder = Path(given)
+    standing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if standing is not None and not standing.is_dir():
+        raise ResegeoError(f"The output folder {folder} cannot be: {standing} is a file. Name another one by -o.")
+    return folder
 
 
 @contextlib.contextmanager
@@ -71,9 +91,20 @@ def alone(targets: Mapping[Path, float]) -> Iterator[None]:
         yield
 
 
+def sweep_locks(targets: Iterable[Path]) -> None:
+    """Remove locks that a killed run left beside what it had finished; those that are held stay."""
+    left = {target: 0.0 for target in targets if _lock_path(target).exists()}
+    with contextlib.suppress(ResegeoError), alone(left):
+        pass
+
+
+def _lock_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
 @contextlib.contextmanager
 def _lock(target: Path, patience: float) -> Iterator[None]:
-    path = target.with_name(f".{target.name}.lock")
+    path = _lock_path(target)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)

@@ -141,6 +141,8 @@ def _json_rows(path: Path, text: str, asset: str | None) -> list[Row]:
     for number, feature in enumerate(features, start=1):
         where = f"{path}, {feature.get('id') or f'feature {number}'}"
         properties = feature.get("properties") or {}
+        if not isinstance(properties, dict):
+            raise ResegeoError(f"{where} has the properties {properties!r:.40}; expected a mapping, as GeoJSON has it.")
         item = isinstance(feature.get("assets"), dict)
         given = {}
         for name, value in properties.items():

@@ -32,6 +32,9 @@ from resegeo.sources import is_local
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
+MARK = "RESEGEO_MOSAIC"
+"""Metadata by which a mosaic that a batch made is told from a scene of the user's own."""
+
 SLACK = 0.01
 """Share of a pixel by which a tile may miss the common grid."""
 
@@ -76,10 +79,13 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
     """
     if not re.fullmatch(r"[^\x00-\x1f/\\?*:|<>\"]+", name) or name in (".", "..") or name.endswith(".vrt"):
         raise UsageError(f"--mosaic {name!r} cannot be a folder's name; expected a plain name such as district.")
-    path = output / name / f"{name}.vrt"
+    path = mosaic_path(output, name)
     twice = next((tile for number, tile in enumerate(tiles) if tile in tiles[:number]), None)
     if twice is not None:
         raise ResegeoError(f"{twice} is named twice; name each tile of a mosaic once.")
+    own = next((tile for tile in tiles if path.exists() and Path(tile).exists() and path.samefile(tile)), None)
+    if own is not None:
+        raise ResegeoError(f"{own} is the mosaic {name!r} itself and cannot be a tile of it; leave it out.")
     read = [_describe(tile) for tile in tiles]
     for tile in read[1:]:
         for what, value in tile.kind.items():
@@ -88,7 +94,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
                     f"{tile.path} and {read[0].path} are no tiles of one mosaic: {what} is {value} there, "
                     f"{read[0].kind[what]} here. Convert one, or segment them without --mosaic."
                 )
-    text = ET.tostring(_assemble(read, path.parent), encoding="unicode")
+    text = ET.tostring(_assemble(read, path.parent, name), encoding="unicode")
     try:
         if not path.exists() or path.read_text("utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +103,20 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
     except OSError as error:
         raise ResegeoError(f"{path} cannot be written ({error.strerror}); name another folder by -o.") from error
     return path
+
+
+def mosaic_path(output: Path, name: str) -> Path:
+    """Return where the VRT of a mosaic lies: where its results do."""
+    return output / name / f"{name}.vrt"
+
+
+def is_mosaic(path: Path) -> bool:
+    """Whether a file is a mosaic that a batch made."""
+    if path.suffix.lower() != ".vrt":
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        return MARK.encode() in stream.read(500)
+    return False
 
 
 def _describe(path: str) -> _Tile:
@@ -134,7 +154,7 @@ def _pixel(transform: Affine) -> tuple[float, ...]:
     return (*straight, *turned) if any(turned) else straight
 
 
-def _assemble(tiles: Sequence[_Tile], folder: Path) -> ET.Element:
+def _assemble(tiles: Sequence[_Tile], folder: Path, name: str) -> ET.Element:
     """Put the sources of all tiles at their places in the description of the first."""
     first = tiles[0]
     inverse = ~first.transform
@@ -155,6 +175,7 @@ def _assemble(tiles: Sequence[_Tile], folder: Path) -> ET.Element:
     ]
     width, height = max(box[2] for box in boxes), max(box[3] for box in boxes)
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    ET.SubElement(ET.SubElement(root, "Metadata"), "MDI", key=MARK).text = name
     origin = first.transform @ Affine.translation(left, top)
     for part in first.description:
         if part.tag == "SRS":
@@ -168,14 +189,14 @@ def _assemble(tiles: Sequence[_Tile], folder: Path) -> ET.Element:
     gaps = covered < width * height - 0.5 and not (nodata or masked or alpha)
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte") if masked or gaps else None
     for tile, box in zip(tiles, boxes, strict=True):
-        name, relative = _seen_from(folder, tile.path)
+        file, relative = _seen_from(folder, tile.path)
         found = tile.description.findall("VRTRasterBand")
         for band, described in zip(bands, found, strict=True):
-            band.element.append(_source(described, name, relative, box, **band.options))
+            band.element.append(_source(described, file, relative, box, **band.options))
         if mask is not None:
             described = tile.description.findall("MaskBand/VRTRasterBand")[0] if masked else found[0]
             options: dict[str, str] = {"NODATA": "0"} if masked else {"ScaleOffset": "255", "ScaleRatio": "0"}
-            mask.append(_source(described, name, relative, box, **options))
+            mask.append(_source(described, file, relative, box, **options))
     return root
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.features import is_store
 from resegeo.manifest import Row, is_manifest, read_manifest
+from resegeo.mosaic import is_mosaic
 from resegeo.sources import is_local, stem_of
 
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf"})
@@ -22,7 +23,7 @@ SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf"})
 def gather(sources: Sequence[str], output: Path, asset: str | None = None) -> tuple[list[Row], tuple[str, ...] | None]:
     """Find the scenes that patterns, folders, files and manifests name.
 
-    Files below ``output`` are left out: they are results.
+    Of patterns and folders, results are left out: files below ``output``, class rasters, mosaics that a batch made.
 
     Returns
     -------
@@ -75,7 +76,8 @@ def _found(source: str, output: tuple[str, ...], asset: str | None) -> tuple[lis
     rows = [
         Row(str(file), {}, source)
         for file in files
-        if not file.name.endswith(".classes.tif") and not (inside and _here(file)[: len(output)] == output)
+        if not (file.name.endswith(".classes.tif") or is_mosaic(file))
+        and not (inside and _here(file)[: len(output)] == output)
     ]
     if not rows:
         raise ResegeoError(what)

@@ -14,6 +14,7 @@ from resegeo.attention import Schedule
 from resegeo.canvas import Canvas, canvas_of
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.files import output_folder
 from resegeo.region import Region, region_of
 from resegeo.scene import Scene, Stretch, open_scene
 from resegeo.scores import EXTRA
@@ -244,9 +245,39 @@ def codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
 
 
 def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
-    """Path or URL of the store: in the output folder, or with ``where`` (a folder or URL) in that."""
+    """Path or URL of the store: in the output folder, or with ``where`` (a folder or URL) in that.
+
+    Raises
+    ------
+    UsageError:
+        When ``where`` is empty, or of an unknown protocol.
+    ResegeoError:
+        When it is a file, or the package for its protocol is not installed.
+
+    """
     name = f"{plan.scene.name}.store.zarr"
+    if where is not None and not where.strip("/ "):
+        raise UsageError(f"--store {where!r} is no place for a store; name a folder or a URL such as s3://bucket/work.")
+    if where is not None and Path(where).is_file():
+        raise ResegeoError(f"--store {where} is an existing file; name a folder or a URL.")
+    if where is not None and "://" in where:
+        _protocol(where)
     return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
+
+
+def _protocol(where: str) -> None:
+    """See that fsspec has a way to a URL; see :class:`ResegeoError`."""
+    import fsspec
+
+    protocol = where.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError as error:
+        raise UsageError(
+            f"--store {where}: there is no protocol {protocol!r}; name a folder, or a URL such as s3://bucket/work."
+        ) from error
+    except ImportError as error:
+        raise ResegeoError(f"--store {where} needs a package that is not installed ({error}).") from error
 
 
 def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = None) -> Outputs:
@@ -256,14 +287,14 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
 
     Raises
     ------
+    UsageError:
+        When the folder's name is empty.
     ResegeoError:
-        When the folder is a file.
+        When the folder is a file, or below one.
 
     """
     stem = name or plan.scene.name
-    where = Path(folder) if folder is not None else Path(f"{plan.scene.name}_resegeo")
-    if where.exists() and not where.is_dir():
-        raise ResegeoError(f"The output folder {where} is an existing file; name another one by -o.")
+    where = output_folder(f"{plan.scene.name}_resegeo" if folder is None else folder)
     return Outputs(
         folder=where,
         raster=where / f"{stem}.classes.tif",

@@ -72,10 +72,7 @@ def new_store(plan: Plan, url: str, *, features: bool) -> Store:
     """
     needed = (plan.feature_bytes() if features else plan.score_bytes()) + plan.segment_bytes()
     if "://" not in url:
-        try:
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise ResegeoError(f"--store {Path(url).parent} is an existing file; name a folder or a URL.") from error
+        Path(url).parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(Path(url).parent).free
         if needed > free:
             raise ResegeoError(

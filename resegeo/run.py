@@ -22,7 +22,7 @@ from resegeo.errors import GeoreferenceWarning, Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import Quicklook, write_overlay
-from resegeo.files import alone, writable_folder
+from resegeo.files import alone, sweep_locks, writable_folder
 from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, fingerprint
@@ -113,13 +113,15 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         When the user interrupts; the same command goes on.
 
     """
+    locks = _locks(plan, outputs, url)
     found = _finished(plan, outputs, url, options)
     if found is not None:
+        sweep_locks(locks)
         return found
     drawable = _can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
-        alone(_locks(plan, outputs, url)),
+        alone(locks),
         _interruptions(plan, url),
         # GDAL's block cache takes 5 % of the machine's memory unless told.
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),

@@ -159,6 +159,12 @@ def collection(path, *features):
     Path(path).write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
+def test_properties_that_are_none_are_a_sentence(scenes):
+    write("scenes.geojson", json.dumps({"type": "Feature", "properties": "x", "geometry": None}))
+    with pytest.raises(ResegeoError, match="feature 1 has the properties 'x'; expected a mapping"):
+        read_manifest("scenes.geojson")
+
+
 def test_geojson_features_give_options_with_and_without_prefix(scenes):
     properties = {"resegeo:stride": 32, "bands": [3, 2, 1], "keep-background": True, "cloud_cover": 3, "strech": [0, 9]}
     collection("scenes.geojson", feature(location="scenes/a.tif", **properties))
@@ -495,6 +501,30 @@ def test_a_mosaic_of_tiles_has_the_labels_and_polygons_of_the_whole(tmp_path, mo
     Path("tiles").rename("moved")  # the folders can be moved together, not alone
     with pytest.raises(rasterio.errors.RasterioError), rasterio.open("out/district/district.vrt") as mosaic:
         mosaic.read()
+
+
+def test_a_refused_mosaic_changes_nothing_and_a_mosaic_is_no_tile_of_itself(tmp_path, monkeypatch, picture):
+    monkeypatch.chdir(tmp_path)
+    write("classes.yml", "classes: [water, forest, road]\n")
+    cut(picture(200, 240), 100, 120)
+    usual = ("--prompts", "classes.yml", "-o", "tiles", "--mosaic", "d")  # results among the tiles
+    two = ("tiles/nw.tif", "tiles/ne.tif")
+    assert run(*two, *usual).exit_code == 0
+    files = {path: path.read_bytes() for path in Path("tiles/d").iterdir() if path.is_file()}
+    refused = run(*two, "tiles/sw.tif", *usual)
+    assert refused.exit_code == 3
+    assert "different: " in refused.stdout
+    assert {path: path.read_bytes() for path in Path("tiles/d").iterdir() if path.is_file()} == files
+    assert "1 skipped" in run(*two, *usual).stdout
+    for _ in range(2):
+        again = run("tiles", *usual, "--overwrite")
+        assert again.exit_code == 0, again.output
+    with rasterio.open("tiles/d/d.vrt") as mosaic:
+        assert mosaic.shape == (200, 240)
+    with pytest.raises(ResegeoError, match="is the mosaic 'd' itself"):
+        segment_many(["tiles/nw.tif", "tiles/d/d.vrt"], WORDS, "tiles", mosaic="d")
+    alone = segment_many("tiles", WORDS, "out")
+    assert [Path(scene.scene).stem for scene in alone.scenes] == ["ne", "nw", "se", "sw"]
 
 
 def test_what_no_tile_covers_is_nodata_and_a_valid_pixel_covers_an_invalid_one(tmp_path, monkeypatch, picture):

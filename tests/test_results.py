@@ -132,3 +132,32 @@ def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_pat
     assert dataclasses.replace(again, reused=True) == resegeo.segment(scene, WORDS, tmp_path / "out")
     with rasterio.open(again.raster) as raster:
         assert not np.isin(raster.read(1), 254).any()
+
+
+def test_a_class_raster_that_was_cut_or_lost_its_sidecars_is_made_anew(scene, tmp_path):
+    first = resegeo.segment(scene, WORDS, tmp_path)
+    expected = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name, damage in (
+        ("scene.classes.tif", lambda path: path.write_bytes(path.read_bytes()[:-1000])),
+        ("scene.classes.tif", lambda path: path.write_bytes(b"")),
+        ("scene.classes.qml", Path.unlink),
+        ("scene.classes.tif.aux.xml", Path.unlink),
+    ):
+        damage(tmp_path / name)
+        assert not resegeo.segment(scene, WORDS, tmp_path).reused
+        assert (tmp_path / name).read_bytes() == expected[name]
+    raster = bytearray(expected["scene.classes.tif"])
+    raster[len(raster) // 2] ^= 255  # of the same size: noticed where the polygons are to be drawn from it
+    first.raster.write_bytes(raster)
+    resegeo.segment(scene, WORDS, tmp_path, simplify=1, overwrite=True)
+    assert first.raster.read_bytes() == expected["scene.classes.tif"]
+
+
+def test_a_report_that_lacks_what_is_asked_of_it_is_not_taken_for_one(scene, tmp_path):
+    report = resegeo.segment(scene, WORDS, tmp_path).report
+    document = json.loads(report.read_text("utf-8"))
+    for missing in ("windows", "raster", "pixels", "resegeo"):
+        report.write_text(json.dumps({key: value for key, value in document.items() if key != missing}), "utf-8")
+        with pytest.raises(ResegeoError, match="was not written by this program"):
+            resegeo.segment(scene, WORDS, tmp_path)
+    assert not resegeo.segment(scene, WORDS, tmp_path, overwrite=True).reused
