@@ -183,8 +183,10 @@ def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words
 
 
 def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
-    with pytest.raises(ResegeoError, match="cannot be"):
+    with pytest.raises(UsageError, match="there is no protocol 'nosuchprotocol'"):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="nosuchprotocol://bucket")
+    with pytest.raises(ResegeoError, match="cannot be"):
+        resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="http://127.0.0.1:9/bucket")
 
 
 def test_workers_that_live_on_see_a_replaced_scene(tmp_path, make_raster, picture):
