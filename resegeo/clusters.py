@@ -21,6 +21,18 @@ PATIENCE = 10.0
 _DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by local workers at their start: a terminal sends Ctrl-C to them too, and it is for this process to end them."""
 
+_FRUGAL: Mapping[str, Any] = {
+    # dask has workers give memory back at once, which makes glibc map every large tensor anew: a third of the time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # What follows looks at stacks, clocks and memory many times a second, for a dashboard that is not there: that takes
+    # a tenth of a core, and the workers have none to spare.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "2s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "1s",
+}
+"""Settings of dask for local workers."""
+
 Future = Any
 
 
@@ -70,9 +82,8 @@ def connect(cluster: Any) -> Iterator[Any]:
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if workers is not None:
-        # dask has workers give memory back at once, which makes glibc map every large tensor anew: a third of the time.
         with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}),
+            dask.config.set(dict(_FRUGAL)),
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers,
                 threads_per_worker=1,

@@ -6,7 +6,9 @@ it. Other processes get a job by reference (paths), lay the plan themselves, and
 
 from __future__ import annotations
 
+import math
 import pickle
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +28,9 @@ from resegeo.windows import WorkItem
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, the steps done and the steps in all."""
+
+STRETCH = 4
+"""Items that a worker is given at a time, where there are enough: each order costs the scheduler some milliseconds."""
 
 ATTEMPTS = 3
 """How often an item is tried before it is given up."""
@@ -91,31 +96,57 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
     """
     order = pickle.dumps(task)
     shares = _Shares(pending)
-    alive: dict[Any, tuple[int, str]] = {}
+    again: deque[int] = deque()
+    alive: dict[Any, tuple[list[int], str]] = {}
+    room = _Room(client)
 
     def more() -> None:
-        # A few items a worker in flight: the scheduler's memory does not grow with the scene. Who is to compute one is
-        # a wish; without any worker yet, some wait for the first.
-        room = {name: facts["nthreads"] + 1 for name, facts in workers_of(client).items()} or {"": 4}
+        # A few stretches a worker in flight: the scheduler's memory does not grow with the scene. Who is to compute one
+        # is a wish; without any worker yet, some wait for the first.
+        threads = room.threads() or {"": 3}
         busy = Counter(worker for _, worker in alive.values())
-        for worker in room:
+        most = max(1, min(STRETCH, len(pending) // (8 * len(threads))))
+        for worker in threads:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
-            while busy[worker] < room[worker] and (index := shares.take(worker, room)) is not None:
-                future = client.submit(_on_worker, order, index, pure=False, retries=0, **wish)
-                alive[future] = index, worker
+            while busy[worker] <= threads[worker]:
+                part = [again.popleft()] if again else shares.take(worker, threads, most)
+                if not part:
+                    break
+                future = client.submit(_on_worker, order, part, pure=False, retries=0, **wish)
+                alive[future] = part, worker
                 busy[worker] += 1
 
     more()
     store = Store.open(task.store)
     for future in finished(client, alive):
-        index, _ = alive.pop(future)
+        part, _ = alive.pop(future)
         error = future.exception()
-        if error is not None and store is not None:
-            if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
-                raise error
-            store.fail(index, f"{type(error).__name__}: {error}")
-        progress()
+        if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
+            raise error
+        if error is not None and len(part) > 1:
+            again.extend(part)  # one by one, so that the item that is to blame is told from its neighbours
+        else:
+            if error is not None and store is not None:
+                store.fail(part[0], f"{type(error).__name__}: {error}")
+            for _ in part:
+                progress()
         more()
+
+
+class _Room:
+    """Threads of each worker, asked for now and then: every question keeps this process and the scheduler busy."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._asked = -math.inf
+        self._threads: dict[str, int] = {}
+
+    def threads(self) -> dict[str, int]:
+        """Return the number of threads by worker."""
+        if time.monotonic() - self._asked > 1.0:
+            self._threads = {name: facts["nthreads"] for name, facts in workers_of(self._client).items()}
+            self._asked = time.monotonic()
+        return self._threads
 
 
 class _Shares:
@@ -124,10 +155,10 @@ class _Shares:
     def __init__(self, pending: Sequence[int]) -> None:
         self._left = {"": list(pending)}
 
-    def take(self, worker: str, workers: Collection[str]) -> int | None:
-        """Return the next item of ``worker``'s stretch; None where nothing is left.
+    def take(self, worker: str, workers: Collection[str], most: int = 1) -> list[int]:
+        """Return the next items of ``worker``'s share, ``most`` of them; none where nothing is left.
 
-        A worker without one takes over what a worker that is gone has left, else the second half of the longest.
+        A worker without any takes over what a worker that is gone has left, else the second half of the longest share.
         """
         if not self._left.get(worker):
             gone = [name for name, left in self._left.items() if left and name not in workers]
@@ -136,12 +167,15 @@ class _Shares:
             cut = 0 if gone else len(left) // 2
             self._left[giver], self._left[worker] = left[:cut], left[cut:]
         own = self._left[worker]
-        return own.pop(0) if own else None
+        taken, self._left[worker] = own[:most], own[most:]
+        return taken
 
 
-def _on_worker(order: bytes, index: int) -> None:
+def _on_worker(order: bytes, part: Sequence[int]) -> None:
     machine, store = _worker_machine(order)
-    _settle(machine, store, machine.plan.grid.item(index))
+    for index in part:
+        if not store.is_done(index):  # by another worker, which was lost before it could say so
+            _settle(machine, store, machine.plan.grid.item(index))
 
 
 @lru_cache(maxsize=1)

@@ -165,6 +165,10 @@ class Store:
         """Items that are complete."""
         return self._marks.list("done")
 
+    def is_done(self, index: int) -> bool:
+        """Whether an item is complete."""
+        return self._marks.read("done", index) is not None
+
     def failed(self) -> dict[int, str]:
         """Items that were given up, with the sentence why."""
         return {index: self._marks.read("failed", index) or "" for index in self._marks.list("failed")}

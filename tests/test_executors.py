@@ -12,13 +12,15 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from test_store import bytes_of
 
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.execute import _Shares
+from resegeo.execute import Task, _Shares, run_on_cluster
+from resegeo.features import ItemResult, Store
 
 WORDS = ["water", "forest", "road"]
 
@@ -57,31 +59,73 @@ def test_local_workers_give_the_same_bytes(tmp_path, whole, workers):
     assert bytes_of(result) == expected
 
 
+@pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize("workers", [["a"], ["a", "b"], ["a", "b", "c"], [""]])
-def test_every_item_is_handed_out_once_and_neighbours_stay_together(workers):
+def test_every_item_is_handed_out_once_and_neighbours_stay_together(workers, most):
     items = list(range(0, 80, 2))
     shares, taken = _Shares(items), {worker: [] for worker in workers}
     for turn in range(1000):
         worker = workers[turn % len(workers)]
-        if (item := shares.take(worker, workers)) is None:
+        if not (part := shares.take(worker, workers, most)):
             break
-        taken[worker].append(item)
+        assert len(part) <= most
+        taken[worker] += part
     assert sorted(item for own in taken.values() for item in own) == items
     # A worker jumps where it takes over from another, and goes from neighbour to neighbour otherwise.
     jumps = sum(after - before != 2 for own in taken.values() for before, after in pairwise(own))
     assert jumps <= 4 * (len(workers) - 1)
-    assert all(shares.take(worker, workers) is None for worker in workers)
+    assert not any(shares.take(worker, workers) for worker in workers)
 
 
 def test_a_worker_that_is_gone_or_late_leaves_no_item_behind():
     shares = _Shares(range(20))
-    first = [shares.take("", []) for _ in range(4)]  # before any worker is there
-    second = [shares.take(name, ["a", "b"]) for name in ("a", "b") for _ in range(3)]
+    first = [shares.take("", [])[0] for _ in range(4)]  # before any worker is there
+    second = [shares.take(name, ["a", "b"])[0] for name in ("a", "b") for _ in range(3)]
     rest = []
-    while (item := shares.take("c", ["a", "c"])) is not None:  # b is gone, a is slow
-        rest.append(item)
+    while part := shares.take("c", ["a", "c"], 2):  # b is gone, a is slow
+        rest += part
     assert first == [0, 1, 2, 3]
     assert sorted([*first, *second, *rest]) == list(range(20))
+
+
+class _Dying:
+    """Stands in for a client whose workers die at one item, whatever it comes with."""
+
+    def __init__(self, store, poison):
+        self.store, self.poison, self.orders = store, poison, []
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {"a": {"nthreads": 1}, "b": {"nthreads": 1}}}
+
+    def submit(self, function, order, part, **_):
+        from concurrent.futures import Future
+
+        self.orders.append(part)
+        future = Future()
+        before = part[: part.index(self.poison)] if self.poison in part else part
+        for index in before:
+            self.store.put(index, ItemResult(np.array([False]), {}))
+        if self.poison in part:
+            future.set_exception(RuntimeError("killed"))
+        else:
+            future.set_result(None)
+        return future
+
+
+def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkeypatch):
+    import resegeo.execute
+
+    url = str(tmp_path / "a.store.zarr")
+    store = Store.create(url, {}, items=64, arrays={})
+    client = _Dying(store, 13)
+    monkeypatch.setattr(resegeo.execute, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
+    ticks = []
+    task = Task(None, url, True, None, None, None, "")
+    run_on_cluster(client, task, range(64), lambda: ticks.append(1))
+    assert store.failed() == {13: "RuntimeError: killed"}
+    assert store.done() == set(range(64)) - {13}
+    assert len(ticks) == 64
+    assert max(map(len, client.orders)) == 4
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
