@@ -23,9 +23,9 @@ import rasterio.features
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import GCPTransformer
 
 from resegeo.classes import ClassList
+from resegeo.control import mapped, missed_by, unplaced
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.raster import read_class_raster_info
 from resegeo.settings import SUFFIXES
@@ -82,13 +82,15 @@ def polygonize(
     Raises
     ------
     ResegeoError:
-        For a scene with RPCs alone, and where the polygons would not be a valid coverage.
+        For a scene with RPCs alone or with control points that settle no place, and where the polygons would not be
+        a valid coverage.
 
     """
     tagged, where = read_class_raster_info(path)
     classes = classes or tagged
-    if where.kind == "rpcs":
-        raise ResegeoError(f"{path} is georeferenced by RPCs alone: without an elevation model there are no polygons.")
+    why = unplaced(where)
+    if why is not None:
+        raise ResegeoError(f"{path} {why}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -319,26 +321,17 @@ def _place(regions: NDArray[Any], where: GeoReference, path: Path) -> tuple[NDAr
 
         return shapely.transform(regions, move), where.crs
     if where.gcps:
-        with GCPTransformer(list(where.gcps)) as transformer:
-            _report_residual(transformer, where, path)
-
-            def bend(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-                if not len(xy):
-                    return xy
-                return np.stack(transformer.xy(xy[:, 1], xy[:, 0], offset="ul"), axis=1)
-
-            return shapely.transform(regions, bend), where.gcps_crs
+        _report_residual(where, path)
+        return shapely.transform(regions, lambda xy: mapped(where.gcps, xy)), where.gcps_crs
     return shapely.transform(regions, lambda xy: xy * (1, -1)), where.crs
 
 
-def _report_residual(transformer: GCPTransformer, where: GeoReference, path: Path) -> None:
-    """Say how far GDAL's polynomial passes from the control points (root mean square of distances)."""
-    given = np.array([(point.x, point.y) for point in where.gcps])
-    xs, ys = transformer.xy([point.row for point in where.gcps], [point.col for point in where.gcps], offset="ul")
-    missed = float(np.sqrt(((np.stack([xs, ys], axis=1) - given) ** 2).sum(axis=1).mean()))
+def _report_residual(where: GeoReference, path: Path) -> None:
+    """Say how far the polygons' transform passes from the control points."""
     unit = "" if where.gcps_crs is None else f" {where.gcps_crs.units_factor[0]}"
     warnings.warn(
-        f"{path}: polygons are placed by {len(given)} ground control points, missed by {missed:.3g}{unit} (RMS).",
+        f"{path}: polygons are placed by {len(where.gcps)} ground control points, missed by "
+        f"{missed_by(where.gcps):.3g}{unit} (RMS).",
         InputNotice,
         stacklevel=4,
     )

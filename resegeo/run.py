@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 
 from resegeo.clusters import connect
+from resegeo.control import unplaced
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import GeoreferenceWarning, InputNotice, Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
@@ -443,10 +444,10 @@ def _can_draw_polygons(plan: Plan) -> bool:
     georeference = plan.scene.georeference
     if not plan.settings.vector:
         return False
-    if georeference.rpcs is not None and georeference.transform is None and not georeference.gcps:
+    why = unplaced(georeference)
+    if why is not None:
         warnings.warn(
-            f"{plan.scene.source} is georeferenced by RPCs alone: without an elevation model there are no polygons, "
-            "the class raster keeps the RPCs.",
+            f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
             GeoreferenceWarning,
             stacklevel=4,
         )

@@ -131,6 +131,7 @@ COMMANDS = [
     f"{USUAL} --gsd 10m",
     f"{USUAL} --gsd 1000000",
     "segment bare.tif --prompts classes.yml --gsd 0.5",
+    "segment line.tif --prompts classes.yml --gsd 0.5",
     # the method
     f"{USUAL} --overlap 1.5",
     f"{USUAL} --overlap 0.5 --stride 64",
@@ -319,9 +320,10 @@ def prepare(folder: Path) -> None:
     raster("other.tif", picture[:1, :20, :20])
     raster("float.tif", picture[:1].astype(np.float32))
     raster("elsewhere.tif", picture[:1], transform=from_origin(0, 0, 10, 10))
-    with rasterio.open(raster("points.tif", picture, crs=None, transform=None), "r+") as file:
-        points = [GroundControlPoint(r, c, 15 + c / 1e4, 47 - r / 1e4) for r in (0, 100) for c in (0, 120)]
-        file.gcps = (points, CRS.from_epsg(4326))
+    for name, rows in (("points.tif", (0, 100)), ("line.tif", (50,))):
+        with rasterio.open(raster(name, picture, crs=None, transform=None), "r+") as file:
+            points = [GroundControlPoint(r, c, 15 + c / 1e4, 47 - r / 1e4) for r in rows for c in (0, 60, 120)]
+            file.gcps = (points, CRS.from_epsg(4326))
     code = [np.array([3072, 0, 1, number], "<u2").tobytes() for number in (32633, 9)]
     (folder / "lost.tif").write_bytes(good.read_bytes().replace(*code))
     whole = raster("whole.tif", random.integers(0, 255, (3, 300, 300)).astype(np.uint8))
