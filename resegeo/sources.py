@@ -78,6 +78,10 @@ class Source:
     """Values of a palette image whose colour is transparent."""
     files: tuple[str, ...] = ()
     """The file or URL, and behind a VRT its sources."""
+    stored: np.dtype[Any] | None = None
+    """Type in the file behind an array that became floating-point on reading, as its nodata was masked; else None."""
+    masked: bool = False
+    """Whether NaN stands for the nodata value in such an array."""
 
     def dtype(self, used: Sequence[int]) -> np.dtype[Any]:
         """Return the type that holds all used bands."""
@@ -239,6 +243,8 @@ def array_source(array: xr.DataArray) -> Source:
     for dim in (y, x):
         if dim in array.coords and not _evenly_spaced(array.coords[dim].values):
             raise ResegeoError(f"The DataArray's coordinates of {dim} are not evenly spaced; resample it first.")
+    stored, fill = _before_masking(array)
+    missing = missing if fill is None else fill
     other = next(str(dim) for dim in array.dims if dim not in (x, y))
     array = array.transpose(other, y, x)
     count, height, width = array.shape
@@ -257,7 +263,23 @@ def array_source(array: xr.DataArray) -> Source:
         data=chunked.data,
         chunks=(min(CHUNK, height), min(CHUNK, width)),
         template=array,
+        stored=stored,
+        masked=fill is not None,
     )
+
+
+def _before_masking(array: xr.DataArray) -> tuple[np.dtype[Any] | None, float | None]:
+    """Return the integer type and the nodata value that an array of floats had in its file, where it was masked."""
+    encoding = array.encoding
+    try:
+        stored = np.dtype(encoding.get("dtype", array.dtype))
+    except TypeError:  # a type of rasterio's own
+        return None, None
+    scaled = encoding.get("scale_factor", 1) != 1 or encoding.get("add_offset", 0) != 0
+    if array.dtype.kind != "f" or stored.kind not in "ui" or scaled:
+        return None, None
+    fill = encoding.get("_FillValue")
+    return stored, None if fill is None or np.isnan(fill) else float(fill)
 
 
 def _evenly_spaced(values: NDArray[Any]) -> bool:

@@ -76,6 +76,13 @@ def sparse(path: Path) -> str:
     return file
 
 
+def patch(path: Path) -> str:
+    """Values that lie between the squares of the fixed sample."""
+    bands = np.zeros((3, 2000, 2000), np.uint16)
+    bands[:, 200:250, 200:250] = pixels(height=50, width=50, dtype="uint16") * 9
+    return tiff(path, bands, nodata=0, compress="deflate", **UTM)
+
+
 def palette(path: Path) -> str:
     file = tiff(path, pixels(1) % 3, **UTM)
     with rasterio.open(file, "r+") as raster:
@@ -267,6 +274,7 @@ SITUATIONS: dict[str, Callable[[Path], str]] = {
     "tall strip": plain(pixels(3, 9000, 11)),
     "wide strip": plain(pixels(3, 7, 9001)),
     "sparse": sparse,
+    "a patch in a large frame": patch,
     "one strip": plain(pixels(3, 700, 600), blockysize=700, compress="deflate"),
     "strips of lzw, band by band": plain(pixels(3, 700, 600), compress="lzw", interleave="band"),
     "bigtiff": plain(bigtiff="yes"),
