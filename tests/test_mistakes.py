@@ -114,6 +114,9 @@ COMMANDS = [
     f"{USUAL} --segments elsewhere.tif",
     f"{USUAL} --segments classes.yml",
     f"{USUAL} --segments points.gpkg",
+    f"{USUAL} --segments far.geojson",
+    f"{USUAL} --segments scene.tif",
+    f"{USUAL} --segments zone.tif",
     f"{USUAL} --segments other.tif,float.tif",
     f"{USUAL} --segments sam --sam-checkpoint sam.pth",
     f"{USUAL} --segments sam --sam-checkpoint scene.tif",
@@ -137,6 +140,7 @@ COMMANDS = [
     f"{USUAL} --overlap 0.5 --stride 64",
     f"{USUAL} --threshold 30",
     f"{USUAL} --free-layers 9",
+    f"{USUAL} --segment-layers 99",
     f"{USUAL} --local-radius -1",
     f"{USUAL} --preset best",
     f"{USUAL} --preset paper",
@@ -319,6 +323,7 @@ def prepare(folder: Path) -> None:
     raster("complex.tif", picture[:1].astype(np.complex64))
     raster("other.tif", picture[:1, :20, :20])
     raster("float.tif", picture[:1].astype(np.float32))
+    raster("zone.tif", picture[:1], crs="EPSG:32634")
     raster("elsewhere.tif", picture[:1], transform=from_origin(0, 0, 10, 10))
     for name, rows in (("points.tif", (0, 100)), ("line.tif", (50,))):
         with rasterio.open(raster(name, picture, crs=None, transform=None), "r+") as file:
