@@ -28,7 +28,7 @@ from resegeo.files import writable_folder
 from resegeo.machine import Machine, Models, layout, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, differences, fingerprint
-from resegeo.polygons import polygonize, remove_polygons, write_polygons
+from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
 from resegeo.report import (
@@ -43,6 +43,7 @@ from resegeo.report import (
 )
 from resegeo.scene import describe
 from resegeo.stored import scene_facts
+from resegeo.vectors import no_geojson, remove_polygons, write_polygons
 
 
 @dataclass(frozen=True)
@@ -452,11 +453,11 @@ def _can_draw_polygons(plan: Plan) -> bool:
             stacklevel=4,
         )
         return False
-    if "geojson" in plan.settings.vector and (georeference.crs or georeference.gcps_crs) is None:
-        raise ResegeoError(
-            f"{plan.scene.source} has no CRS, and GeoJSON is always in EPSG:4326. Pass --assign-crs EPSG:xxxx, "
-            "or choose another format by --vector gpkg."
-        )
+    crs = georeference.crs or georeference.gcps_crs
+    why = no_geojson(crs) if "geojson" in plan.settings.vector else None
+    if why is not None:
+        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
     return True
 
 

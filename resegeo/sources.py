@@ -300,10 +300,13 @@ def is_local(path: str) -> bool:
 
 
 def stem_of(path: str) -> str:
-    """Name for the outputs: the file's, without suffix and without a URL's query."""
+    """Name for the outputs: the file's, without suffix, a URL's query, and what a path may not hold everywhere.
+
+    ``!`` and ``;`` are among that: geopandas reads a path with one of them as something else.
+    """
     if "://" in path or path.startswith("/vsi"):
-        path = path.split("?")[0]
-    return re.sub(r"[\x00-\x1f?*:|<>\"]", "_", Path(path.rstrip("/")).stem) or "scene"
+        path = path.split("?")[0].rpartition("!")[2]  # zip:///archive.zip!file.tif
+    return re.sub(r"[\x00-\x1f?*:|<>\"!;]", "_", Path(path.rstrip("/")).stem) or "scene"
 
 
 def damaged(label: str, where: str, error: Exception) -> ResegeoError:

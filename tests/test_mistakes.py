@@ -230,6 +230,7 @@ COMMANDS = [
     f"{USUAL} --simplify -1",
     f"{USUAL} --simplify a-little",
     "segment bare.tif --prompts classes.yml --vector geojson",
+    "segment site.tif --prompts classes.yml --vector geojson",
     "vectorize missing.tif -o a.gpkg",
     "vectorize scene.tif -o a.gpkg",
     "vectorize scene.tif -o a.kml",
@@ -319,6 +320,7 @@ def prepare(folder: Path) -> None:
     picture = random.integers(1, 255, (3, 100, 120)).astype(np.uint8)
     good = raster("scene.tif", picture)
     raster("bare.tif", picture, crs=None)
+    raster("site.tif", picture, crs='LOCAL_CS["building site",UNIT["metre",1]]')
     raster("dark.tif", picture * 0, nodata=0)
     raster("complex.tif", picture[:1].astype(np.complex64))
     raster("other.tif", picture[:1, :20, :20])

@@ -31,6 +31,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 import resegeo
+from resegeo.vectors import layer_name
 from resegeo_cli.main import main
 
 MARS = (
@@ -242,6 +243,21 @@ def zipped(path: Path) -> str:
     return f"/vsizip/{path / 'scenes.zip'}/inside.tif"
 
 
+def zipped_by_rasterios_scheme(path: Path) -> str:
+    return zipped(path).replace("/vsizip/", "zip://").replace(".zip/", ".zip!")
+
+
+def named(name: str) -> Callable[[Path], str]:
+    """Name the file as no layer of a GeoPackage may be named, or as pyogrio finds none."""
+
+    def make(path: Path) -> str:
+        if sys.platform == "win32":
+            pytest.skip("Windows allows no such names")
+        return str(Path(tiff(path, pixels(), **UTM)).rename(path / name))
+
+    return make
+
+
 def plain(bands: np.ndarray | None = None, **profile: object) -> Callable[[Path], str]:
     return lambda path: tiff(path, pixels() if bands is None else bands, **{**UTM, **profile})
 
@@ -313,6 +329,12 @@ SITUATIONS: dict[str, Callable[[Path], str]] = {
     "jpeg 2000": copied("JP2OpenJPEG", ".jp2", None),
     "jpeg 2000 with world file": copied("JP2OpenJPEG", ".jp2", ".j2w"),
     "inside a zip": zipped,
+    "inside a zip, by rasterio's scheme": zipped_by_rasterios_scheme,
+    "name with a dash first": named("-dash.tif"),
+    "name with a dot first": named(".hidden.tif"),
+    "name with brackets": named("(1) [S2] a.tif"),
+    "name with an exclamation mark": named("wow!.tif"),
+    "name with a semicolon": named("a;b.tif"),
     "variable of a netcdf file": netcdf,
 }
 
@@ -351,7 +373,7 @@ def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True, p
     if placeless:
         assert result.vectors == ()
         return
-    frame = gpd.read_file(result.vectors[0], layer=result.vectors[0].stem)
+    frame = gpd.read_file(result.vectors[0], layer=layer_name(result.vectors[0].stem))
     assert shapely.coverage_is_valid(frame.geometry.values)
     assert shapely.is_valid(frame.geometry.values).all()
     if crs is not None and crs.is_projected:
