@@ -229,6 +229,8 @@ def array_source(array: xr.DataArray) -> Source:
     """Read what a DataArray (band, y, x) or (y, x) says of itself; see :class:`ResegeoError`."""
     if array.ndim == 2:
         array = array.expand_dims("band")
+    if 0 in array.shape:  # rioxarray finds no place for it either
+        raise ResegeoError(f"The DataArray has no pixels: its shape is {array.shape}.")
     try:
         y, x = array.rio.y_dim, array.rio.x_dim
         crs, transform, missing = array.rio.crs, array.rio.transform(recalc=True), array.rio.nodata
@@ -238,8 +240,6 @@ def array_source(array: xr.DataArray) -> Source:
         ) from error
     if array.ndim != 3:
         raise ResegeoError(f"The DataArray has dimensions {array.dims}; expected (band, y, x) or (y, x).")
-    if 0 in array.shape:
-        raise ResegeoError(f"The DataArray has no pixels: its shape is {array.shape}.")
     for dim in (y, x):
         if dim in array.coords and not _evenly_spaced(array.coords[dim].values):
             raise ResegeoError(f"The DataArray's coordinates of {dim} are not evenly spaced; resample it first.")

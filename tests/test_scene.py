@@ -474,6 +474,12 @@ def test_a_dataarray_without_pixels_or_with_other_dimensions_is_refused():
         (xr.DataArray(np.zeros((2, 3, 4, 5), np.uint8)), r"expected \(band, y, x\)"),
         (xr.DataArray(np.zeros((3, 0, 5), np.uint8), dims=("band", "y", "x")), r"no pixels: its shape is \(3, 0, 5\)"),
         (
+            xr.DataArray(
+                np.zeros((3, 0, 5), np.uint8), dims=("band", "y", "x"), coords={"y": np.zeros(0), "x": range(5)}
+            ),
+            r"no pixels: its shape is \(3, 0, 5\)",
+        ),
+        (
             xr.DataArray(np.zeros((3, 5), np.uint8), dims=("y", "x"), coords={"y": [0, 1, 5], "x": range(5)}),
             "coordinates of y are not evenly spaced",
         ),
