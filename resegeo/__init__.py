@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from resegeo.classes import ClassList, ClassSpec
     from resegeo.estimation import Estimate
     from resegeo.pipeline import estimate, segment
-    from resegeo.polygons import polygonize, write_polygons
+    from resegeo.polygons import polygonize
     from resegeo.run import Segmentation
     from resegeo.scene import Scene, open_scene
     from resegeo.settings import Settings
+    from resegeo.vectors import write_polygons
 
 # Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
 _HOME = {
@@ -37,7 +38,7 @@ _HOME = {
     "estimate": "pipeline",
     "segment": "pipeline",
     "polygonize": "polygons",
-    "write_polygons": "polygons",
+    "write_polygons": "vectors",
     "Scene": "scene",
     "open_scene": "scene",
     "Settings": "settings",

@@ -15,8 +15,8 @@ import numpy as np
 import pyproj
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.transform import from_gcps
 
+from resegeo.control import fit_affine, unplaced
 from resegeo.errors import UsageError
 from resegeo.scene import Scene
 from resegeo.windows import Rect
@@ -163,7 +163,7 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
     where = scene.georeference
     transform, crs = where.transform, where.crs
     if transform is None and where.gcps and where.gcps_crs is not None:
-        transform, crs = from_gcps(list(where.gcps)), where.gcps_crs
+        transform, crs = fit_affine(where.gcps), where.gcps_crs
     if transform is None or crs is None:
         return None
     if crs.is_geographic:
@@ -198,9 +198,13 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
         return Canvas(scene)
     own = ground_sample_distance(scene)
     if own is None:
+        why = unplaced(scene.georeference)
+        lacks = (
+            "it has no CRS in metres, feet or degrees with a transform. Set one with --assign-crs, or leave out --gsd."
+        )
         raise UsageError(
-            f"--gsd {gsd:g} needs the size of a pixel in metres, which {scene.source} does not tell: it has no CRS in "
-            "metres, feet or degrees with a transform. Set one with --assign-crs, or leave out --gsd."
+            f"--gsd {gsd:g} needs the size of a pixel in metres, which {scene.source} does not tell: "
+            + (lacks if why is None else f"it {why.partition(':')[0]}. Leave out --gsd.")
         )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)

@@ -211,8 +211,9 @@ def vectorize(
         When the raster is not one of ours, the format is unknown, or ``output`` exists.
 
     """
-    from resegeo.polygons import polygonize, write_polygons
+    from resegeo.polygons import polygonize
     from resegeo.raster import read_class_raster_info
+    from resegeo.vectors import write_polygons
 
     if output.suffix.lower() not in SUFFIXES.values():
         raise UsageError(f"-o {output}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")

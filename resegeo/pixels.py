@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -17,20 +17,16 @@ import numpy as np
 import rasterio
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from resegeo.sources import Complaints, Source, damaged
+from resegeo.sources import Complaints, Source
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 _OPENING = threading.Lock()
 """Held while a thread opens its dataset: what silences warnings meanwhile is common to all threads."""
-
-SAMPLE_SIDE = 64
-SAMPLE_COUNT = 16
-"""A sample is at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
 
 
 def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
@@ -47,7 +43,12 @@ def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
     else:
         picked = raw.data[[band - 1 for band in used]].rechunk((3, *raw.chunks))
         data = da.map_blocks(  # type: ignore[no-untyped-call]
-            _append_validity, picked, raw.nodata_of(used), chunks=((4,), *picked.chunks[1:]), dtype=raw.dtype(used)
+            _append_validity,
+            picked,
+            raw.nodata_of(used),
+            raw.masked,
+            chunks=((4,), *picked.chunks[1:]),
+            dtype=raw.dtype(used),
         )
     if data.dtype == np.bool_:
         data = data.astype(np.uint8) * np.uint8(255)
@@ -58,27 +59,15 @@ def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
     return xr.DataArray(data, dims=("band", "y", "x"), name=raw.name)
 
 
-def sample_squares(raw: Source, used: tuple[int, int, int], array: xr.DataArray) -> Iterator[NDArray[Any]]:
-    """Yield squares at full resolution on a grid anchored to the scene: never overviews, which come and go."""
-
-    def starts(size: int) -> list[int]:
-        if size <= SAMPLE_COUNT * SAMPLE_SIDE:
-            return list(range(0, size, SAMPLE_SIDE))
-        return [int(k * (size - SAMPLE_SIDE) / (SAMPLE_COUNT - 1)) for k in range(SAMPLE_COUNT)]
-
-    # Straight from the file where there is one: through dask every square would cost a whole chunk.
-    reader = None if raw.data is not None else _Reader(raw, used)
-    for row in starts(raw.height):
-        bottom = min(row + SAMPLE_SIDE, raw.height)
-        try:
-            for col in starts(raw.width):
-                right = min(col + SAMPLE_SIDE, raw.width)
-                if reader is not None:
-                    yield reader.read(row, col, bottom, right)
-                else:
-                    yield np.asarray(array.data[:, row:bottom, col:right].compute(scheduler="synchronous"))
-        except (RasterioError, OSError) as error:
-            raise damaged(raw.label, f"rows {row} to {bottom - 1}", error) from error
+def reading(
+    raw: Source, used: tuple[int, int, int], array: xr.DataArray
+) -> Callable[[int, int, int, int], NDArray[Any]]:
+    """Return what reads (3 bands + validity, h, w) from top, left to before bottom, right, without whole chunks."""
+    if raw.data is None:  # straight from the file: through dask every small square would cost a whole chunk
+        return _Reader(raw, used).read
+    return lambda top, left, bottom, right: np.asarray(
+        array.data[:, top:bottom, left:right].compute(scheduler="synchronous")
+    )
 
 
 class _Reader:
@@ -148,6 +137,11 @@ def valid_pixels(values: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[np.boo
     return np.asarray(valid)
 
 
-def _append_validity(values: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[Any]:
-    valid = valid_pixels(values, nodata_pixels(values, nodata))
+def _append_validity(values: NDArray[Any], nodata: tuple[float | None, ...], masked: bool) -> NDArray[Any]:
+    if masked:  # NaN stands where the file holds its nodata, which may be one band's alone
+        bad = np.isnan(values)
+        values = np.where(bad, np.array(nodata, dtype=values.dtype)[:, None, None], values)
+    else:
+        bad = nodata_pixels(values, nodata)
+    valid = valid_pixels(values, bad)
     return np.concatenate([values, valid[None].astype(values.dtype)])

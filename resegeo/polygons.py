@@ -1,4 +1,4 @@
-"""Class raster to valid polygons without overlaps, gaps or missing nodes; and the vector formats.
+"""Class raster to valid polygons without overlaps, gaps or missing nodes.
 
 GDAL's polygonizer leaves out nodes where three regions meet, so that its polygons are no valid
 coverage. The missing nodes are inserted in integer pixel coordinates, polygons are simplified there as
@@ -7,47 +7,24 @@ a coverage, and the transform is applied once: shared vertices stay equal to the
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
 import warnings
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
-import pyogrio.errors
 import rasterio
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import GCPTransformer
 
+from resegeo.areas import areas
 from resegeo.classes import ClassList
+from resegeo.control import mapped, missed_by, unplaced
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.raster import read_class_raster_info
-from resegeo.settings import SUFFIXES
 from resegeo.sources import GeoReference
-from resegeo.styles import qml_vector, sld_vector
-
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
-_DATE = "2000-01-01T00:00:00.000Z"
-"""Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
-
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
-_SHAPEFILE_LIMIT = 2**31 - 1
-_WRITE_ERRORS = (
-    OSError,
-    sqlite3.Error,
-    pyogrio.errors.DataSourceError,
-    pyogrio.errors.DataLayerError,
-    pyogrio.errors.FeatureError,
-    pyogrio.errors.FieldError,
-    pyogrio.errors.GeometryError,
-    pyogrio.errors.CRSError,
-)
 
 
 def polygonize(
@@ -69,26 +46,28 @@ def polygonize(
     keep_background:
         Draw background too.
     min_area:
-        Regions of fewer pixels join a neighbour first (GDAL's sieve).
+        Regions of fewer pixels join a neighbour of at least as many first (GDAL's sieve).
     simplify:
         Tolerance in pixels of a simplification that keeps shared borders shared; 0: pixel edges.
 
     Returns
     -------
-    class_id, class_name, area_m2 (planar in a projected CRS, geodesic in a geographic one, NaN without
-    CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by
+    class_id, class_name, area_m2 (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
+    without CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by
     the first pixel of each region in reading order; exteriors run counter-clockwise.
 
     Raises
     ------
     ResegeoError:
-        For a scene with RPCs alone, and where the polygons would not be a valid coverage.
+        For a scene with RPCs alone or with control points that settle no place, and where the polygons would not be
+        a valid coverage.
 
     """
     tagged, where = read_class_raster_info(path)
     classes = classes or tagged
-    if where.kind == "rpcs":
-        raise ResegeoError(f"{path} is georeferenced by RPCs alone: without an elevation model there are no polygons.")
+    why = unplaced(where)
+    if why is not None:
+        raise ResegeoError(f"{path} {why}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -98,7 +77,8 @@ def polygonize(
         raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error
     seen = (codes != classes.nodata) & (codes != classes.unprocessed)
     if min_area > 1:
-        codes = np.where(seen, rasterio.features.sieve(codes, min_area, mask=seen, connectivity=4), codes)
+        size = min(min_area, codes.size)  # GDAL takes no more than there are
+        codes = np.where(seen, rasterio.features.sieve(codes, size, mask=seen, connectivity=4), codes)
     wanted = seen if keep_background else seen & (codes != 0)
     regions, values = _regions(codes, wanted)
     sound = _covers(regions, wanted)
@@ -107,88 +87,18 @@ def polygonize(
     if not sound or not shapely.is_valid(regions).all():
         raise ResegeoError(f"The polygons of {path} overlap or leave gaps: a defect of resegeo, please report it.")
     placed, crs = _place(regions, where, path)
-    # A transform with rows downwards turns rings round; simplification leaves them as it likes. pyproj
-    # subtracts holes only where they run against their exterior.
+    # A transform with rows downwards turns rings round; simplification leaves them as it likes. Areas
+    # subtract holes only where they run against their exterior.
     placed = np.asarray(shapely.orient_polygons(placed), dtype=object)
     frame = gpd.GeoDataFrame(
         {
             "class_id": values.astype(np.int32),
             "class_name": np.array([classes.name_of(int(code)) for code in values], dtype=object),
-            "area_m2": _areas(placed, crs),
+            "area_m2": areas(placed, crs),
         },
         geometry=gpd.GeoSeries(placed, crs=None if crs is None else crs.to_wkt()),
     )
     return frame.astype({"class_name": "str"})
-
-
-def remove_polygons(path: Path) -> None:
-    """Remove what :func:`write_polygons` wrote, a Shapefile with all its parts."""
-    parts = [path.with_suffix(end) for end in _SHAPEFILE_PARTS] if path.suffix == ".shp" else []
-    for part in (path, *parts):
-        part.unlink(missing_ok=True)
-
-
-def write_polygons(
-    frame: gpd.GeoDataFrame, path: Path, classes: ClassList, *, fingerprint_date: str | None = None
-) -> None:
-    """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
-
-    Parameters
-    ----------
-    frame:
-        What :func:`polygonize` returned; without rows an empty layer is written.
-    path:
-        The file, which is replaced; a GeoPackage's layer is named after its stem.
-    classes:
-        The class list behind the style.
-    fingerprint_date:
-        Timestamp inside a GeoPackage, like 2026-01-31T12:00:00.000Z; by default a fixed one, so that equal
-        polygons give equal bytes.
-
-    Raises
-    ------
-    ResegeoError:
-        When the format can't hold them, or the file can't be written.
-
-    """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES.values():
-        raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
-    if suffix == ".geojson":
-        frame = _in_degrees(frame, path)
-    if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:
-        raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
-    date = fingerprint_date or _DATE
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-            beside = Path(folder) / path.name
-            _write(frame, beside, suffix, date)
-            if suffix == ".gpkg":
-                _add_style(beside, path.stem, classes, date)
-            parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name)
-            if suffix == ".shp":  # an older .prj or index would be taken for one of the new file
-                written = {part.name for part in parts}
-                for stale in (path.with_suffix(end) for end in _SHAPEFILE_PARTS):
-                    if stale.name not in written:
-                        stale.unlink(missing_ok=True)
-            for part in parts:  # the file that carries the name comes last
-                part.replace(path.with_name(part.name))
-    except _WRITE_ERRORS as error:
-        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
-
-
-def shapefile_bytes(frame: gpd.GeoDataFrame) -> int:
-    """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
-
-    Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
-    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
-    """
-    shapes = frame.geometry.values
-    vertices = int(shapely.get_num_coordinates(shapes).sum())
-    rings = len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
-    longest = max((len(name.encode()) for name in frame["class_name"].unique()), default=0)
-    row = 1 + 9 + min(254, max(80, longest)) + 24
-    return max(100 + 52 * len(frame) + 4 * rings + 16 * vertices, 200 + row * len(frame))
 
 
 def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -319,105 +229,17 @@ def _place(regions: NDArray[Any], where: GeoReference, path: Path) -> tuple[NDAr
 
         return shapely.transform(regions, move), where.crs
     if where.gcps:
-        with GCPTransformer(list(where.gcps)) as transformer:
-            _report_residual(transformer, where, path)
-
-            def bend(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-                if not len(xy):
-                    return xy
-                return np.stack(transformer.xy(xy[:, 1], xy[:, 0], offset="ul"), axis=1)
-
-            return shapely.transform(regions, bend), where.gcps_crs
+        _report_residual(where, path)
+        return shapely.transform(regions, lambda xy: mapped(where.gcps, xy)), where.gcps_crs
     return shapely.transform(regions, lambda xy: xy * (1, -1)), where.crs
 
 
-def _report_residual(transformer: GCPTransformer, where: GeoReference, path: Path) -> None:
-    """Say how far GDAL's polynomial passes from the control points (root mean square of distances)."""
-    given = np.array([(point.x, point.y) for point in where.gcps])
-    xs, ys = transformer.xy([point.row for point in where.gcps], [point.col for point in where.gcps], offset="ul")
-    missed = float(np.sqrt(((np.stack([xs, ys], axis=1) - given) ** 2).sum(axis=1).mean()))
+def _report_residual(where: GeoReference, path: Path) -> None:
+    """Say how far the polygons' transform passes from the control points."""
     unit = "" if where.gcps_crs is None else f" {where.gcps_crs.units_factor[0]}"
     warnings.warn(
-        f"{path}: polygons are placed by {len(given)} ground control points, missed by {missed:.3g}{unit} (RMS).",
+        f"{path}: polygons are placed by {len(where.gcps)} ground control points, missed by "
+        f"{missed_by(where.gcps):.3g}{unit} (RMS).",
         InputNotice,
         stacklevel=4,
     )
-
-
-def _areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
-    """Areas in m²: planar in a projected CRS, on its own ellipsoid in a geographic one, else NaN."""
-    if crs is None:
-        return np.full(len(polygons), np.nan)
-    if crs.is_projected:
-        return np.asarray(shapely.area(polygons) * crs.linear_units_factor[1] ** 2, dtype=np.float64)
-    import pyproj
-
-    geod = pyproj.CRS.from_wkt(crs.to_wkt()).get_geod()
-    if geod is None:
-        return np.full(len(polygons), np.nan)
-    return np.array([abs(geod.geometry_area_perimeter(polygon)[0]) for polygon in polygons], dtype=np.float64)
-
-
-def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
-    """GeoJSON is always in EPSG:4326 (RFC 7946)."""
-    import pyproj
-
-    if frame.crs is None:
-        raise ResegeoError(f"{path}: without a CRS there is no GeoJSON, which is in EPSG:4326. Choose a GeoPackage.")
-    try:
-        moved = frame.to_crs(4326)
-    except pyproj.exceptions.ProjError as error:
-        raise ResegeoError(
-            f"{path}: GeoJSON is in EPSG:4326, and {frame.crs.name} has no way there. Choose a GeoPackage."
-        ) from error
-    if len(moved) and not np.isfinite(moved.total_bounds).all():
-        raise ResegeoError(
-            f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
-            "into. Choose a GeoPackage."
-        )
-    return moved
-
-
-def _write(frame: gpd.GeoDataFrame, path: Path, suffix: str, date: str) -> None:
-    if suffix == ".parquet":
-        frame.to_parquet(path)
-        return
-    options: dict[str, Any] = {}
-    if suffix == ".gpkg":
-        options = {"layer": path.stem}
-    elif suffix == ".shp":
-        options = {"encoding": "UTF-8"}
-    elif suffix == ".geojson":
-        options = {"RFC7946": "YES"}
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
-            pyogrio.write_dataframe(frame, path, driver=_DRIVERS[suffix], geometry_type="Polygon", **options)
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
-
-
-def _add_style(path: Path, layer: str, classes: ClassList, date: str) -> None:
-    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
-            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
-            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        column = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()[0]
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-            (layer, column, qml_vector(classes), sld_vector(classes, layer), date.replace("Z", "000Z")),
-        )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
-            (date,),
-        )

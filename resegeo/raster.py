@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
@@ -127,7 +128,7 @@ def _write_plain(
         profile["transform"] = georeference.transform
     with rasterio.open(path, "w", **profile) as raster:
         if georeference.gcps and georeference.transform is None:
-            raster.gcps = (list(georeference.gcps), georeference.gcps_crs)
+            raster.gcps = (list(georeference.gcps), georeference.gcps_crs or CRS())  # rasterio takes no None here
         if georeference.rpcs is not None:
             raster.rpcs = georeference.rpcs
         raster.write_colormap(1, colormap(classes))

@@ -27,6 +27,9 @@ from resegeo.windows import Rect
 
 _SAME = Affine.identity()
 
+_AREAL = "Polygon|Surface|Collection|Unknown|TIN|Triangle"
+"""Kinds of a layer, as GDAL names them, that may hold polygons."""
+
 
 class Region:
     """Polygons in the scene's CRS, rasterized rectangle by rectangle."""
@@ -86,45 +89,57 @@ def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
     Raises
     ------
     ResegeoError:
-        When the file can't be read, holds no polygons, or has no way into the scene's CRS.
+        When the file can't be read, holds no polygons, has no way into the scene's CRS, or lies beside the scene.
 
     """
-    import geopandas as gpd
-    import pyproj
-
     frame = _read_frame(path, option)
-    has_shapes = isinstance(frame, gpd.GeoDataFrame)
-    geometry = np.asarray(frame.geometry.values) if has_shapes else np.empty(0, dtype=object)
-    geometry = _polygons(geometry)
+    geometry = _polygons(frame)
     if not len(geometry):
         raise ResegeoError(f"{option} {path} holds no polygons; expected some.")
-    crs = scene.georeference.crs
-    if crs is None:
-        return geometry
     extent = _extent(scene, transform_of(scene, option))
+    if scene.georeference.crs is not None:
+        geometry = _in_scene(geometry, frame.crs, scene.georeference.crs, extent, f"{option} {path}")
+    _refuse_beside(geometry, extent, f"{option} {path}")
+    return geometry
+
+
+def _in_scene(geometry: NDArray[Any], there: Any, crs: Any, extent: Any, what: str) -> NDArray[Any]:
+    """Bring polygons from the CRS ``there`` into the scene's."""
+    import pyproj
+
     try:
         here = pyproj.CRS.from_wkt(crs.to_wkt())
-        if frame.crs is None:
+        if there is None:
             warnings.warn(
-                f"{option} {path} has no CRS; its coordinates are taken to be in the scene's.",
+                f"{what} has no CRS; its coordinates are taken to be in the scene's.",
                 GeoreferenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        elif frame.crs != here:
-            geometry = _reprojected(geometry, frame.crs, here, extent)
+        elif there != here:
+            geometry = _reprojected(geometry, there, here, extent)
     except pyproj.exceptions.ProjError as error:
         raise ResegeoError(
-            f"{option} {path} is in {frame.crs.name!r}, from which no way leads into the scene's CRS, {_name(crs)!r}."
+            f"{what} is in {there.name!r}, from which no way leads into the scene's CRS, {name_of(crs)!r}."
         ) from error
     return _turned(geometry, here, extent)
 
 
-def _name(crs: Any) -> str:
+def _refuse_beside(polygons: NDArray[Any], extent: Any, what: str) -> None:
+    if not len(polygons) or not shapely.intersects(extent, polygons).any():
+        raise ResegeoError(
+            f"{what} lies beside the scene, which reaches over {_listed(extent.bounds)} (left, bottom, right, top in "
+            "its CRS)."
+        )
+
+
+def name_of(crs: Any) -> str:
+    """Return the name by which a CRS calls itself."""
     found = re.match(r'\w+\["([^"]+)', crs.to_wkt())
     return found.group(1) if found else "unnamed"
 
 
 def _read_frame(path: str, option: str) -> Any:
+    """Read a vector file; of several layers the first that holds polygons."""
     import geopandas as gpd
     import pyogrio
     import shapely.errors
@@ -134,12 +149,11 @@ def _read_frame(path: str, option: str) -> Any:
     try:
         if path.lower().endswith(".parquet"):
             return gpd.read_parquet(path)
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None and "Point" not in kind]
-        if len(layers) > 1:
-            warnings.warn(
-                f"{option} {path} has the layers {', '.join(layers)}; the first is taken.", InputNotice, stacklevel=4
-            )
-        return gpd.read_file(path, layer=layers[0] if layers else 0)
+        layers = [name for name, kind in pyogrio.list_layers(path) if re.search(_AREAL, kind or "")]
+        for name in layers or [0]:  # a layer of unknown kind, as in KML, may turn out to hold lines
+            frame = gpd.read_file(path, layer=name)
+            if len(_polygons(frame)):
+                break
     except (
         pyogrio.errors.DataSourceError,
         pyogrio.errors.DataLayerError,
@@ -151,10 +165,34 @@ def _read_frame(path: str, option: str) -> Any:
             f"{option} {path} cannot be opened as a vector file with polygons; expected a GeoPackage, GeoJSON, "
             "Shapefile or the like."
         ) from error
+    if len(layers) > 1:
+        warnings.warn(
+            f"{option} {path} has the layers {', '.join(layers)}; the polygons of {name} are taken.",
+            InputNotice,
+            stacklevel=4,
+        )
+    return frame
 
 
-def _polygons(geometry: NDArray[Any]) -> NDArray[Any]:
-    return geometry[[g is not None and "Polygon" in g.geom_type and not g.is_empty for g in geometry]]
+def _polygons(frame: Any) -> NDArray[Any]:
+    """Return the polygons of a table, one a row that has any; a table without geometries has none."""
+    import geopandas as gpd
+
+    return _areal(frame.geometry.values) if isinstance(frame, gpd.GeoDataFrame) else np.empty(0, dtype=object)
+
+
+def _areal(shapes: Iterable[Any]) -> NDArray[Any]:
+    """Return the polygons among shapes, those inside a collection as one multi-polygon."""
+    found = []
+    for shape in shapes:
+        if shape is None or shape.is_empty:
+            continue
+        if "Polygon" in shape.geom_type:
+            found.append(shape)
+        elif shape.geom_type == "GeometryCollection":
+            parts = shapely.get_parts(_areal(shapely.get_parts(shape)))
+            found += [shapely.multipolygons(parts)] if len(parts) else []
+    return np.array(found, dtype=object)
 
 
 def _extent(scene: Scene, transform: Affine) -> Any:
@@ -178,7 +216,7 @@ def _reprojected(geometry: NDArray[Any], there: Any, here: Any, extent: Any) -> 
     geometry = geometry[shapely.intersects(geometry, near)]
     far = ~shapely.within(geometry, near)
     geometry[far] = shapely.intersection(shapely.make_valid(geometry[far]), near)
-    geometry = shapely.segmentize(_polygons(geometry), margin / 10)
+    geometry = shapely.segmentize(_areal(geometry), margin / 10)
     forth = pyproj.Transformer.from_crs(there, here, always_xy=True)
     return np.asarray(shapely.transform(geometry, lambda xy: np.column_stack(forth.transform(*xy.T))))
 
@@ -239,15 +277,7 @@ def region_of(scene: Scene, aoi: str | None, bbox: Sequence[float] | None) -> Re
         raise UsageError("--aoi and --bbox exclude each other; give one of them.")
     option = "--aoi" if aoi is not None else "--bbox"
     transform = transform_of(scene, option)
-    polygons = read_polygons(aoi, scene, option) if aoi is not None else _box(scene, bbox or ())
-    extent = _extent(scene, transform)
-    if not len(polygons) or not shapely.intersects(extent, polygons).any():
-        found = "" if aoi is not None else f" {_listed(shapely.total_bounds(polygons))}"
-        raise ResegeoError(
-            f"{option}{found or f' {aoi}'} lies beside the scene, which reaches over {_listed(extent.bounds)} (left, "
-            "bottom, right, top in its CRS)."
-        )
-    return Region(polygons, transform)
+    return Region(read_polygons(aoi, scene, option) if aoi is not None else _box(scene, bbox or ()), transform)
 
 
 def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
@@ -265,7 +295,10 @@ def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
             "500000,5190000,501000,5191000."
         )
     polygons = np.array([shapely.box(left, bottom, right, top)])
-    return polygons if here is None else _turned(polygons, here, _extent(scene, transform_of(scene, "--bbox")))
+    extent = _extent(scene, transform_of(scene, "--bbox"))
+    polygons = polygons if here is None else _turned(polygons, here, extent)
+    _refuse_beside(polygons, extent, f"--bbox {_listed(shapely.total_bounds(polygons))}")
+    return polygons
 
 
 def _listed(values: Iterable[float]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 
 from resegeo.clusters import connect
+from resegeo.control import unplaced
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import GeoreferenceWarning, Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
@@ -26,7 +27,7 @@ from resegeo.files import alone, sweep_locks, writable_folder
 from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, fingerprint
-from resegeo.polygons import polygonize, remove_polygons, write_polygons
+from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scorer, label_scene, look_of
 from resegeo.raster import CACHE_BYTES, write_class_raster
 from resegeo.report import (
@@ -42,6 +43,7 @@ from resegeo.report import (
 )
 from resegeo.resume import existing_store, keeps_features, lacks_features, new_store
 from resegeo.scene import describe
+from resegeo.vectors import no_geojson, remove_polygons, write_polygons
 
 PATIENCE = 60.0
 """Seconds that new words for a finished store wait for another run that uses it."""
@@ -401,19 +403,19 @@ def _can_draw_polygons(plan: Plan) -> bool:
     georeference = plan.scene.georeference
     if not plan.settings.vector:
         return False
-    if georeference.rpcs is not None and georeference.transform is None and not georeference.gcps:
+    why = unplaced(georeference)
+    if why is not None:
         warnings.warn(
-            f"{plan.scene.source} is georeferenced by RPCs alone: without an elevation model there are no polygons, "
-            "the class raster keeps the RPCs.",
+            f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
             GeoreferenceWarning,
             stacklevel=4,
         )
         return False
-    if "geojson" in plan.settings.vector and (georeference.crs or georeference.gcps_crs) is None:
-        raise ResegeoError(
-            f"{plan.scene.source} has no CRS, and GeoJSON is always in EPSG:4326. Pass --assign-crs EPSG:xxxx, "
-            "or choose another format by --vector gpkg."
-        )
+    crs = georeference.crs or georeference.gcps_crs
+    why = no_geojson(crs) if "geojson" in plan.settings.vector else None
+    if why is not None:
+        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
     return True
 
 

@@ -1,8 +1,8 @@
 """Open a raster: size, CRS, bands, validity, stretch; pixels served lazily as RGB and a valid mask.
 
 Metadata is settled before pixels. The pixels stand behind a dask-backed :class:`xarray.DataArray`
-(band, y, x), which :mod:`resegeo.pixels` builds and whose rule of validity stands there. A band that is
-nodata beside valid ones stays out of the stretch.
+(band, y, x), which :mod:`resegeo.pixels` builds and whose rule of validity stands there; the stretch comes from
+:mod:`resegeo.samples`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError
-from resegeo.pixels import lazy_pixels, nodata_pixels, sample_squares
+from resegeo.pixels import lazy_pixels
+from resegeo.samples import sample_squares, value_range
 from resegeo.sources import GeoReference, Source, array_source, damaged, file_source
 from resegeo.stamps import stamp
 
@@ -141,7 +142,8 @@ def open_scene(
     stretch:
         Values that become 0 and 255, as the file stores them, before any scale and offset tags. By default
         uint8 passes through, any other dtype is stretched between the 2nd and 98th percentile of each band
-        over a fixed sample of the whole scene at full resolution (which scale and offset would not change).
+        over a fixed sample of the whole scene at full resolution (which scale and offset would not change), or
+        over all of it where the sample holds next to nothing.
     assign_crs:
         CRS for a scene that has none.
 
@@ -170,6 +172,8 @@ def open_scene(
         )
     array = lazy_pixels(raw, used)
     sample = list(sample_squares(raw, used, array))
+    if given is None and raw.palette is None and array.dtype != np.uint8:
+        given = Stretch(*value_range(raw, used, array, sample))
     if georeference.crs is None and georeference.gcps_crs is None and georeference.kind != "rpcs":
         warnings.warn(
             f"{raw.label} has no CRS. Pass --assign-crs EPSG:xxxx, or accept an output without one.",
@@ -186,7 +190,7 @@ def open_scene(
         bands=used,
         georeference=georeference,
         nodata=raw.nodata_of(used),
-        stretch=None if raw.palette is not None else _stretch(array.dtype, sample, given, raw.nodata_of(used)),
+        stretch=None if raw.palette is not None else given,
         array=array,
         fingerprint=_fingerprint(raw, sample),
         palette=raw.palette,
@@ -292,23 +296,6 @@ def _given_stretch(given: Stretch | Sequence[float] | None) -> Stretch | None:
             "second is larger, such as 200:3000."
         )
     return Stretch((given[0],) * 3, (given[1],) * 3)
-
-
-def _stretch(
-    dtype: np.dtype[Any], sample: Sequence[NDArray[Any]], given: Stretch | None, nodata: Sequence[float | None]
-) -> Stretch | None:
-    if given is not None or dtype == np.uint8:
-        return given
-    low, high = [], []
-    for band in range(3):
-        # Valid pixels, and of those the ones where this band is no nodata beside valid ones.
-        pieces = [piece[band][(piece[-1] != 0) & ~nodata_pixels(piece[:3], nodata)[band]] for piece in sample]
-        values = np.concatenate(pieces).astype(np.float64)
-        # Without a sampled pixel anything will do; a scene without any valid pixel is refused later.
-        two, most = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
-        low.append(float(two))
-        high.append(float(most))
-    return Stretch(tuple(low), tuple(high))
 
 
 def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]]) -> str:

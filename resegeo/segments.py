@@ -12,14 +12,14 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.canvas import VALID, Canvas
 from resegeo.errors import ResegeoError
-from resegeo.region import Region, read_polygons, transform_of
+from resegeo.region import Region, name_of, read_polygons, transform_of
 from resegeo.windows import Rect
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class LabelRaster(Anchored):
         Raises
         ------
         ResegeoError:
-            When the raster can't be read, is not integer, or has another size or georeference.
+            When the raster can't be read, is not one band of integers, or has another size or georeference.
 
         """
         import rasterio
@@ -239,6 +239,8 @@ class LabelRaster(Anchored):
         remedy = "Give a label raster on the scene's own grid, or --segments superpixels or none."
         try:
             with rasterio.open(self._path) as raster:
+                if raster.count != 1:
+                    raise ResegeoError(f"--segments {path} has {raster.count} bands; expected one, of ids. {remedy}")
                 if np.dtype(raster.dtypes[0]).kind not in "iu":
                     raise ResegeoError(
                         f"--segments {path} holds {raster.dtypes[0]} values; expected whole numbers. {remedy}"
@@ -249,8 +251,17 @@ class LabelRaster(Anchored):
                         f"{scene.height} × {scene.width}. {remedy}"
                     )
                 there, here = raster.transform, scene.georeference.transform
-                if here is not None and not there.is_identity and not there.almost_equals(here, 1e-3 * abs(here.a)):
-                    raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
+                if here is not None and not there.is_identity:
+                    corners = [(x, y) for x in (0, scene.width) for y in (0, scene.height)]
+                    expected, found = (np.array([t @ corner for corner in corners]) for t in (here, there))
+                    close = np.hypot(here.a, here.d) / 10
+                    if not np.allclose(found, expected, rtol=0, atol=close):
+                        raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
+                    if not _same_place(found, raster.crs, scene.georeference.crs, close):
+                        raise ResegeoError(
+                            f"--segments {path} is in {name_of(raster.crs)!r}, the scene in "
+                            f"{name_of(scene.georeference.crs)!r}. {remedy}"
+                        )
                 self._nodata = raster.nodata
         except RasterioError as error:
             raise ResegeoError(
@@ -297,6 +308,19 @@ class VectorSegments(Anchored):
     def ids(self, rect: Rect) -> NDArray[np.int64]:
         """Polygon numbers from 1; 0 where there is none."""
         return np.stack([level.ids(rect, self._canvas.to_scene) for level in self._levels])
+
+
+def _same_place(places: NDArray[np.float64], there: Any, here: Any, close: float) -> bool:
+    """Whether coordinates (n, 2) mean the same in two CRSs, which may have different names, or heights beside."""
+    import pyproj
+
+    if there is None or here is None or there == here:
+        return True
+    try:
+        forth = pyproj.Transformer.from_crs(there.to_wkt(), here.to_wkt(), always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return False
+    return np.allclose(np.stack(forth.transform(*places.T), axis=1), places, rtol=0, atol=close)
 
 
 def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:

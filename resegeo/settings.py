@@ -131,7 +131,12 @@ class Settings:
         segment = usual.segment if self.segment_layers is None else self.segment_layers
         local = usual.local if self.local_layers is None else self.local_layers
         free = depth - segment - local if self.free_layers is None else self.free_layers
-        if free < 0 or free + segment + local != depth:
+        if self.free_layers is None and free < 0:
+            raise UsageError(
+                f"segment_layers={segment} and local_layers={local} are {segment + local} layers, but the model has "
+                f"{depth}."
+            )
+        if free + segment + local != depth:
             raise UsageError(
                 f"free_layers={free}, segment_layers={segment} and local_layers={local} add up to "
                 f"{free + segment + local}, but the model has {depth} layers."

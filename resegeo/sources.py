@@ -80,6 +80,10 @@ class Source:
     """The file or URL, its mask and further parts, and behind a VRT its sources."""
     part: str = ""
     """Which of several rasters in these files it is."""
+    stored: np.dtype[Any] | None = None
+    """Type in the file behind an array that became floating-point on reading, as its nodata was masked; else None."""
+    masked: bool = False
+    """Whether NaN stands for the nodata value in such an array."""
 
     def dtype(self, used: Sequence[int]) -> np.dtype[Any]:
         """Return the type that holds all used bands."""
@@ -245,6 +249,8 @@ def array_source(array: xr.DataArray) -> Source:
     """Read what a DataArray (band, y, x) or (y, x) says of itself; see :class:`ResegeoError`."""
     if array.ndim == 2:
         array = array.expand_dims("band")
+    if 0 in array.shape:  # rioxarray finds no place for it either
+        raise ResegeoError(f"The DataArray has no pixels: its shape is {array.shape}.")
     try:
         y, x = array.rio.y_dim, array.rio.x_dim
         crs, transform, missing = array.rio.crs, array.rio.transform(recalc=True), array.rio.nodata
@@ -254,11 +260,11 @@ def array_source(array: xr.DataArray) -> Source:
         ) from error
     if array.ndim != 3:
         raise ResegeoError(f"The DataArray has dimensions {array.dims}; expected (band, y, x) or (y, x).")
-    if 0 in array.shape:
-        raise ResegeoError(f"The DataArray has no pixels: its shape is {array.shape}.")
     for dim in (y, x):
         if dim in array.coords and not _evenly_spaced(array.coords[dim].values):
             raise ResegeoError(f"The DataArray's coordinates of {dim} are not evenly spaced; resample it first.")
+    stored, fill = _before_masking(array)
+    missing = missing if fill is None else fill
     other = next(str(dim) for dim in array.dims if dim not in (x, y))
     array = array.transpose(other, y, x)
     count, height, width = array.shape
@@ -277,7 +283,23 @@ def array_source(array: xr.DataArray) -> Source:
         data=chunked.data,
         chunks=(min(CHUNK, height), min(CHUNK, width)),
         template=array,
+        stored=stored,
+        masked=fill is not None,
     )
+
+
+def _before_masking(array: xr.DataArray) -> tuple[np.dtype[Any] | None, float | None]:
+    """Return the integer type and the nodata value that an array of floats had in its file, where it was masked."""
+    encoding = array.encoding
+    try:
+        stored = np.dtype(encoding.get("dtype", array.dtype))
+    except TypeError:  # a type of rasterio's own
+        return None, None
+    scaled = encoding.get("scale_factor", 1) != 1 or encoding.get("add_offset", 0) != 0
+    if array.dtype.kind != "f" or stored.kind not in "ui" or scaled:
+        return None, None
+    fill = encoding.get("_FillValue")
+    return stored, None if fill is None or np.isnan(fill) else float(fill)
 
 
 def _evenly_spaced(values: NDArray[Any]) -> bool:
@@ -298,10 +320,13 @@ def is_local(path: str) -> bool:
 
 
 def stem_of(path: str) -> str:
-    """Name for the outputs: the file's, without suffix and without a URL's query."""
+    """Name for the outputs: the file's, without suffix, a URL's query, and what a path may not hold everywhere.
+
+    ``!`` and ``;`` are among that: geopandas reads a path with one of them as something else.
+    """
     if "://" in path or path.startswith("/vsi"):
-        path = path.split("?")[0]
-    return re.sub(r"[\x00-\x1f?*:|<>\"]", "_", Path(path.rstrip("/")).stem) or "scene"
+        path = path.split("?")[0].rpartition("!")[2]  # zip:///archive.zip!file.tif
+    return re.sub(r"[\x00-\x1f?*:|<>\"!;]", "_", Path(path.rstrip("/")).stem) or "scene"
 
 
 def damaged(label: str, where: str, error: Exception) -> ResegeoError:

@@ -114,6 +114,9 @@ COMMANDS = [
     f"{USUAL} --segments elsewhere.tif",
     f"{USUAL} --segments classes.yml",
     f"{USUAL} --segments points.gpkg",
+    f"{USUAL} --segments far.geojson",
+    f"{USUAL} --segments scene.tif",
+    f"{USUAL} --segments zone.tif",
     f"{USUAL} --segments other.tif,float.tif",
     f"{USUAL} --segments sam --sam-checkpoint sam.pth",
     f"{USUAL} --segments sam --sam-checkpoint scene.tif",
@@ -138,11 +141,13 @@ COMMANDS = [
     f"{USUAL} --gsd 10m",
     f"{USUAL} --gsd 1000000",
     "segment bare.tif --prompts classes.yml --gsd 0.5",
+    "segment line.tif --prompts classes.yml --gsd 0.5",
     # the method
     f"{USUAL} --overlap 1.5",
     f"{USUAL} --overlap 0.5 --stride 64",
     f"{USUAL} --threshold 30",
     f"{USUAL} --free-layers 9",
+    f"{USUAL} --segment-layers 99",
     f"{USUAL} --local-radius -1",
     f"{USUAL} --preset best",
     f"{USUAL} --preset paper",
@@ -232,6 +237,7 @@ COMMANDS = [
     f"{USUAL} --simplify -1",
     f"{USUAL} --simplify a-little",
     "segment bare.tif --prompts classes.yml --vector geojson",
+    "segment site.tif --prompts classes.yml --vector geojson",
     "vectorize missing.tif -o a.gpkg",
     "vectorize scene.tif -o a.gpkg",
     "vectorize scene.tif -o a.kml",
@@ -321,14 +327,17 @@ def prepare(folder: Path) -> None:
     picture = random.integers(1, 255, (3, 100, 120)).astype(np.uint8)
     good = raster("scene.tif", picture)
     raster("bare.tif", picture, crs=None)
+    raster("site.tif", picture, crs='LOCAL_CS["building site",UNIT["metre",1]]')
     raster("dark.tif", picture * 0, nodata=0)
     raster("complex.tif", picture[:1].astype(np.complex64))
     raster("other.tif", picture[:1, :20, :20])
     raster("float.tif", picture[:1].astype(np.float32))
+    raster("zone.tif", picture[:1], crs="EPSG:32634")
     raster("elsewhere.tif", picture[:1], transform=from_origin(0, 0, 10, 10))
-    with rasterio.open(raster("points.tif", picture, crs=None, transform=None), "r+") as file:
-        points = [GroundControlPoint(r, c, 15 + c / 1e4, 47 - r / 1e4) for r in (0, 100) for c in (0, 120)]
-        file.gcps = (points, CRS.from_epsg(4326))
+    for name, rows in (("points.tif", (0, 100)), ("line.tif", (50,))):
+        with rasterio.open(raster(name, picture, crs=None, transform=None), "r+") as file:
+            points = [GroundControlPoint(r, c, 15 + c / 1e4, 47 - r / 1e4) for r in rows for c in (0, 60, 120)]
+            file.gcps = (points, CRS.from_epsg(4326))
     code = [np.array([3072, 0, 1, number], "<u2").tobytes() for number in (32633, 9)]
     (folder / "lost.tif").write_bytes(good.read_bytes().replace(*code))
     whole = raster("whole.tif", random.integers(0, 255, (3, 300, 300)).astype(np.uint8))

@@ -42,16 +42,17 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors"],
+        ["errors", "stamps", "registry", "colors", "areas"],
         ["files", "clusters", "classes"],
         ["fetch", "archives", "class_file", "sources"],
-        ["checkpoints", "pixels"],
-        ["identify", "scene"],
+        ["checkpoints", "pixels", "control"],
+        ["identify", "samples"],
+        ["scene"],
         ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
         ["styles", "features", "sam_masks", "legend"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
-        ["polygons", "truth", "compose"],
+        ["polygons", "vectors", "truth", "compose"],
         ["plan", "evaluate", "manifest", "recipe", "models"],
         ["machine", "report"],
         ["execute"],

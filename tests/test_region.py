@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 import zipfile
 
 import geopandas as gpd
@@ -13,11 +14,12 @@ from rasterio.transform import from_origin
 
 import resegeo
 from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
-from resegeo.region import region_of
+from resegeo.region import Region, read_polygons, region_of
 from resegeo.scene import open_scene
 from resegeo.windows import Rect
 
 WORDS = ["water", "forest", "road"]
+TRANSFORM = from_origin(500_000, 5_200_000, 10, 10)
 
 
 def codes_of(result):
@@ -149,8 +151,39 @@ def test_what_is_assumed_of_a_vector_file_is_said(scene, tmp_path):
         assert mask_of(scene, tmp_path / "bare.shp").sum() == 100 * 100
     for layer in ("first", "second"):
         gpd.GeoDataFrame(geometry=[BOX], crs="EPSG:32633").to_file(tmp_path / "two.gpkg", layer=layer)
-    with pytest.warns(InputNotice, match="has the layers first, second; the first is taken"):
+    with pytest.warns(InputNotice, match="has the layers first, second; the polygons of first are taken"):
         mask_of(scene, tmp_path / "two.gpkg")
+
+
+def test_polygons_inside_a_collection_count(scene, tmp_path):
+    beside = shapely.box(503_000, 5_198_000, 504_000, 5_199_000)
+    inner = shapely.GeometryCollection([shapely.MultiPolygon([beside]), shapely.Point(0, 0)])
+    collection = shapely.GeometryCollection([shapely.Point(501_000, 5_198_000), BOX, inner])
+    lines = shapely.GeometryCollection([shapely.LineString([(501_000, 5_198_000), (502_000, 5_198_000)])])
+    for name, shapes in (("alone", [collection]), ("among others", [lines, BOX, collection])):
+        gpd.GeoDataFrame(geometry=shapes, crs="EPSG:32633").to_file(tmp_path / f"{name}.gpkg")
+        assert mask_of(scene, tmp_path / f"{name}.gpkg").sum() == 2 * 100 * 100
+    region = Region(read_polygons(str(tmp_path / "alone.gpkg"), open_scene(scene), "--segments"), TRANSFORM)
+    assert set(np.unique(region.ids(Rect(0, 0, 700, 600)))) == {0, 1}  # one feature, one segment
+
+
+KML = """<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document>
+<Folder><name>roads</name><Placemark><LineString><coordinates>15,46 15.1,47</coordinates></LineString></Placemark>
+</Folder><Folder><name>fields</name><Placemark><MultiGeometry><Point><coordinates>15,46.9</coordinates></Point>
+<Polygon><outerBoundaryIs><LinearRing><coordinates>14,46 16,46 16,48 14,48 14,46</coordinates></LinearRing>
+</outerBoundaryIs></Polygon></MultiGeometry></Placemark></Folder></Document></kml>"""
+
+
+def test_the_layer_that_holds_polygons_is_found(scene, tmp_path):
+    line = shapely.LineString([(501_000, 5_198_000), (502_000, 5_198_000)])
+    for layer, shape in (("roads", line), ("names", shapely.Point(501_000, 5_198_000)), ("fields", BOX)):
+        gpd.GeoDataFrame(geometry=[shape], crs="EPSG:32633").to_file(tmp_path / "all.gpkg", layer=layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputNotice)  # the only layer that may hold polygons is no choice
+        assert mask_of(scene, tmp_path / "all.gpkg").sum() == 100 * 100
+    (tmp_path / "all.kml").write_text(KML)
+    with pytest.warns(InputNotice, match="has the layers roads, fields; the polygons of fields are taken"):
+        assert mask_of(scene, tmp_path / "all.kml").all()
 
 
 def test_only_some_classes_are_written(scene, tmp_path):

@@ -411,6 +411,11 @@ def test_a_mosaic_with_a_missing_file_names_it(make_raster, tmp_path):
         ("a#b c.tif", "a#b c"),
         ("bäume 日本.tif", "bäume 日本"),
         ("line\nbreak.tif", "line_break"),
+        ("wow!.tif", "wow_"),
+        ("a.zip!b.tif", "a.zip_b"),
+        ("a;b.tif", "a_b"),
+        ("-dash.tif", "-dash"),
+        (".hidden.tif", ".hidden"),
         ("x.y.tif", "x.y"),
         ("noext", "noext"),
     ],
@@ -468,6 +473,12 @@ def test_a_dataarray_without_pixels_or_with_other_dimensions_is_refused():
     for array, words in (
         (xr.DataArray(np.zeros((2, 3, 4, 5), np.uint8)), r"expected \(band, y, x\)"),
         (xr.DataArray(np.zeros((3, 0, 5), np.uint8), dims=("band", "y", "x")), r"no pixels: its shape is \(3, 0, 5\)"),
+        (
+            xr.DataArray(
+                np.zeros((3, 0, 5), np.uint8), dims=("band", "y", "x"), coords={"y": np.zeros(0), "x": range(5)}
+            ),
+            r"no pixels: its shape is \(3, 0, 5\)",
+        ),
         (
             xr.DataArray(np.zeros((3, 5), np.uint8), dims=("y", "x"), coords={"y": [0, 1, 5], "x": range(5)}),
             "coordinates of y are not evenly spaced",

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
+from rasterio.transform import from_origin
 
 from resegeo.canvas import Canvas
 from resegeo.errors import ResegeoError
@@ -80,6 +83,39 @@ def test_a_label_raster_that_does_not_fit_is_refused(make_raster, picture):
     )
     with pytest.raises(ResegeoError, match="lies elsewhere"):
         LabelRaster(elsewhere, scene)
+    with pytest.raises(ResegeoError, match=r"has 3 bands; expected one, of ids. Give a label raster"):
+        LabelRaster(make_raster("scene.tif", picture(50, 60)), scene)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ("EPSG:32633", "EPSG:32633", True),
+        ("EPSG:32633", "EPSG:32634", False),
+        ("EPSG:32633", "EPSG:4326", False),
+        ("EPSG:32633", None, True),
+        ("EPSG:32633", "+proj=utm +zone=33 +datum=WGS84", True),
+        ("EPSG:7415", "EPSG:28992", True),
+        ("EPSG:32633", 'LOCAL_CS["building site",UNIT["metre",1]]', False),
+    ],
+)
+def test_a_label_raster_in_another_crs_is_refused_unless_that_means_the_same_place(
+    make_raster, picture, ours, theirs, same
+):
+    place = from_origin(100_000, 450_000, 10, 10)
+    scene = Canvas(open_scene(make_raster("scene.tif", picture(50, 60), crs=ours, transform=place)))
+    labels = make_raster("ids.tif", np.ones((1, 50, 60), np.uint8), crs=theirs, transform=place)
+    if same:
+        assert (LabelRaster(labels, scene).ids(Rect(0, 0, 50, 60)) == 1).all()
+    else:
+        with pytest.raises(ResegeoError, match=r"ids.tif is in '.*', the scene in 'WGS 84 / UTM zone 33N'. Give"):
+            LabelRaster(labels, scene)
+
+
+def test_polygons_beside_the_scene_are_no_segments(scene, tmp_path):
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(tmp_path / "far.gpkg")
+    with pytest.raises(ResegeoError, match=r"--segments .*far.gpkg lies beside the scene, which reaches over 500000,"):
+        segment_source(str(tmp_path / "far.gpkg"), scene)
 
 
 def test_no_segments_are_one_segment(scene):

@@ -31,6 +31,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 import resegeo
+from resegeo.vectors import layer_name
 from resegeo_cli.main import main
 
 MARS = (
@@ -53,15 +54,18 @@ def tiff(path: Path, bands: np.ndarray, **profile: object) -> str:
     return str(file)
 
 
-def with_gcps(path: Path) -> str:
-    file = tiff(path, pixels())
-    with rasterio.open(file, "r+") as raster:
-        corners = [(r, c) for r in (0, 30, 60) for c in (0, 35, 70)]
-        raster.gcps = (
-            [GroundControlPoint(r, c, 10 + c / 1000, 50 - r / 1000) for r, c in corners],
-            CRS.from_epsg(4326),
-        )
-    return file
+GRID = [(r, c) for r in (0, 30, 60) for c in (0, 35, 70)]
+
+
+def with_gcps(places: list[tuple[float, float]] = GRID, crs: str | None = "EPSG:4326") -> Callable[[Path], str]:
+    def make(path: Path) -> str:
+        file = tiff(path, pixels())
+        with rasterio.open(file, "r+") as raster:
+            points = [GroundControlPoint(r, c, 10 + c / 1000, 50 - r / 1000) for r, c in places]
+            raster.gcps = (points, CRS() if crs is None else CRS.from_string(crs))
+        return file
+
+    return make
 
 
 def sparse(path: Path) -> str:
@@ -71,6 +75,13 @@ def sparse(path: Path) -> str:
     with rasterio.open(file, "w", driver="GTiff", **size, **options, **UTM) as raster:
         raster.write(pixels(height=50, width=50), window=rasterio.windows.Window(300, 300, 50, 50))
     return file
+
+
+def patch(path: Path) -> str:
+    """Values that lie between the squares of the fixed sample."""
+    bands = np.zeros((3, 2000, 2000), np.uint16)
+    bands[:, 200:250, 200:250] = pixels(height=50, width=50, dtype="uint16") * 9
+    return tiff(path, bands, nodata=0, compress="deflate", **UTM)
 
 
 def palette(path: Path) -> str:
@@ -232,6 +243,21 @@ def zipped(path: Path) -> str:
     return f"/vsizip/{path / 'scenes.zip'}/inside.tif"
 
 
+def zipped_by_rasterios_scheme(path: Path) -> str:
+    return zipped(path).replace("/vsizip/", "zip://").replace(".zip/", ".zip!")
+
+
+def named(name: str) -> Callable[[Path], str]:
+    """Name the file as no layer of a GeoPackage may be named, or as pyogrio finds none."""
+
+    def make(path: Path) -> str:
+        if sys.platform == "win32":
+            pytest.skip("Windows allows no such names")
+        return str(Path(tiff(path, pixels(), **UTM)).rename(path / name))
+
+    return make
+
+
 def plain(bands: np.ndarray | None = None, **profile: object) -> Callable[[Path], str]:
     return lambda path: tiff(path, pixels() if bands is None else bands, **{**UTM, **profile})
 
@@ -240,7 +266,12 @@ SITUATIONS: dict[str, Callable[[Path], str]] = {
     "north-up": plain(),
     "south-up": plain(transform=Affine(10, 0, 500_000, 0, 10, 5_100_000)),
     "rotated": plain(transform=Affine(8, 3, 500_000, 3, -8, 5_200_000)),
-    "gcps": with_gcps,
+    "gcps": with_gcps(),
+    "gcps without crs": with_gcps(crs=None),
+    "gcps in two rows": with_gcps([(r, c) for r in (0, 60) for c in (0, 35, 70)]),
+    "two gcps": with_gcps([(0, 0), (60, 70)]),
+    "one gcp": with_gcps([(30, 35)]),
+    "gcps on a line": with_gcps([(30, c) for c in (0, 35, 70)]),
     "rpcs": with_rpcs,
     "no crs": lambda path: tiff(path, pixels(), transform=from_origin(5, 5, 1, 1)),
     "nothing": lambda path: tiff(path, pixels()),
@@ -259,6 +290,7 @@ SITUATIONS: dict[str, Callable[[Path], str]] = {
     "tall strip": plain(pixels(3, 9000, 11)),
     "wide strip": plain(pixels(3, 7, 9001)),
     "sparse": sparse,
+    "a patch in a large frame": patch,
     "one strip": plain(pixels(3, 700, 600), blockysize=700, compress="deflate"),
     "strips of lzw, band by band": plain(pixels(3, 700, 600), compress="lzw", interleave="band"),
     "bigtiff": plain(bigtiff="yes"),
@@ -297,6 +329,12 @@ SITUATIONS: dict[str, Callable[[Path], str]] = {
     "jpeg 2000": copied("JP2OpenJPEG", ".jp2", None),
     "jpeg 2000 with world file": copied("JP2OpenJPEG", ".jp2", ".j2w"),
     "inside a zip": zipped,
+    "inside a zip, by rasterio's scheme": zipped_by_rasterios_scheme,
+    "name with a dash first": named("-dash.tif"),
+    "name with a dot first": named(".hidden.tif"),
+    "name with brackets": named("(1) [S2] a.tif"),
+    "name with an exclamation mark": named("wow!.tif"),
+    "name with a semicolon": named("a;b.tif"),
     "variable of a netcdf file": netcdf,
 }
 
@@ -305,7 +343,11 @@ OWN_VALIDITY = {"alpha first", "alpha and nodata", "alpha of float"}
 """GDAL looks for alpha last, after nodata, and only among bytes and uint16; a user means it wherever it is."""
 
 
-def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True) -> None:
+PLACELESS = {"rpcs", "RGB.byte.rpc.vrt", "one gcp", "gcps on a line"}
+"""Pixels have no place on the map, so that there are no polygons."""
+
+
+def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True, placeless: bool = False) -> None:
     """Compare what was written with the scene, both read by rasterio and by GDAL's own programs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -320,7 +362,7 @@ def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True) -
                 assert np.allclose(a, b, rtol=1e-13, atol=0)
             assert (two.count, two.dtypes, two.nodata) == (1, ("uint8",), 255)
             codes = two.read(1)
-            crs, determinant, placeless = one.gcps[1] or one.crs, one.transform.determinant, one.rpcs is not None
+            crs, determinant = one.gcps[1] or one.crs, one.transform.determinant
             valid = one.dataset_mask() != 0
         opened = resegeo.open_scene(scene)
         ours = opened.valid(0, 0, opened.height, opened.width)
@@ -331,7 +373,7 @@ def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True) -
     if placeless:
         assert result.vectors == ()
         return
-    frame = gpd.read_file(result.vectors[0], layer=result.vectors[0].stem)
+    frame = gpd.read_file(result.vectors[0], layer=layer_name(result.vectors[0].stem))
     assert shapely.coverage_is_valid(frame.geometry.values)
     assert shapely.is_valid(frame.geometry.values).all()
     if crs is not None and crs.is_projected:
@@ -377,7 +419,7 @@ def check_with_gdals_programs(scene: str, raster: Path) -> None:
 def test_the_output_has_what_the_scene_had(tmp_path, name):
     scene = SITUATIONS[name](tmp_path)
     result = resegeo.segment(scene, ["water", "forest"], tmp_path / "out", segments="none", stride=128)
-    check(scene, result, like_gdal=name not in OWN_VALIDITY)
+    check(scene, result, like_gdal=name not in OWN_VALIDITY, placeless=name in PLACELESS)
 
 
 def real_scenes() -> list[str]:
@@ -390,7 +432,8 @@ def real_scenes() -> list[str]:
 @pytest.mark.parametrize("name", real_scenes())
 def test_rasterios_own_scenes_keep_what_they_have(test_data, tmp_path, name):
     scene = str(test_data / "scenes" / "rasterio" / name)
-    check(scene, resegeo.segment(scene, ["water", "forest"], tmp_path / "out", segments="none", stride=128))
+    result = resegeo.segment(scene, ["water", "forest"], tmp_path / "out", segments="none", stride=128)
+    check(scene, result, placeless=name in PLACELESS)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,57 @@
+"""Areas of polygons on the ground: planar in a projected CRS, on the ellipsoid in a geographic one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+
+
+def areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
+    """Areas in m² of polygons whose exteriors run counter-clockwise and whose holes clockwise.
+
+    In a geographic CRS, of which edges are straight in longitude and latitude: a parallel is no geodesic. NaN without
+    a CRS, and in one that is neither projected nor geographic.
+    """
+    if crs is not None and crs.is_projected:
+        return np.asarray(shapely.area(polygons) * crs.linear_units_factor[1] ** 2, dtype=np.float64)
+    geod = pyproj.CRS.from_wkt(crs.to_wkt()).get_geod() if crs is not None and crs.is_geographic else None
+    if geod is None:
+        return np.full(len(polygons), np.nan)
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    places, ring_of = shapely.get_coordinates(rings, return_index=True)
+    places = places * crs.units_factor[1]
+    edge = (ring_of[1:] == ring_of[:-1]) & (places[1:, 0] != places[:-1, 0])  # below a meridian is nothing
+    start, end = places[:-1][edge], places[1:][edge]
+    below = _mean_zone(start[:, 1], end[:, 1], geod.es) * (end[:, 0] - start[:, 0])
+    total = np.bincount(polygon_of[ring_of[:-1][edge]], weights=below, minlength=len(polygons))
+    return np.asarray(-(geod.a**2) * total, dtype=np.float64)
+
+
+def _mean_zone(south: NDArray[np.float64], north: NDArray[np.float64], es: float) -> NDArray[np.float64]:
+    """Mean of :func:`_zone` along edges from one latitude to another, in proportion to longitude."""
+    mean = _zone(south, es)
+    sloping = np.flatnonzero(south != north)
+    if sloping.size:
+        middle, half = (north + south)[sloping] / 2, (north - south)[sloping] / 2
+        parts = (weight / 2 * _zone(middle + half * node, es) for node, weight in zip(_NODES, _WEIGHTS, strict=True))
+        mean[sloping] = sum(parts)
+    return mean
+
+
+def _zone(latitude: NDArray[np.float64], es: float) -> NDArray[np.float64]:
+    """Area from the equator to a latitude, a radian of longitude wide, on an ellipsoid of equatorial radius 1.
+
+    Source: Snyder, Map Projections: A Working Manual (1987), equation 3-12, halved. A pixel's edge may lie half a pixel
+    beyond the pole, where there is nothing.
+    """
+    sine = np.sin(np.clip(latitude, -np.pi / 2, np.pi / 2))
+    if es == 0:
+        return sine
+    e = np.sqrt(es)
+    return np.asarray((1 - es) / 2 * (sine / (1 - es * sine**2) + np.arctanh(e * sine) / e))

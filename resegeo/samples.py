@@ -1,0 +1,119 @@
+"""What is looked at of a scene before it is read: a fixed sample, and the range of values that it holds.
+
+Everything is anchored to the scene and read at full resolution: never overviews, which come and go, and whatever the
+file's own blocks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from resegeo.errors import InputNotice
+from resegeo.pixels import nodata_pixels, reading
+from resegeo.sources import CHUNK, Source, damaged
+
+SAMPLE_SIDE = 64
+SAMPLE_COUNT = 16
+"""A sample is at most SAMPLE_COUNT² squares of SAMPLE_SIDE² pixels at full resolution."""
+
+ENOUGH = 1000
+"""Valid values of a band from which on its range is taken from the sample alone."""
+
+MOST = (SAMPLE_COUNT * SAMPLE_SIDE) ** 2
+"""Values of a band that are kept at most, however many the scene has."""
+
+
+def sample_squares(raw: Source, used: tuple[int, int, int], array: xr.DataArray) -> Iterator[NDArray[Any]]:
+    """Yield squares (3 bands + validity, h, w) on a grid over the whole scene, all of it where that is small."""
+
+    def starts(size: int) -> Sequence[int]:
+        if size <= SAMPLE_COUNT * SAMPLE_SIDE:
+            return range(0, size, SAMPLE_SIDE)
+        return [int(k * (size - SAMPLE_SIDE) / (SAMPLE_COUNT - 1)) for k in range(SAMPLE_COUNT)]
+
+    return _squares(raw, used, array, starts(raw.height), starts(raw.width), SAMPLE_SIDE)
+
+
+def value_range(
+    raw: Source, used: tuple[int, int, int], array: xr.DataArray, sample: Sequence[NDArray[Any]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the 2nd and 98th percentile of the valid values of each used band; 0 to 255 where they were uint8.
+
+    They come from the sample. A band of which that holds fewer than :data:`ENOUGH` values is looked for in the whole
+    scene: a small patch of data in a large frame lies between the squares.
+    """
+    if raw.stored == np.uint8 and _whole_bytes(sample):
+        return (0.0,) * 3, (255.0,) * 3
+    nodata = raw.nodata_of(used)
+    values = [np.concatenate([_valid_values(piece, band, nodata) for piece in sample]) for band in range(3)]
+    missed = sum(piece[0].size for piece in sample) < raw.height * raw.width
+    few = [band for band, found in enumerate(values) if found.size < ENOUGH]
+    if few and missed:
+        kept = {band: _Thinned() for band in few}
+        for block in _squares(raw, used, array, range(0, raw.height, CHUNK), range(0, raw.width, CHUNK), CHUNK):
+            for band, thinned in kept.items():
+                thinned.add(_valid_values(block, band, nodata))
+        for band, thinned in kept.items():
+            values[band] = thinned.values()
+    empty = dict.fromkeys(used[band] for band in range(3) if not values[band].size)
+    if empty and any(found.size for found in values):
+        warnings.warn(
+            f"{raw.label} holds nothing but nodata in band {', '.join(map(str, empty))}, which is shown as black.",
+            InputNotice,
+            stacklevel=4,
+        )
+    # A range of nothing makes a band black; a scene without any valid pixel is refused later.
+    ends = [np.percentile(found.astype(np.float64), (2, 98)) if found.size else np.zeros(2) for found in values]
+    return tuple(float(low) for low, _ in ends), tuple(float(high) for _, high in ends)
+
+
+def _squares(
+    raw: Source, used: tuple[int, int, int], array: xr.DataArray, rows: Sequence[int], cols: Sequence[int], side: int
+) -> Iterator[NDArray[Any]]:
+    read = reading(raw, used, array)
+    for row in rows:
+        bottom = min(row + side, raw.height)
+        try:
+            for col in cols:
+                yield read(row, col, bottom, min(col + side, raw.width))
+        except (RasterioError, OSError) as error:
+            raise damaged(raw.label, f"rows {row} to {bottom - 1}", error) from error
+
+
+def _valid_values(piece: NDArray[Any], band: int, nodata: Sequence[float | None]) -> NDArray[Any]:
+    """Values of one band at valid pixels, but where the band itself is nodata beside valid ones."""
+    return np.asarray(piece[band][(piece[-1] != 0) & ~nodata_pixels(piece[:3], nodata)[band]])
+
+
+def _whole_bytes(sample: Sequence[NDArray[Any]]) -> bool:
+    """Whether all valid values are those that uint8 can hold: an array may have been changed since it was read."""
+    valid = (piece[:3, piece[-1] != 0] for piece in sample)
+    return all(bool(((found == np.rint(found)) & (found >= 0) & (found <= 255)).all()) for found in valid)
+
+
+class _Thinned:
+    """Every n-th of the values added, n growing with their number, so that no more than MOST are kept."""
+
+    def __init__(self) -> None:
+        self._pieces: list[NDArray[Any]] = []
+        self._step, self._seen, self._kept = 1, 0, 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take the next values, in the order of the scene."""
+        self._pieces.append(values[-self._seen % self._step :: self._step].copy())
+        self._seen += values.size
+        self._kept += self._pieces[-1].size
+        while self._kept > MOST:
+            self._pieces = [self.values()[::2].copy()]
+            self._step, self._kept = 2 * self._step, self._pieces[0].size
+
+    def values(self) -> NDArray[Any]:
+        """Return what is kept."""
+        return np.concatenate(self._pieces)

@@ -1,0 +1,202 @@
+"""Polygons into the vector formats, with names and colours where a format takes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyogrio.errors
+import pyproj
+import shapely
+
+from resegeo.classes import ClassList
+from resegeo.errors import ResegeoError
+from resegeo.settings import SUFFIXES
+from resegeo.styles import qml_vector, sld_vector
+
+_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+_PLAIN = "polygons"
+"""Stem of a file while it is written, whatever GDAL would make of the one that it gets."""
+
+_DATE = "2000-01-01T00:00:00.000Z"
+"""Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
+_SHAPEFILE_LIMIT = 2**31 - 1
+_WRITE_ERRORS = (
+    OSError,
+    sqlite3.Error,
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FeatureError,
+    pyogrio.errors.FieldError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.CRSError,
+)
+
+
+def remove_polygons(path: Path) -> None:
+    """Remove what :func:`write_polygons` wrote, a Shapefile with all its parts."""
+    parts = [path.with_suffix(end) for end in _SHAPEFILE_PARTS] if path.suffix == ".shp" else []
+    for part in (path, *parts):
+        part.unlink(missing_ok=True)
+
+
+def write_polygons(
+    frame: gpd.GeoDataFrame, path: Path, classes: ClassList, *, fingerprint_date: str | None = None
+) -> None:
+    """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
+
+    Parameters
+    ----------
+    frame:
+        What :func:`polygonize` returned; without rows an empty layer is written.
+    path:
+        The file, which is replaced; its layer has the name that :func:`layer_name` gives.
+    classes:
+        The class list behind the style.
+    fingerprint_date:
+        Timestamp inside a GeoPackage, like 2026-01-31T12:00:00.000Z; by default a fixed one, so that equal
+        polygons give equal bytes.
+
+    Raises
+    ------
+    ResegeoError:
+        When the format can't hold them, or the file can't be written.
+
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES.values():
+        raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
+    if suffix == ".geojson":
+        frame = _in_degrees(frame, path)
+    if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:
+        raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
+    date = fingerprint_date or _DATE
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+            whole = Path(folder)
+            _write(frame, whole, suffix, layer_name(path.stem), date, classes)
+            parts = sorted(whole.iterdir(), key=lambda part: part.suffix == suffix)
+            if suffix == ".shp":  # an older .prj or index would be taken for one of the new file
+                written = {part.name.removeprefix(_PLAIN) for part in parts}
+                for end in set(_SHAPEFILE_PARTS) - written:
+                    path.with_suffix(end).unlink(missing_ok=True)
+            for part in parts:  # the file that carries the name comes last
+                end = path.suffix if part.suffix == suffix else part.name.removeprefix(_PLAIN)
+                part.replace(path.with_name(path.stem + end))
+    except _WRITE_ERRORS as error:
+        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+
+
+def shapefile_bytes(frame: gpd.GeoDataFrame) -> int:
+    """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
+
+    Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
+    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
+    """
+    shapes = frame.geometry.values
+    vertices = int(shapely.get_num_coordinates(shapes).sum())
+    rings = len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
+    longest = max((len(name.encode()) for name in frame["class_name"].unique()), default=0)
+    row = 1 + 9 + min(254, max(80, longest)) + 24
+    return max(100 + 52 * len(frame) + 4 * rings + 16 * vertices, 200 + row * len(frame))
+
+
+def layer_name(stem: str) -> str:
+    """Name a layer after a file's stem: GDAL takes none that begins with a special character or a GeoPackage's own."""
+    name = re.sub(r"^\W+", "", stem) or "polygons"
+    own = re.match(r"gpkg|sqlite_|rtree_|layer_styles$", name, re.IGNORECASE)
+    return f"polygons_{name}" if own else name
+
+
+def no_geojson(crs: Any) -> str | None:
+    """Say why there is no GeoJSON of polygons in a CRS, as the end of a sentence; None where there is.
+
+    It is always in EPSG:4326 (RFC 7946).
+    """
+    if crs is None:
+        return "has no CRS, and GeoJSON is always in EPSG:4326"
+    try:
+        known = pyproj.CRS.from_wkt(crs.to_wkt())
+        pyproj.Transformer.from_crs(known, 4326)
+    except pyproj.exceptions.ProjError:
+        return f"is in {known.name!r}, from which no way leads to EPSG:4326, and GeoJSON is always in that"
+    return None
+
+
+def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
+    why = no_geojson(frame.crs)
+    if why is not None:
+        raise ResegeoError(f"{path} cannot be written: the scene {why}. Choose a GeoPackage.")
+    moved = frame.to_crs(4326)
+    if len(moved) and not np.isfinite(moved.total_bounds).all():
+        raise ResegeoError(
+            f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
+            "into. Choose a GeoPackage."
+        )
+    return moved
+
+
+def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date: str, classes: ClassList) -> None:
+    """Write a file of the name :data:`_PLAIN` into ``folder``, which holds nothing else."""
+    with ExitStack() as stack:
+        aside = None
+        if re.search("[!;]", str(folder.absolute())):  # pyogrio takes such a path for something else
+            aside = stack.enter_context(tempfile.TemporaryDirectory())
+        path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
+        if suffix == ".parquet":
+            frame.to_parquet(path)
+        else:
+            _write_by_gdal(frame, path, layer, date)
+        if suffix == ".gpkg":
+            _add_style(path, layer, classes, date)
+        if aside is not None:
+            shutil.copytree(aside, folder, dirs_exist_ok=True)
+
+
+def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -> None:
+    options: dict[str, Any] = {".shp": {"encoding": "UTF-8"}, ".geojson": {"RFC7946": "YES"}}.get(path.suffix, {})
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
+            pyogrio.write_dataframe(
+                frame, path, layer=layer, driver=_DRIVERS[path.suffix], geometry_type="Polygon", **options
+            )
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _add_style(path: Path, layer: str, classes: ClassList, date: str) -> None:
+    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
+            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
+            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
+            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
+        )
+        column = database.execute(
+            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
+        ).fetchone()[0]
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
+            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
+            (layer, column, qml_vector(classes), sld_vector(classes, layer), date.replace("Z", "000Z")),
+        )
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
+            (date,),
+        )
