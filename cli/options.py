@@ -105,6 +105,7 @@ _RESULTS = (
         metavar="FORMATS",
         help=f"Polygon formats, comma-separated: {', '.join(VECTORS)}, or none.  [default: gpkg]",
     ),
+    option("--min-area", type=int, metavar="PIXELS", help="Smaller areas join their largest neighbour.  [default: 0]"),
     option("--simplify", type=float, metavar="PIXELS", help="Simplify polygon borders.  [default: 0, exact]"),
     option("--only", multiple=True, metavar="CLASS", help="Write this class alone; may be repeated."),
     _flag("keep-background", "Draw background as polygons too."),

@@ -277,6 +277,15 @@ class Store:
         """Return an array that :meth:`keep_array` laid out."""
         return self._group[name]
 
+    def has_array(self, name: str) -> bool:
+        """Whether :meth:`keep_array` laid out an array of this name."""
+        return name in self._group
+
+    def drop_array(self, name: str) -> None:
+        """Remove an array that :meth:`keep_array` laid out, if there is one."""
+        if name in self._group:
+            del self._group[name]
+
     def note(self, **facts: Any) -> None:
         """Add plain values to the header."""
         self.header.update(facts)

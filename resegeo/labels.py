@@ -146,6 +146,19 @@ def class_probabilities(
     return np.stack([part.sum(axis=0) for part in own])
 
 
+SCORE_STEPS = 200
+"""Steps of a stored score: 0 is a probability of 0, this one of 1."""
+NO_SCORE = 255
+"""Stands for the score of a pixel that has none."""
+
+
+def class_scores(by_class: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probability of each pixel's best class, (C, h, w) -> (h, w), in :data:`SCORE_STEPS` steps."""
+    best = by_class.max(axis=0)
+    steps = np.rint(np.nan_to_num(best) * SCORE_STEPS)
+    return np.where(np.isnan(best), NO_SCORE, steps).astype(np.uint8)
+
+
 def class_codes(
     by_class: NDArray[np.float32], valid: NDArray[np.bool_], classes: ClassList, floors: Sequence[float | None]
 ) -> NDArray[np.unsignedinteger]:

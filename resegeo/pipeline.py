@@ -205,6 +205,8 @@ def vectorize(
 ) -> Path:
     """Write the polygons of a class raster; the suffix of ``output`` is the format.
 
+    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them.
+
     Raises
     ------
     ResegeoError:
@@ -212,6 +214,7 @@ def vectorize(
 
     """
     from resegeo.polygons import polygonize
+    from resegeo.products import scores_of
     from resegeo.raster import read_class_raster_info
     from resegeo.vectors import write_polygons
 
@@ -221,9 +224,15 @@ def vectorize(
         raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
     if not output.parent.is_dir():
         raise ResegeoError(f"The folder {output.parent} does not exist; create it, or name another file by -o.")
-    classes, _ = read_class_raster_info(Path(raster))
+    path = Path(raster)
+    classes, _ = read_class_raster_info(path)
     frame = polygonize(
-        Path(raster), classes=classes, keep_background=keep_background, min_area=min_area, simplify=simplify
+        path,
+        classes=classes,
+        keep_background=keep_background,
+        min_area=min_area,
+        simplify=simplify,
+        scores=scores_of(path),
     )
     write_polygons(frame, output, classes)
     return output

@@ -23,8 +23,12 @@ from resegeo.areas import areas
 from resegeo.classes import ClassList
 from resegeo.control import mapped, missed_by, unplaced
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.raster import read_class_raster_info
+from resegeo.labels import SCORE_STEPS
+from resegeo.raster import read_class_raster_info, sieved
 from resegeo.sources import GeoReference
+
+_STRIP = 512
+"""Rows of scores that are read at once, or a multiple of it where there are very many regions."""
 
 
 def polygonize(
@@ -34,6 +38,7 @@ def polygonize(
     keep_background: bool = False,
     min_area: int = 0,
     simplify: float = 0.0,
+    scores: Any | None = None,
 ) -> gpd.GeoDataFrame:
     """Draw one polygon a connected region of a class raster; nodata and unprocessed are never drawn.
 
@@ -46,15 +51,18 @@ def polygonize(
     keep_background:
         Draw background too.
     min_area:
-        Regions of fewer pixels join a neighbour of at least as many first (GDAL's sieve).
+        Regions of fewer pixels join a neighbour first, see :func:`resegeo.raster.sieved`.
     simplify:
         Tolerance in pixels of a simplification that keeps shared borders shared; 0: pixel edges.
+    scores:
+        Array (h, w) of the pixels' scores, see :func:`resegeo.labels.class_scores`, which may be one on disk.
 
     Returns
     -------
     class_id, class_name, area_m2 (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
-    without CRS) and geometry, in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by
-    the first pixel of each region in reading order; exteriors run counter-clockwise.
+    without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1),
+    and geometry in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by the
+    first pixel of each region in reading order; exteriors run counter-clockwise.
 
     Raises
     ------
@@ -75,11 +83,10 @@ def polygonize(
                 codes = raster.read(1)
     except RasterioError as error:
         raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error
+    codes = sieved(codes, classes, min_area)
     seen = (codes != classes.nodata) & (codes != classes.unprocessed)
-    if min_area > 1:
-        size = min(min_area, codes.size)  # GDAL takes no more than there are
-        codes = np.where(seen, rasterio.features.sieve(codes, size, mask=seen, connectivity=4), codes)
     wanted = seen if keep_background else seen & (codes != 0)
+    means = {} if scores is None else {"score_mean": _score_means(codes, wanted, scores)}
     regions, values = _regions(codes, wanted)
     sound = _covers(regions, wanted)
     if simplify > 0 and len(regions):
@@ -95,10 +102,27 @@ def polygonize(
             "class_id": values.astype(np.int32),
             "class_name": np.array([classes.name_of(int(code)) for code in values], dtype=object),
             "area_m2": areas(placed, crs),
+            **means,
         },
         geometry=gpd.GeoSeries(placed, crs=None if crs is None else crs.to_wkt()),
     )
     return frame.astype({"class_name": "str"})
+
+
+def _score_means(codes: NDArray[Any], wanted: NDArray[np.bool_], scores: Any) -> NDArray[np.float64]:
+    """Mean probability of each 4-connected region, in the order of their first pixels."""
+    from skimage.measure import label
+
+    # Labels count from 1 in the order in which a scan by rows meets the regions.
+    regions = label(np.where(wanted, codes.astype(np.int32) + 1, 0), background=0, connectivity=1)  # type: ignore[no-untyped-call]
+    count = int(regions.max(initial=0)) + 1
+    sums, sizes = np.zeros(count), np.zeros(count)
+    strip = max(_STRIP, _STRIP * int(count // max(1, _STRIP * codes.shape[1])))
+    for row in range(0, len(regions), strip):
+        part = regions[row : row + strip].ravel()
+        sums += np.bincount(part, weights=np.asarray(scores[row : row + strip]).ravel(), minlength=count)
+        sizes += np.bincount(part, minlength=count)
+    return np.round(sums[1:] / sizes[1:] / SCORE_STEPS, 4)
 
 
 def _regions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:

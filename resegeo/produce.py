@@ -19,7 +19,7 @@ from resegeo.errors import ResegeoError
 from resegeo.execute import Progress
 from resegeo.features import Store
 from resegeo.figures import Quicklook
-from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities
+from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities, class_scores
 from resegeo.machine import reduced
 from resegeo.plan import Plan
 from resegeo.scores import EXTRA
@@ -110,6 +110,8 @@ class Block:
     valid: NDArray[np.bool_]
     """Of the scene, and inside the region."""
     readable: bool
+    scores: NDArray[np.uint8] | None = None
+    """Probability of the best class, see :func:`resegeo.labels.class_scores`; None where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,11 @@ class Labeller:
     blender: Blender
     floors: tuple[float | None, ...]
     """Least probability of each class."""
+    scored: bool = False
+    """Whether blocks shall bring their scores."""
 
     @classmethod
-    def of(cls, plan: Plan, scorer: Scores, logit_scale: float) -> Labeller:
+    def of(cls, plan: Plan, scorer: Scores, logit_scale: float, *, scored: bool = False) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
         voting = Voting(tuple(classes.prompt_class), len(classes.classes), settings.reduction)
@@ -138,7 +142,7 @@ class Labeller:
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
         if settings.use_thresholds:
             floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
-        return cls(plan, scorer, blender, floors)
+        return cls(plan, scorer, blender, floors, scored)
 
     def __call__(self, rect: Rect) -> Block:
         """Label one block of the scene."""
@@ -167,14 +171,21 @@ class Labeller:
         if plan.only is not None:
             kept = [*plan.only, classes.unprocessed]
             codes[valid & ~np.isin(codes, kept)] = 0
-        return Block(rect, codes, rgb, valid, readable=True)
+        scores = class_scores(by_class) if self.scored else None
+        return Block(rect, codes, rgb, valid, readable=True, scores=scores)
 
 
 def label_scene(
-    plan: Plan, scorer: Scores, logit_scale: float, progress: Progress, *, threads: int | None = None
+    plan: Plan,
+    scorer: Scores,
+    logit_scale: float,
+    progress: Progress,
+    *,
+    threads: int | None = None,
+    scored: bool = False,
 ) -> Iterator[Block]:
-    """Yield the class codes of the scene, block by block in order, computed by several threads."""
-    label = Labeller.of(plan, scorer, logit_scale)
+    """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored)
     cut = list(blocks(plan.scene.height, plan.scene.width))
     with one_thread_each():
         for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
@@ -203,11 +214,15 @@ def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) 
                 future.cancel()
 
 
-def look_of(blocks_: Iterable[Block], look: Quicklook, valid: Any | None) -> Iterator[Block]:
-    """Pass blocks on; on the way fill a quicklook, and keep the validity in a Zarr array (height, width)."""
+def look_of(
+    blocks_: Iterable[Block], look: Quicklook, valid: Any | None = None, scores: Any | None = None
+) -> Iterator[Block]:
+    """Pass blocks on; on the way fill a quicklook, and keep validity and scores in Zarr arrays (height, width)."""
     for block in blocks_:
-        look.put(block.rect.row, block.rect.col, block.rgb, block.valid)
+        rect = block.rect
+        look.put(rect.row, rect.col, block.rgb, block.valid)
         if valid is not None:
-            rect = block.rect
             valid[rect.row : rect.bottom, rect.col : rect.right] = block.valid
+        if scores is not None and block.scores is not None:
+            scores[rect.row : rect.bottom, rect.col : rect.right] = block.scores
         yield block

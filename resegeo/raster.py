@@ -6,12 +6,13 @@ import json
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.features
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -41,6 +42,7 @@ def write_class_raster(
     georeference: GeoReference,
     classes: ClassList,
     tags: Mapping[str, str],
+    min_area: int = 0,
 ) -> dict[int, int]:
     """Write blocks of class codes as a COG, with a PAM attribute table and a QGIS style beside it.
 
@@ -58,6 +60,8 @@ def write_class_raster(
         The class list behind palette, names and codes.
     tags:
         Provenance.
+    min_area:
+        Areas of fewer pixels join a neighbour, see :func:`sieved`; with it the codes are held in memory as a whole.
 
     Returns
     -------
@@ -76,6 +80,8 @@ def write_class_raster(
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
+            if min_area > 1:
+                counts, sums = _sieve(plain, list(sums), classes, min_area)
             _copy(plain, cloud)
             _verify(cloud, sums)
         attributes, style = sidecars(path)
@@ -138,9 +144,49 @@ def _write_plain(
             window = Window(col, row, codes.shape[1], codes.shape[0])
             raster.write(codes, 1, window=window)
             sums[window] = zlib.crc32(codes.tobytes())
-            found, times = np.unique(codes, return_counts=True)
-            counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+            counts.update(_counted(codes))
     return sums
+
+
+def _counted(codes: NDArray[np.unsignedinteger]) -> dict[int, int]:
+    found, times = np.unique(codes, return_counts=True)
+    return dict(zip(found.tolist(), times.tolist(), strict=True))
+
+
+def _sieve(
+    path: Path, windows: Sequence[Window], classes: ClassList, min_area: int
+) -> tuple[Counter[int], dict[Window, int]]:
+    """Sieve a plain GeoTIFF in place; return the counts of codes and the checksums of the windows."""
+    with rasterio.open(path, "r+") as raster:
+        codes = sieved(raster.read(1), classes, min_area)
+        sums = {}
+        for window in windows:
+            part = np.ascontiguousarray(codes[window.toslices()])
+            raster.write(part, 1, window=window)
+            sums[window] = zlib.crc32(part.tobytes())
+    return Counter(_counted(codes)), sums
+
+
+def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int) -> NDArray[np.unsignedinteger]:
+    """Let areas (4-connected) of fewer than ``min_area`` pixels join their largest neighbour of at least as many.
+
+    GDAL's sieve, with nodata and unprocessed pixels left out: these neither change nor take part.
+
+    Parameters
+    ----------
+    codes:
+        (h, w) class codes.
+    classes:
+        Their class list.
+    min_area:
+        Pixels; 0 and 1 change nothing.
+
+    """
+    if min_area <= 1:
+        return codes
+    seen = (codes != classes.nodata) & (codes != classes.unprocessed)
+    size = min(min_area, codes.size)  # GDAL takes no more than there are
+    return np.asarray(np.where(seen, rasterio.features.sieve(codes, size, mask=seen, connectivity=4), codes))
 
 
 def _copy(plain: Path, cloud: Path) -> None:

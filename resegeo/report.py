@@ -20,12 +20,12 @@ from resegeo.raster import sidecars
 from resegeo.settings import POLYGON_KNOBS
 
 
-def earlier_report(outputs: Outputs) -> dict[str, Any] | None:
+def earlier_report(path: Path) -> dict[str, Any] | None:
     """Read the report of an earlier run; None where there is none, {} where it is not ours."""
-    if not outputs.report.exists():
+    if not path.exists():
         return None
     try:
-        found = json.loads(outputs.report.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
         ours = isinstance(found["outputs"], list) and all(
             isinstance(found[name], dict) for name in ("resegeo", "windows", "raster", "pixels")
         )

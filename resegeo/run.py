@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,25 +16,30 @@ import numpy as np
 import rasterio
 
 from resegeo.clusters import connect
-from resegeo.control import unplaced
 from resegeo.encoder import Encoder, set_threads
-from resegeo.errors import GeoreferenceWarning, Interrupted, ResegeoError
+from resegeo.errors import Interrupted, ResegeoError
 from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
-from resegeo.figures import Quicklook, write_overlay
+from resegeo.figures import write_overlay
 from resegeo.files import alone, sweep_locks, writable_folder
 from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, fingerprint
-from resegeo.polygons import polygonize
-from resegeo.produce import Block, Scorer, label_scene, look_of
-from resegeo.raster import CACHE_BYTES, write_class_raster
+from resegeo.produce import Scorer, label_scene
+from resegeo.products import (
+    can_draw_polygons,
+    has_scores,
+    make_polygons,
+    make_raster,
+    stored_look,
+    stored_scores,
+)
+from resegeo.raster import CACHE_BYTES, sieved
 from resegeo.report import (
     checksums,
     earlier_report,
     finished_vectors,
     left_over,
-    provenance_tags,
     raster_holds,
     refuse_foreign,
     versions,
@@ -43,7 +47,7 @@ from resegeo.report import (
 )
 from resegeo.resume import existing_store, keeps_features, lacks_features, new_store
 from resegeo.scene import describe
-from resegeo.vectors import no_geojson, remove_polygons, write_polygons
+from resegeo.vectors import remove_polygons
 
 PATIENCE = 60.0
 """Seconds that new words for a finished store wait for another run that uses it."""
@@ -120,7 +124,7 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
     if found is not None:
         sweep_locks(locks)
         return found
-    drawable = _can_draw_polygons(plan)
+    drawable = can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
         alone(locks),
@@ -134,7 +138,7 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
 
 def _finished(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Segmentation | None:
     """Return the results of an equal run that lie there complete; refuse to replace those of another."""
-    earlier = earlier_report(outputs)
+    earlier = earlier_report(outputs.report)
     vectors = finished_vectors(earlier, outputs, plan.options(), overwrite=options.overwrite)
     if vectors is None or lacks_features(url, options):
         return None
@@ -156,12 +160,16 @@ def _run(
     plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, *, drawable: bool
 ) -> Segmentation:
     """Compute what is not there yet and write the results; nobody else writes there meanwhile."""
-    wanted, earlier = plan.options(), earlier_report(outputs)
+    wanted, earlier = plan.options(), earlier_report(outputs.report)
     started, clock = datetime.now(UTC), _Clock()
     store = existing_store(plan, url, options)
     if not options.overwrite:
         refuse_foreign(outputs, earlier, () if store is None else store.header.get("outputs", ()))
-    raster_holds_still = store is not None and raster_holds(earlier, outputs, wanted)
+    raster_holds_still = (
+        store is not None
+        and raster_holds(earlier, outputs, wanted)
+        and (not drawable or has_scores(store, outputs.raster))
+    )
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     with _workers(ready, job, options) as workers:  # found before anything is written
@@ -174,15 +182,19 @@ def _run(
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
+    scores = None
     if raster_holds_still and earlier is not None:
         pixels, unreadable = dict(earlier["pixels"]), 0
-        look = _stored_look(plan, store)
+        look = stored_look(plan, store)
     else:
-        counts, look, unreadable = _write_raster(plan, outputs, store, ready, options)
-        pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+        scorer, scale = ready.scorer(plan, store), ready.encoder.logit_scale
+        raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable)
+        pixels, unreadable, look, scores = raster.pixels, raster.unreadable, raster.look, raster.scores
     clock.lap("labels")
     if drawable:
-        _write_polygons(plan, outputs, options.progress)
+        make_polygons(
+            plan, outputs, stored_scores(store, outputs.raster) if scores is None else scores, options.progress
+        )
         clock.lap("polygons")
     options.progress("picture", 0, 1)
     write_overlay(outputs.picture, look, outputs.raster, plan.classes)
@@ -239,7 +251,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
         for block in label_scene(plan, scorer, ready.encoder.logit_scale, options.progress, threads=options.threads):
             rect = block.rect
             codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
-    return codes
+    return sieved(codes, plan.classes, plan.settings.min_area)
 
 
 @dataclass(frozen=True)
@@ -349,85 +361,8 @@ def _refuse_nothing(plan: Plan, store: Store) -> None:
     )
 
 
-def _write_raster(
-    plan: Plan, outputs: Outputs, store: Store, ready: _Ready, options: RunOptions
-) -> tuple[dict[int, int], Quicklook, int]:
-    """Write the class raster; on the way keep validity and quicklook, so that new words need no scene."""
-    scene = plan.scene
-    stored = store.header["finished"]
-    look = Quicklook.blank(scene.height, scene.width)
-    valid = None if stored else store.keep_array("valid", (scene.height, scene.width), (512, 512), "bool")
-    unreadable = 0
-
-    def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
-        nonlocal unreadable
-        for block in blocks:
-            unreadable += not block.readable
-            yield block.rect.row, block.rect.col, block.codes
-
-    labelled = label_scene(
-        plan, ready.scorer(plan, store), ready.encoder.logit_scale, options.progress, threads=options.threads
-    )
-    pixels = write_class_raster(
-        outputs.raster,
-        codes(look_of(labelled, look, valid)),
-        height=scene.height,
-        width=scene.width,
-        georeference=scene.georeference,
-        classes=plan.classes,
-        tags=provenance_tags(plan),
-    )
-    if stored:
-        look = _stored_look(plan, store)
-    else:
-        kept = store.keep_array("quicklook", look.rgb.shape, look.rgb.shape, "uint8")
-        kept[...] = look.rgb
-        if not store.failed() and not unreadable:
-            store.note(finished=True)
-    return pixels, look, unreadable
-
-
-def _stored_look(plan: Plan, store: Store) -> Quicklook:
-    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.array("quicklook")[...]))
-
-
 def _place(plan: Plan, index: int) -> dict[str, list[int]]:
     """First and last row and column of the scene that an item covers."""
     rect = plan.canvas.scene_rect(plan.grid.item(index).bounds)
     rows = [max(0, rect.row), min(plan.scene.height, rect.bottom) - 1]
     return {"rows": rows, "cols": [max(0, rect.col), min(plan.scene.width, rect.right) - 1]}
-
-
-def _can_draw_polygons(plan: Plan) -> bool:
-    """Whether polygons can be written; what is impossible for good is said before hours are spent."""
-    georeference = plan.scene.georeference
-    if not plan.settings.vector:
-        return False
-    why = unplaced(georeference)
-    if why is not None:
-        warnings.warn(
-            f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
-            GeoreferenceWarning,
-            stacklevel=4,
-        )
-        return False
-    crs = georeference.crs or georeference.gcps_crs
-    why = no_geojson(crs) if "geojson" in plan.settings.vector else None
-    if why is not None:
-        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
-        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
-    return True
-
-
-def _write_polygons(plan: Plan, outputs: Outputs, progress: Progress) -> None:
-    settings = plan.settings
-    progress("polygons", 0, len(outputs.vectors))
-    frame = polygonize(
-        outputs.raster,
-        classes=plan.classes,
-        keep_background=settings.keep_background,
-        simplify=settings.simplify,
-    )
-    for done, path in enumerate(outputs.vectors):
-        write_polygons(frame, path, plan.classes)
-        progress("polygons", done + 1, len(outputs.vectors))

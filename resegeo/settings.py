@@ -78,6 +78,8 @@ class Settings:
     """Compile the vision transformer by torch.compile: quicker after a slow start."""
     feature_dtype: str = "float16"
     """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
+    min_area: int = 0
+    """Minimum mapping unit in pixels: smaller areas join their largest neighbour, in raster and polygons; 0: none."""
     simplify: float = 0.0
     """Tolerance in pixels of the simplification of polygon borders; 0: none."""
     keep_background: bool = False
@@ -103,6 +105,7 @@ class Settings:
         _number("logit_scale", self.logit_scale, least=1e-6)
         _number("threshold", self.threshold, least=0, most=1)
         _number("overlap", self.overlap, least=0, most=0.95)
+        _number("min_area", self.min_area, least=0, whole=True)
         _number("simplify", self.simplify, least=0)
         for area in self.superpixel_area or ():
             _number("superpixel_area", area, least=4, whole=True)
@@ -153,7 +156,7 @@ class Settings:
 
 
 LABEL_KNOBS = frozenset(
-    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds"}
+    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds", "min_area"}
 )
 """Settings that act after the image side: changing them takes no second look at a pixel."""
 

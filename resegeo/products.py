@@ -1,0 +1,182 @@
+"""What the store of a plan becomes: the class raster and its polygons."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resegeo.control import unplaced
+from resegeo.errors import GeoreferenceWarning, ResegeoError
+from resegeo.execute import Progress
+from resegeo.features import Store
+from resegeo.figures import Quicklook
+from resegeo.labels import NO_SCORE
+from resegeo.options import RunOptions
+from resegeo.plan import Outputs, Plan
+from resegeo.polygons import polygonize
+from resegeo.produce import Block, Scores, label_scene, look_of
+from resegeo.raster import write_class_raster
+from resegeo.report import checksums, earlier_report, provenance_tags
+from resegeo.vectors import no_geojson, write_polygons
+from resegeo.windows import BLOCK
+
+
+@dataclass(frozen=True)
+class MadeRaster:
+    """A class raster that was written, and what was learnt on the way."""
+
+    pixels: dict[str, int]
+    """By name of class."""
+    unreadable: int
+    """Blocks of the scene that could not be read."""
+    look: Quicklook
+    scores: Any | None
+    """Array (height, width) of the pixels' scores, see :func:`resegeo.labels.class_scores`; None if not asked for."""
+
+
+def make_raster(
+    plan: Plan,
+    outputs: Outputs,
+    store: Store,
+    scorer: Scores,
+    logit_scale: float,
+    options: RunOptions,
+    *,
+    scored: bool,
+) -> MadeRaster:
+    """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
+
+    ``scored`` keeps the pixels' scores too, for the polygons.
+    """
+    scene = plan.scene
+    stored = store.header["finished"]
+    look = Quicklook.blank(scene.height, scene.width)
+    valid = None if stored else _laid(store, plan, "valid", "bool")
+    scores = _fresh_scores(store, plan, outputs, scored=scored)
+    unreadable = 0
+
+    def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
+        nonlocal unreadable
+        for block in blocks:
+            unreadable += not block.readable
+            yield block.rect.row, block.rect.col, block.codes
+
+    labelled = label_scene(plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored)
+    counts = write_class_raster(
+        outputs.raster,
+        codes(look_of(labelled, look, valid, scores)),
+        height=scene.height,
+        width=scene.width,
+        georeference=scene.georeference,
+        classes=plan.classes,
+        tags=provenance_tags(plan),
+        min_area=plan.settings.min_area,
+    )
+    if stored:
+        look = stored_look(plan, store)
+    else:
+        kept = store.keep_array("quicklook", look.rgb.shape, look.rgb.shape, "uint8")
+        kept[...] = look.rgb
+        if not store.failed() and not unreadable:
+            store.note(finished=True)
+    pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+    return MadeRaster(pixels, unreadable, look, scores)
+
+
+def stored_look(plan: Plan, store: Store) -> Quicklook:
+    """Return the quicklook that an earlier run kept."""
+    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.array("quicklook")[...]))
+
+
+def has_scores(store: Store, raster: Path) -> bool:
+    """Whether a store keeps the scores of the pixels of a class raster."""
+    return store.has_array(_name(raster))
+
+
+def stored_scores(store: Store, raster: Path) -> Any:
+    """Return the scores that :func:`make_raster` kept, a Zarr array (height, width)."""
+    return store.array(_name(raster))
+
+
+def scores_of(raster: Path) -> Any | None:
+    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    if not earlier or not earlier.get("store") or earlier["raster"] != checksums(raster):
+        return None
+    beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
+    with contextlib.suppress(ResegeoError):
+        store = Store.open(str(beside) if beside.exists() else earlier["store"])
+        if store is not None and has_scores(store, raster):
+            return stored_scores(store, raster)
+    return None
+
+
+def _name(raster: Path) -> str:
+    return f"scores-{raster.stem}"
+
+
+def _laid(store: Store, plan: Plan, name: str, dtype: str) -> Any:
+    return store.keep_array(name, (plan.scene.height, plan.scene.width), (BLOCK, BLOCK), dtype)
+
+
+def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -> Any | None:
+    """Lay out an array for the scores of a class raster; those of the one that it replaces are gone in any case."""
+    name = _name(outputs.raster)
+    try:
+        if scored:
+            return _laid(store, plan, name, "uint8")
+        store.drop_array(name)
+    except OSError:  # a finished store that may only be read
+        if scored:
+            return np.full((plan.scene.height, plan.scene.width), NO_SCORE, dtype=np.uint8)
+    return None
+
+
+def can_draw_polygons(plan: Plan) -> bool:
+    """Whether polygons can be written; what is impossible for good is said before hours are spent.
+
+    Raises
+    ------
+    ResegeoError:
+        When a format that was asked for cannot hold them.
+
+    """
+    georeference = plan.scene.georeference
+    if not plan.settings.vector:
+        return False
+    why = unplaced(georeference)
+    if why is not None:
+        warnings.warn(
+            f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
+            GeoreferenceWarning,
+            stacklevel=4,
+        )
+        return False
+    crs = georeference.crs or georeference.gcps_crs
+    why = no_geojson(crs) if "geojson" in plan.settings.vector else None
+    if why is not None:
+        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
+    return True
+
+
+def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress) -> None:
+    """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
+    settings = plan.settings
+    progress("polygons", 0, len(outputs.vectors))
+    frame = polygonize(
+        outputs.raster,
+        classes=plan.classes,
+        keep_background=settings.keep_background,
+        simplify=settings.simplify,
+        scores=scores,
+    )
+    for done, path in enumerate(outputs.vectors):
+        write_polygons(frame, path, plan.classes)
+        progress("polygons", done + 1, len(outputs.vectors))
