@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ def read_recipe(path: Path) -> Recipe:
     elif not isinstance(weights, str):
         raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
     temperature = found.get("temperature", TEMPERATURE)
-    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not temperature > 0:
+    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
         raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
     classes = found.get("classes")
     return Recipe(

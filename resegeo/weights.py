@@ -15,7 +15,17 @@ from typing import Any
 from resegeo.checkpoints import METADATA, read_checkpoint
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.fetch import Progress, fetch, file_sha256, kept_path, offline, verify
-from resegeo.identify import BUNDLED, FOLDER, QUICK, config_of, inferred, known_architecture, own_config, settled
+from resegeo.identify import (
+    BUNDLED,
+    FOLDER,
+    QUICK,
+    config_of,
+    inferred,
+    known_architecture,
+    own_config,
+    refuse_other_heads,
+    settled,
+)
 from resegeo.registry import ACTIVATIONS, KNOWN, KnownModel, Remote, known_file, known_model
 
 
@@ -230,6 +240,7 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         told = ""
     published = known_file(path.name)
     act, why = settled(checkpoint, architecture, config, activation, published)
+    refuse_other_heads(checkpoint, architecture, config)
     if told or (why and not facts):
         said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
         warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
