@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from resegeo.errors import ResegeoError
+
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading a damaged ZIP archive raises; RuntimeError: a member has a password, or is packed in an unknown way."""
 
 
 @contextlib.contextmanager

@@ -349,6 +349,26 @@ def test_a_changed_variant_or_rule_is_another_average(tmp_path, base, three):
     assert len({first.sha256, second.sha256, third.sha256}) == 3
 
 
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_an_average_that_was_damaged_on_the_disk_is_made_anew(tmp_path, three, damage):
+    path = recipe(tmp_path)
+    with pytest.warns(InputNotice, match="is averaged"):
+        found = find_model(f"compose:{path}")
+    good = found.path.read_bytes()
+    found.path.write_bytes(good[: len(good) // 2] if damage is None else damage)
+    with pytest.warns(InputNotice, match="is averaged"):
+        assert find_model(f"compose:{path}").sha256 == found.sha256
+    assert found.path.read_bytes() == good
+
+
+def test_a_variant_that_does_not_tell_what_it_is_is_said_in_the_file(tmp_path, three):
+    path = tmp_path / "mean.yml"
+    path.write_text("models: [a.pt, b.pt]\n")
+    said = r"name its open_clip architecture by --arch.* In .*mean\.yml .*\{model: a\.pt, arch: …, activation: …\}"
+    with pytest.raises(UsageError, match=said):
+        find_model(f"compose:{path}")
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -371,11 +391,15 @@ def test_a_composition_file_that_says_something_else_is_one_sentence(tmp_path, t
         read_recipe(path)
 
 
-def test_options_that_belong_into_the_file_are_refused(tmp_path):
+def test_options_and_paths_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"--arch ViT-B-32 does not go with --model compose:mean\.yml"):
         find_model("compose:mean.yml", "ViT-B-32")
     with pytest.raises(UsageError, match=r"compose:none\.yml: no such file"):
         find_model("compose:none.yml")
+    with pytest.raises(UsageError, match="--model compose: names no file"):
+        find_model("compose:")
+    with pytest.raises(UsageError, match=r"is a folder; expected a YAML file"):
+        find_model(f"compose:{tmp_path}")
 
 
 def test_a_scene_is_segmented_by_a_composition_and_its_weights_are_recorded(tmp_path, three, make_raster, picture):
