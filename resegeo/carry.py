@@ -133,7 +133,7 @@ def _parts(name: str) -> list[tuple[Entry, Path]]:
             raise ResegeoError(f"{known.name} is not on this machine; run `resegeo models fetch {known.name}` first.")
         paths = [here, *(here.parent / other for other in known.remote.beside)]
         return [(Entry(known.name, path.name, file_sha256(path), "", False), path) for path in paths]
-    path = on_disk(name)
+    path = on_disk(name, "NAME")
     if path is None:
         source = resolve_model(name)  # a tag of open_clip
         return [(Entry(source.name, source.path.name, source.sha256, "", False), source.path)]

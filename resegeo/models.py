@@ -138,7 +138,7 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         When it is missing, cannot be read, or would run code.
 
     """
-    found_path = on_disk(str(path), "The file to check")
+    found_path = on_disk(str(path), "FILE")
     if found_path is None:
         raise ResegeoError(f"{path}: no such file. Expected a checkpoint, or the folder of a Hugging Face CLIPModel.")
     path = found_path
@@ -264,7 +264,7 @@ def averaged(
             raise UsageError(f"--weights {weights}: expected numbers such as 0.5,0.3,0.2.") from error
     sources = [
         resolve_model(name, architecture, activation, progress=progress)
-        if on_disk(name) is not None
+        if on_disk(name, "MODEL") is not None
         else resolve_model(name, progress=progress)
         for name in variants
     ]

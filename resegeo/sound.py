@@ -86,13 +86,13 @@ def _short_of_its_header(path: Path, start: bytes, size: int) -> str | None:
     length = int.from_bytes(start[:8], "little")
     if length > _HEADER_LIMIT or start[8:] != b"{":
         return None
-    whole = 8 + length
-    if whole <= size:
-        with path.open("rb") as stream:
-            header = stream.read(whole)[8:]
-        try:
-            entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
-            whole += max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-        except (ValueError, TypeError, KeyError, IndexError):
-            return None
-    return f"{size} bytes are there, its header tells of {whole} or more" if size < whole else None
+    if 8 + length > size:
+        return f"{size:,} bytes are there, its header alone has {8 + length:,}"
+    with path.open("rb") as stream:
+        header = stream.read(8 + length)[8:]
+    try:
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        whole = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+    return f"{size:,} of {whole:,} bytes are there" if size < whole else None

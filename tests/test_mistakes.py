@@ -185,7 +185,6 @@ COMMANDS = [
     "models compose resegeo-small resegeo-small -o classes.yml/a.safetensors",
     "models check cut.safetensors",
     "models check cut.pt",
-    "models check nan.safetensors",
     "models check ''",
     "models export scene.tif -o a.zip",
     "models export '' -o a.zip",

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from resegeo.encoder import load_encoder
 from resegeo.fetch import file_sha256, home, kept_path
 from resegeo.registry import KNOWN, known_model
-from resegeo.weights import facts_for_file, resolve_model
+from resegeo.weights import facts_for_file, resolve_model, resolve_sam
 from resegeo_cli.main import main
 
 
@@ -269,6 +269,17 @@ def test_a_scene_is_segmented_by_an_imported_name(variants, tmp_path, monkeypatc
     assert json.loads(Path("o/scene.json").read_text("utf-8"))["model"]["sha256"] == digest
     done = run("compose", "a", variants[1], "-o", "mean.safetensors")
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_sam_of_ones_own_is_carried_too(tmp_path, monkeypatch):
+    torch.save({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, tmp_path / "tuned.pth")
+    assert run("export", tmp_path / "tuned.pth", "-o", tmp_path / "own.zip").exit_code == 0
+    digest = file_sha256(tmp_path / "tuned.pth")
+    other_machine(monkeypatch, tmp_path)
+    assert run("import", tmp_path / "own.zip").exit_code == 0
+    assert resolve_sam("tuned").sha256 == digest
+    (row,) = [row for row in json.loads(run("list", "--json").stdout) if row["name"] == "tuned"]
+    assert row["architecture"] == "SAM"
 
 
 def test_two_models_of_one_name_do_not_go_into_one_archive(variants, tmp_path):

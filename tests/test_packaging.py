@@ -42,13 +42,14 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors"],
-        ["files", "clusters", "classes"],
+        ["errors", "stamps", "registry", "colors", "tensors"],
+        ["files", "clusters", "classes", "sound", "hugging_face"],
         ["fetch", "archives", "class_file", "sources"],
-        ["checkpoints", "pixels"],
-        ["identify", "scene"],
+        ["checkpoints", "pixels", "shelf"],
+        ["identify", "scene", "distances"],
+        ["tags"],
         ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
-        ["styles", "features", "sam_masks", "legend"],
+        ["styles", "features", "sam_masks", "legend", "carry"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
         ["polygons", "truth", "compose"],
