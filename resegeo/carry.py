@@ -10,7 +10,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from resegeo.checkpoints import read_checkpoint
@@ -106,7 +106,7 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
                 f"{parts[0][0].model} where they are imported; give one of them another name."
             )
     numbered = [
-        (Entry(**{**asdict(entry), "member": f"{number}/{entry.file}"}), path)
+        (replace(entry, member=f"{number}/{entry.file}"), path)
         for number, (entry, path) in enumerate(part for parts in found.values() for part in parts)
     ]
     if archive.exists() and any(archive.samefile(path) for _, path in numbered):
@@ -261,16 +261,12 @@ def _take_known(files: zipfile.ZipFile, entry: Entry, archive: Path) -> None:
     target, remote = entry.target, entry.remote
     with locked(target), whole(target) as beside:
         _copy(files, entry, beside)
-        wrong = told_apart(remote, entry.sha256) if target == kept_path(remote) and not _of_tag(entry) else None
+        wrong = told_apart(remote, entry.sha256) if known_weights(entry.model) and target == kept_path(remote) else None
         if wrong is not None:
             raise ResegeoError(
                 f"{archive} holds a file {entry.file} that is not the one {entry.model} names: {wrong}. It was not "
                 "taken in; fetch the model anew where the archive was made, and export it again."
             )
-
-
-def _of_tag(entry: Entry) -> bool:
-    return known_weights(entry.model) is None
 
 
 def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
