@@ -21,7 +21,7 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with paths and ancestors.")
 @shows
 def list_models(as_json: bool) -> None:
-    """List the models that are known by name: CLIP variants and SAM.
+    """List the models that are known by name: CLIP variants and SAM, and those that were imported.
 
     A question mark: likely, but not documented by its authors. The last column says what a model was trained on, as far
     as that touches what it may be measured on.
@@ -71,8 +71,7 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
 
     result = checked(file, arch, activation)
     if as_json:
-        facts = {**result.facts, "loads": result.problem is None, "problem": result.problem}
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(report(result))
     if result.problem is not None:
@@ -85,13 +84,13 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
 @click.option("--overwrite", is_flag=True, help="Replace the archive if it exists.")
 @shows
 def export(names: tuple[str, ...], output: str, overwrite: bool) -> None:
-    """Put models into one archive, to be carried to a machine without a network.
+    """Put models, known ones or files and folders of yours, into one archive for a machine without a network.
 
     \b
     Example:
-      resegeo models export remoteclip-l14 sam-vit-b -o models.zip
+      resegeo models export remoteclip-l14 mine.safetensors -o models.zip
     """
-    from resegeo.models import export as run
+    from resegeo.carry import export as run
 
     click.echo(run(names, output, overwrite=overwrite))
 
@@ -100,13 +99,14 @@ def export(names: tuple[str, ...], output: str, overwrite: bool) -> None:
 @click.argument("archive")
 @shows
 def import_models(archive: str) -> None:
-    """Take the models out of an ARCHIVE that `models export` wrote.
+    """Take the models out of an ARCHIVE that `models export` wrote; --model takes them by name then.
 
     \b
     Example:
       resegeo models import models.zip
+      resegeo segment scene.tif --prompts classes.yml --model mine
     """
-    from resegeo.models import imported
+    from resegeo.carry import imported
 
     for path in imported(archive):
         click.echo(path)

@@ -7,17 +7,23 @@ Hugging Face ``CLIPModel``. Tensors stay on the disk until they are asked for. N
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.archives import is_torchscript, read_torchscript
 from resegeo.errors import InputNotice, ResegeoError
+from resegeo.hugging_face import Said, renamed, said_by_config
+from resegeo.sound import SCALE, is_factor, refuse_unsound, why_cut_off
+from resegeo.tensors import Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -32,35 +38,6 @@ _NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|con
 _VISUAL = "visual.positional_embedding"
 
 
-class Tensors(Mapping[str, "torch.Tensor"]):
-    """Named tensors, each read from the file when it is asked for."""
-
-    def __init__(self, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
-        """Take one function a name."""
-        self._readers = dict(readers)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        """Read one tensor."""
-        return self._readers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        """Name after name."""
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        """Count of tensors."""
-        return len(self._readers)
-
-    def renamed(self, change: Callable[[str], str | None]) -> Tensors:
-        """The same under other names; those for which ``change`` gives None are left out."""
-        pairs = ((change(name), reader) for name, reader in self._readers.items())
-        return Tensors({name: reader for name, reader in pairs if name is not None})
-
-    def reader(self, name: str) -> Callable[[], torch.Tensor]:
-        """What reads a tensor."""
-        return self._readers[name]
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was opened."""
@@ -73,6 +50,19 @@ class Checkpoint:
     """quickgelu or gelu, where the file itself tells."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What resegeo wrote into the file's metadata: architecture, activation, ancestor, config, recipe."""
+    heads: Mapping[str, int] = field(default_factory=dict)
+    """Attention heads of the towers, ``text`` and ``vision``, as far as a config.json beside the weights names them."""
+    factor: float | None = None
+    """The logit scale that the file keeps, where that is the factor itself; ``tensors`` has its logarithm."""
+
+    def notice(self) -> str | None:
+        """Say what was changed in reading; None where nothing was."""
+        if self.factor is None:
+            return None
+        return (
+            f"{self.path} keeps its {SCALE} as the factor ({self.factor:.4g}), not as its logarithm: it is taken as "
+            f"{math.log(self.factor):.4g}."
+        )
 
 
 @dataclass(frozen=True)
@@ -122,27 +112,43 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "on a machine you trust, or get the weights in that format."
         ) from error
     except _unreadable() as error:
+        cut = why_cut_off(path, error)
+        if cut is not None:
+            raise ResegeoError(
+                f"{path} cannot be read as a CLIP checkpoint: it is probably cut off ({cut}). Copy or download it anew."
+            ) from error
         raise ResegeoError(
             f"{path} cannot be read as a CLIP checkpoint; expected a state dict in .safetensors or .pt, plain or as "
             "open_clip's trainer writes it, OpenAI's archive, or the folder of a Hugging Face CLIPModel."
         ) from error
     tensors = tensors.renamed(_bare_name)
+    said = Said()
     if any(name.startswith("vision_model.") for name in tensors):
-        tensors = _from_hugging_face(tensors, path)
-        form = "Hugging Face CLIPModel"
-        activation = activation or _hugging_face_activation(path if path.is_dir() else path.parent)
-    if "logit_scale" in tensors:  # some files keep it as a vector of one number
-        scale = tensors.reader("logit_scale")
-        readers = {name: tensors.reader(name) for name in tensors}
-        tensors = Tensors({**readers, "logit_scale": lambda: scale().reshape(())})
-    return Checkpoint(path, form, tensors, activation or facts.get("activation"), facts)
+        tensors, form = renamed(tensors, path), "Hugging Face CLIPModel"
+        said = said_by_config(path if path.is_dir() else path.parent)
+    tensors, factor = _with_logarithm(tensors)
+    told = activation or said.activation or facts.get("activation")
+    return Checkpoint(path, form, tensors, told, facts, said.heads, factor)
+
+
+def _with_logarithm(tensors: Tensors) -> tuple[Tensors, float | None]:
+    """Give the logit scale as one number, the logarithm; also return the factor, where the file keeps that instead."""
+    import torch
+
+    if SCALE not in tensors or tensors[SCALE].numel() != 1:  # of another shape: named with what else does not fit
+        return tensors, None
+    kept = tensors[SCALE].reshape(())  # some files keep it as a vector of one number
+    factor = float(kept) if is_factor(float(kept)) else None
+    scale = kept if factor is None else torch.tensor(math.log(factor), dtype=torch.float32)
+    readers = {name: tensors.reader(name) for name in tensors}
+    return Tensors({**readers, SCALE: lambda: scale}), factor
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     damage = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration)
-    return (*damage, zipfile.BadZipFile, SafetensorError)
+    return (*damage, zipfile.BadZipFile, zlib.error, struct.error, SafetensorError)
 
 
 def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
@@ -238,80 +244,6 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     )
 
 
-def _hugging_face_activation(folder: Path) -> str | None:
-    """Read hidden_act of both towers from config.json; transformers' default is quick_gelu."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict) or config.get("model_type", "clip") != "clip":
-        return None
-    towers = [config.get(f"{tower}_config") or config.get(f"{tower}_config_dict") or {} for tower in ("text", "vision")]
-    acts = {tower.get("hidden_act", "quick_gelu") for tower in towers}
-    return {"quick_gelu": "quickgelu", "gelu": "gelu"}.get(acts.pop()) if len(acts) == 1 else None
-
-
-_BLOCK = {
-    "self_attn.out_proj": "attn.out_proj",
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
-_TOP = {
-    "logit_scale": "logit_scale",
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.weight": "ln_final.weight",
-    "text_model.final_layer_norm.bias": "ln_final.bias",
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.embeddings.position_embedding.weight": _VISUAL,
-    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
-    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
-}
-_TRANSPOSED = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
-_TOWERS = {"text_model.encoder.layers": "transformer", "vision_model.encoder.layers": "visual.transformer"}
-_LAYER = re.compile(r"^(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$")
-
-
-def _from_hugging_face(tensors: Tensors, path: Path) -> Tensors:
-    """Give a CLIPModel's tensors open_clip's names and layout: q, k, v in one, projections transposed."""
-    import torch
-
-    found: dict[str, Callable[[], torch.Tensor]] = {}
-
-    def stacked(*readers: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        return lambda: torch.cat([reader() for reader in readers])
-
-    def transposed(reader: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        return lambda: reader().T.contiguous()
-
-    for name in tensors:
-        layer = _LAYER.match(name)
-        if name in _TOP:
-            found[_TOP[name]] = tensors.reader(name)
-        elif name in _TRANSPOSED:
-            found[_TRANSPOSED[name]] = transposed(tensors.reader(name))
-        elif layer is None:
-            raise ResegeoError(
-                f"{path} holds {name}, which is no part of a Hugging Face CLIPModel; other models of that hub cannot "
-                "be read. Give a checkpoint of open_clip's form."
-            )
-        else:
-            tower, number, part, kind = layer.groups()
-            block = f"{_TOWERS[f'{tower}.encoder.layers']}.resblocks.{number}"
-            if part in _BLOCK:
-                found[f"{block}.{_BLOCK[part]}.{kind}"] = tensors.reader(name)
-            elif part == "self_attn.q_proj":
-                others = [name.replace("q_proj", f"{which}_proj") for which in "kv"]
-                if all(other in tensors for other in others):
-                    found[f"{block}.attn.in_proj_{kind}"] = stacked(*map(tensors.reader, (name, *others)))
-    return Tensors(found)
-
-
 # what an architecture expects
 
 
@@ -395,7 +327,8 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
     Raises
     ------
     ResegeoError:
-        When it does not fit, naming how many parameters differ in which way, and the first.
+        When it does not fit, naming how many parameters differ in which way, and the first; when a parameter holds
+        values that are no numbers.
 
     """
     from open_clip.model import resize_pos_embed
@@ -418,6 +351,11 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
             f"{checkpoint.path} does not fit the architecture {architecture}: {found.sentence()}. "
             "Name the architecture it was trained with by --arch."
         )
+    for name, tensor in state.items():
+        refuse_unsound(str(checkpoint.path), name, tensor)
+    notice = checkpoint.notice()
+    if notice is not None:
+        warnings.warn(notice, InputNotice, stacklevel=2)
     model.load_state_dict(state)
 
 

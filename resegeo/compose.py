@@ -8,14 +8,15 @@ the average and its serialisation, however many variants there are.
 from __future__ import annotations
 
 import math
-import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.distances import distances, refuse_outliers
+from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.files import whole
 from resegeo.identify import QUICK
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
 
     from resegeo.classes import ClassList
 
-FAR = 0.7
-"""Relative distance of a part of the network from which a variant is no fine-tune of the same weights.
-
-Weights that have nothing to do with each other are √2 apart, whatever their size.
-"""
-
-_BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(\w+)")
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same recipe would give other weights."""
 
 Progress = Callable[[str, int, int], None]
@@ -133,7 +127,7 @@ def compose(
     temperature:
         Of the softmax of ``separation``.
     allow_outlier:
-        Average even what is farther than :data:`FAR` from the first.
+        Average even what :func:`resegeo.distances.refuse_outliers` refuses.
     device:
         Where ``separation`` embeds the words.
     progress:
@@ -153,12 +147,16 @@ def compose(
         raise UsageError(f"An average needs two variants or more; given: {len(sources)}.")
     if output.suffix != ".safetensors":
         raise UsageError(f"-o {output}: the average is written as .safetensors; name the file so.")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise UsageError(f"--temperature {temperature:g} is not possible; expected a number above 0.")
     given = _numbers(weights, len(sources))
     opened = [read_checkpoint(source.path) for source in sources]
+    for notice in filter(None, (checkpoint.notice() for checkpoint in opened)):
+        warnings.warn(notice, InputNotice, stacklevel=2)
     _refuse_strangers(sources, opened)
-    blocks, parts = _distances(opened, report)
+    blocks, parts = distances(opened, report)
     if not allow_outlier:
-        _refuse_outliers(sources, parts)
+        refuse_outliers([source.name for source in sources], parts)
     judged = _judged(sources, classes, device, report) if weights == "separation" else None
     if judged is not None:
         given = softmax_weights([said.quality for said in judged], temperature)
@@ -184,13 +182,14 @@ def _numbers(weights: str | Sequence[float], count: int) -> tuple[float, ...]:
             )
         return (1 / count,) * count
     numbers = tuple(float(number) for number in weights)
-    listed = ",".join(f"{number:g}" for number in numbers)
+    listed = ",".join(f"{number:.10g}" for number in numbers)
     if len(numbers) != count:
         raise UsageError(f"--weights {listed} has {len(numbers)} numbers for {count} variants; give one each.")
-    if any(not math.isfinite(number) or number < 0 for number in numbers) or abs(math.fsum(numbers) - 1) > 1e-6:
-        raise UsageError(
-            f"--weights {listed} add up to {math.fsum(numbers):g}; expected numbers of 0 or more that add up to 1."
-        )
+    wrong = next((number for number in numbers if not (math.isfinite(number) and number >= 0)), None)
+    if wrong is not None:
+        raise UsageError(f"--weights {listed} holds {wrong:.10g}; expected numbers of 0 or more that add up to 1.")
+    if abs(math.fsum(numbers) - 1) > 1e-6:
+        raise UsageError(f"--weights {listed} add up to {math.fsum(numbers):.10g}; expected numbers that add up to 1.")
     return numbers
 
 
@@ -232,85 +231,10 @@ def _refuse_strangers(sources: Sequence[ModelSource], opened: Sequence[Checkpoin
             raise ResegeoError(
                 f"{pair} {changed[0]} is {_shape(checkpoint, changed[0])} and {_shape(base, changed[0])}."
             )
-        _refuse_scale(pair, base, checkpoint)
-
-
-def _refuse_scale(pair: str, base: Checkpoint, checkpoint: Checkpoint) -> None:
-    """Refuse a pair of which one keeps the logit scale and the other its logarithm."""
-    scales = [float(c.tensors["logit_scale"]) for c in (checkpoint, base) if "logit_scale" in c.tensors]
-    # open_clip keeps the logarithm, at most ln 100 = 4.6; 1/0.07 = 14.3 and more is the factor itself.
-    if len({scale > 7 for scale in scales}) == 2:
-        raise ResegeoError(
-            f"{pair} their logit scales follow different conventions ({scales[0]:.4g}, {scales[1]:.4g}: one is the "
-            "logarithm of the factor, the other the factor). Leave one out."
-        )
 
 
 def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
     return tuple(checkpoint.tensors[name].shape) if name in checkpoint.tensors else None
-
-
-def _place(name: str) -> tuple[str, str]:
-    """Block and part that a parameter belongs to; the part is empty where its distance says little."""
-    found = _BLOCK.match(name)
-    if found is not None:
-        block = f"{'image' if found[1] else 'text'} block {int(found[2]) + 1}"
-        part = {"attn": "attention", "mlp": "MLP"}.get(found[3], "")
-        return block, f"{block}, {part}" if part else ""
-    tower = "image" if name.startswith("visual.") else "text"
-    block = f"{tower} ends"
-    weighty = name.endswith(("conv1.weight", "token_embedding.weight", "proj", "text_projection"))
-    return block, f"{tower}: {name}" if weighty else ""
-
-
-def _distances(opened: Sequence[Checkpoint], report: Progress) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """Relative distances from the first: by block, with the whole as ``all``, and by part; one dict a variant."""
-    import torch
-
-    squares: dict[str, float] = {}
-    apart: list[dict[str, float]] = [{} for _ in opened]
-    names = list(opened[0].tensors)
-    for number, name in enumerate(names, 1):
-        base = opened[0].tensors[name]
-        keys = [key for key in ("all", *_place(name)) if key]
-        if not base.is_floating_point():
-            continue
-        base = base.float()
-        size = float(base.square().sum(dtype=torch.float64))
-        if not math.isfinite(size):
-            raise ResegeoError(f"{opened[0].path} holds {name} with values that are no numbers; get the file anew.")
-        for key in keys if name != "logit_scale" else []:
-            squares[key] = squares.get(key, 0.0) + size
-        for index, other in enumerate(opened):
-            gap = 0.0 if index == 0 else float((other.tensors[name].float() - base).square().sum(dtype=torch.float64))
-            if not math.isfinite(gap):
-                raise ResegeoError(f"{other.path} holds {name} with values that are no numbers; get the file anew.")
-            for key in keys if name != "logit_scale" else []:
-                apart[index][key] = apart[index].get(key, 0.0) + gap
-        report("compare", number, len(names))
-    relative = [{key: math.sqrt(gap / max(squares[key], 1e-30)) for key, gap in one.items()} for one in apart]
-    blocks = {_place(name)[0] for name in names} | {"all"}
-    ordered = sorted(squares, key=_sorting)
-    return (
-        [{key: one[key] for key in ordered if key in blocks} for one in relative],
-        [{key: one[key] for key in ordered if key not in blocks} for one in relative],
-    )
-
-
-def _sorting(key: str) -> tuple[bool, bool, int, str]:
-    number = re.search(r"block (\d+)", key)
-    return key.startswith("text"), number is None, int(number[1]) if number else 0, key
-
-
-def _refuse_outliers(sources: Sequence[ModelSource], parts: Sequence[Mapping[str, float]]) -> None:
-    for source, distances in zip(sources, parts, strict=True):
-        key = max(distances, key=lambda name: distances[name])
-        if distances[key] > FAR:
-            raise ResegeoError(
-                f"{source.name} is no fine-tune of the same weights as {sources[0].name}: in {key} they are "
-                f"{distances[key]:.2f} apart (relative L2 distance; {FAR} is allowed, unrelated weights are 1.41 "
-                "apart). Leave one out, or pass --allow-outlier."
-            )
 
 
 def _judged(
@@ -324,6 +248,11 @@ def _judged(
     for number, source in enumerate(sources, 1):
         encoder = load_encoder(source, device=device)
         found.append(separation([encoder.encode_texts([[text] for text in texts]) for texts in phrasings.values()]))
+        if not math.isfinite(found[-1].quality):
+            raise ResegeoError(
+                f"{source.name} tells no words apart: its text embeddings are all zero, so separation has no weight "
+                "for it. Leave it out, or choose --weights uniform."
+            )
         del encoder
         report("words", number, len(sources))
     return found
@@ -359,6 +288,7 @@ def _write(
     classes: ClassList | None,
 ) -> None:
     """Write beside, then rename."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     listed = sorted(made.variants, key=lambda one: (one.source.sha256, one.weight, one.source.name))
@@ -382,3 +312,5 @@ def _write(
             beside.chmod(0o644)
     except OSError as error:
         raise ResegeoError(f"{made.path} cannot be written ({error.strerror or error}).") from error
+    except SafetensorError as error:  # what its own writer says of a full disk, or of a folder that takes no file
+        raise ResegeoError(f"{made.path} cannot be written ({error}). Check free space and permissions.") from error

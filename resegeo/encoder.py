@@ -148,6 +148,11 @@ class Encoder:
         -------
         Patch features (B, g, g, D) and CLS features (B, D), float32, not normalised.
 
+        Raises
+        ------
+        ResegeoError:
+            When the model computes values that are no numbers.
+
         """
         kind = self.device.split(":", 1)[0]
         half = self.precision != "float32"
@@ -161,6 +166,7 @@ class Encoder:
             images = (images - mean) / std
             masks = layer_masks(schedule, self._moved(levels))
             tokens = self.forward(self.model.visual, images, masks, self_self=self_self).float().cpu().numpy()
+        self._refuse_no_numbers(tokens)
         patches = tokens[:, 1:].reshape(len(rgb), self.grid, self.grid, -1)
         return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
 
@@ -175,6 +181,12 @@ class Encoder:
         """Embed prompts, each given by its phrasings: Q lists of strings -> (Q, D) float32, unit length.
 
         The phrasings of one prompt (its templates) are normalised, averaged and normalised again.
+
+        Raises
+        ------
+        ResegeoError:
+            When the model computes values that are no numbers.
+
         """
         flat = [text for phrasings in prompts for text in phrasings]
         with torch.inference_mode():
@@ -185,7 +197,17 @@ class Encoder:
             rows.append(embedded[start : start + len(phrasings)].mean(dim=0))
             start += len(phrasings)
         unit = functional.normalize(torch.stack(rows), dim=-1)
+        self._refuse_no_numbers(unit.numpy())
         return np.asarray(unit.numpy(), dtype=np.float32)
+
+    def _refuse_no_numbers(self, computed: NDArray[np.float32]) -> None:
+        """Refuse what no label can be made of: sound weights can still run out of the range of numbers."""
+        if not np.isfinite(computed).all():
+            more = " Choose --precision float32 or bfloat16." if self.precision == "float16" else ""
+            raise ResegeoError(
+                f"The model {self.name} computes values that are no numbers (NaN or infinite) in {self.precision}: its "
+                f"weights belong to another architecture or activation, or are damaged.{more}"
+            )
 
 
 def pick_device(name: str | None) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from resegeo.errors import ResegeoError
-from resegeo.files import whole
+from resegeo.files import DAMAGED_ZIP, whole
 from resegeo.registry import Remote
 
 TRIES = 5
@@ -49,7 +49,7 @@ def offline() -> bool:
 
 def kept_path(remote: Remote) -> Path:
     """Where a file lies that was fetched from a URL or imported."""
-    return home() / "models" / _safe(remote.label) / remote.file.rpartition("/")[2]
+    return home() / "models" / safe_name(remote.label) / remote.file.rpartition("/")[2]
 
 
 def cached(remote: Remote) -> Path | None:
@@ -108,15 +108,30 @@ def verify(remote: Remote, path: Path, digest: str) -> None:
         When they differ.
 
     """
+    wrong = told_apart(remote, digest)
+    if wrong is not None:
+        raise ResegeoError(
+            f"{path} is not the file that {remote.label} names: {wrong}. Delete it and run `resegeo models fetch "
+            f"{remote.label}`"
+            + ("." if remote.sha256 else f"; if its authors changed it, delete its line in {_record()} too.")
+        )
+
+
+def told_apart(remote: Remote, digest: str) -> str | None:
+    """Say how a sha256 differs from the pinned one, or from the first that was seen here; None where it does not."""
     expected, whose = remote.sha256, "published"
     if expected is None:
         expected, whose = _recorded(remote, digest), "recorded when it was first fetched"
-    if digest != expected:
-        raise ResegeoError(
-            f"{path} is not the file that {remote.label} names: its sha256 is {digest[:16]}…, the one {whose} is "
-            f"{expected[:16]}…. Delete it and run `resegeo models fetch {remote.label}`"
-            + ("." if remote.sha256 else f"; if its authors changed it, delete its line in {_record()} too.")
-        )
+    if digest == expected:
+        return None
+    return f"its sha256 is {digest[:16]}…, the one {whose} is {expected[:16]}…"
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Files of a Hugging Face model's folder that make the model: weights and configuration."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin") and path.is_file()
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -125,8 +140,7 @@ def file_sha256(path: Path) -> str:
     It is taken once while size and time of the file stay as they are.
     """
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file())
-        lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in files)
+        lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in parts_of(path))
         return hashlib.sha256(lines.encode()).hexdigest()
     stat = path.stat()
     return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
@@ -138,8 +152,8 @@ def _sha256(path: Path, size: int, time: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _safe(label: str) -> str:
-    """A label as a folder's name: Windows allows no colon."""
+def safe_name(label: str) -> str:
+    """Turn a label into a folder's name: Windows allows no colon."""
     return re.sub(r"[^\w.+-]", "--", label).lstrip(".")
 
 
@@ -159,7 +173,7 @@ def _record() -> Path:
 
 def _recorded(remote: Remote, digest: str) -> str:
     """The checksum that was first seen of a file; this one, where it is the first."""
-    key = f"{_safe(remote.label)}/{remote.file}"
+    key = f"{safe_name(remote.label)}/{remote.file}"
     path = _record()
 
     def known() -> dict[str, str]:
@@ -335,7 +349,14 @@ def _extract(remote: Remote, archive: Path, target: Path) -> None:
                 )
             with files.open(names[0]) as source, target.open("wb") as out:
                 shutil.copyfileobj(source, out, _CHUNK)
-    except zipfile.BadZipFile as error:
-        archive.unlink(missing_ok=True)
+    except DAMAGED_ZIP as error:
+        for path in (archive, _mark(archive), target):
+            path.unlink(missing_ok=True)
+        raise ResegeoError(
+            f"What {remote.url} sent is no ZIP archive, or a damaged one. Nothing was kept; try again."
+        ) from error
+    except OSError as error:
         target.unlink(missing_ok=True)
-        raise ResegeoError(f"What {remote.url} sent is no ZIP archive. Nothing was kept; try again.") from error
+        raise ResegeoError(
+            f"{target.parent} cannot be written to ({error.strerror or error}); free space or move it by RESEGEO_HOME."
+        ) from error

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from resegeo.errors import ResegeoError, UsageError
+
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading a damaged ZIP archive raises; RuntimeError: a member has a password, or is packed in an unknown way."""
 
 
 @contextlib.contextmanager

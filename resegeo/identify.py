@@ -125,6 +125,26 @@ def settled(
     )
 
 
+def refuse_other_heads(checkpoint: Checkpoint, architecture: str, config: Path | None) -> None:
+    """Refuse an architecture with other attention heads than a config.json tells: shapes do not, features would differ.
+
+    Raises
+    ------
+    UsageError:
+        When they differ.
+
+    """
+    found = config_of(architecture, config)
+    vision, text = found.get("vision_cfg", {}), found.get("text_cfg", {})
+    ours = {"text": text.get("heads", 8), "vision": vision.get("width", 768) // vision.get("head_width", 64)}
+    for tower, heads in checkpoint.heads.items():
+        if heads != ours[tower]:
+            raise UsageError(
+                f"{checkpoint.path}: its config.json says {heads} attention heads in the {tower} tower, {architecture} "
+                f"has {ours[tower]}: the labels would be wrong. Name the architecture it was trained with by --arch."
+            )
+
+
 def known_architecture(architecture: str) -> str:
     """Return the name if open_clip knows it; see :class:`UsageError`."""
     import open_clip

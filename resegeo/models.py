@@ -1,29 +1,27 @@
-"""What the commands of ``resegeo models`` do: list, fetch, check, carry to another machine."""
+"""What the commands of ``resegeo models`` do: list, fetch, check, compose; the others are in carry."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import math
 import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resegeo.checkpoints import compared, read_checkpoint
+from resegeo.carry import known_weights
+from resegeo.checkpoints import Checkpoint, compared, read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.compose import Composition, compose
 from resegeo.encoder import build, load_encoder
 from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
-from resegeo.fetch import Progress, cached, fetch, file_sha256, kept_path, locked, verify
-from resegeo.files import whole
-from resegeo.identify import BUNDLED
-from resegeo.registry import KNOWN, KnownModel, Remote, known_model
+from resegeo.fetch import Progress, cached, fetch, file_sha256, parts_of, verify
+from resegeo.files import writable_folder
+from resegeo.identify import BUNDLED, inferred
+from resegeo.registry import KNOWN
 from resegeo.separation import TEMPERATURE
+from resegeo.shelf import imported_models, imported_path, on_disk
 from resegeo.weights import resolve_model, vocabulary
-
-_MANIFEST = "resegeo-models.json"
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,14 @@ class Check:
     problem: str | None
     """Why it will not load; None where it will."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON, which knows no NaN and no infinity."""
+        found: dict[str, Any] = _plain({**self.facts, "loads": self.problem is None, "problem": self.problem})
+        return found
+
 
 def listed() -> list[dict[str, Any]]:
-    """One row a known model: name, architecture, activation, licence, bytes, where it is on this machine, notes."""
+    """One row a known or imported model: name, architecture, activation, licence, bytes, where it is here, notes."""
     bundled = resolve_model()
     rows = [
         {
@@ -64,7 +67,29 @@ def listed() -> list[dict[str, Any]]:
                 "notes": model.notes,
             }
         )
-    return rows
+    return rows + [_imported_row(name, path) for name, path in imported_models().items()]
+
+
+def _imported_row(name: str, path: Path) -> dict[str, Any]:
+    """What a model of the user's own says of itself, or its shapes; None where both are silent."""
+    architecture = activation = ancestor = None
+    try:
+        opened = read_checkpoint(path)
+        activation, ancestor = opened.activation, opened.facts.get("ancestor")
+        architecture = opened.facts.get("architecture") or ("SAM" if _holds_sam(opened) else inferred(opened)[0])
+    except ResegeoError:
+        pass
+    parts = parts_of(path) if path.is_dir() else [path]
+    return {
+        "name": name,
+        "architecture": architecture,
+        "activation": activation,
+        "ancestor": ancestor,
+        "licence": None,
+        "bytes": sum(part.stat().st_size for part in parts),
+        "cached": str(path),
+        "notes": "imported",
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -74,8 +99,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.0f}"
         here = {None: "no", "bundled": "bundled"}.get(row["cached"], "yes")
-        name, act = row["name"], row["activation"] or "-"
-        lines.append((name, row["architecture"], act, size, row["licence"], here, row["notes"]))
+        known = (row[key] or "-" for key in ("architecture", "activation"))
+        lines.append((row["name"], *known, size, row["licence"] or "-", here, row["notes"]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     return "\n".join(
         "  ".join([*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
@@ -83,7 +108,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def fetched(name: str, progress: Progress | None = None) -> Path:
-    """Bring a known model, SAM or an open_clip tag onto this machine, and check it.
+    """Bring a known model, SAM or an open_clip tag onto this machine, and check it; an imported one is here.
 
     Raises
     ------
@@ -91,7 +116,10 @@ def fetched(name: str, progress: Progress | None = None) -> Path:
         When it cannot be had, or is not what it should be.
 
     """
-    known = _known(name)
+    known = known_weights(name)
+    own = None if known is not None else imported_path(name)
+    if own is not None:
+        return own
     if known is None:
         return resolve_model(name, progress=progress).path
     path = fetch(known.remote, progress)
@@ -100,20 +128,23 @@ def fetched(name: str, progress: Progress | None = None) -> Path:
 
 
 def checked(path: str | Path, architecture: str | None = None, activation: str | None = None) -> Check:
-    """Tell what a checkpoint file is, will it load, and which parameters differ and how.
+    """Tell what a checkpoint file or an imported model is, will it load, and which parameters differ and how.
 
     Raises
     ------
+    UsageError:
+        When ``path`` is empty.
     ResegeoError:
         When it is missing, cannot be read, or would run code.
 
     """
-    path = Path(path)
-    if not path.exists():
+    found_path = on_disk(str(path), "FILE")
+    if found_path is None:
         raise ResegeoError(f"{path}: no such file. Expected a checkpoint, or the folder of a Hugging Face CLIPModel.")
-    if path.is_file() and _is_sam(path):
-        return _checked_sam(path)
+    path = found_path
     opened = read_checkpoint(path)
+    if path.is_file() and _holds_sam(opened):
+        return _checked_sam(path)
     kinds: dict[str, int] = {}
     count = 0
     for name in opened.tensors:
@@ -129,7 +160,8 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         "types": ", ".join(f"{name} ({number})" for name, number in sorted(kinds.items())),
     }
     if "logit_scale" in opened.tensors:
-        facts["logit_scale"] = round(float(opened.tensors["logit_scale"].float().exp()), 4)
+        scale = opened.tensors["logit_scale"]
+        facts["logit_scale"] = round(float(scale.double().exp()), 4) if scale.numel() == 1 else None
     said: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -171,94 +203,17 @@ def report(check: Check) -> str:
     return "\n".join(lines)
 
 
-def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False) -> Path:
-    """Put models of this machine into one ZIP archive, to be carried to one without a network.
-
-    Raises
-    ------
-    ResegeoError:
-        When a model is not here, or the archive exists.
-
-    """
-    archive = Path(archive)
-    if archive.exists() and not overwrite:
-        raise ResegeoError(f"{archive} exists; pass --overwrite to replace it, or name another file by -o.")
-    found: list[tuple[str, str, Path]] = []
-    for name in dict.fromkeys(names):
-        known = _known(name)
-        if known is None:
-            path = resolve_model(name).path
-            label, files = resolve_model(name).name, [path]
-        else:
-            here = cached(known.remote)
-            if here is None:
-                raise ResegeoError(
-                    f"{known.name} is not on this machine; run `resegeo models fetch {known.name}` first."
-                )
-            label, files = known.name, [here, *(here.parent / other for other in known.remote.beside)]
-        found += [(label, file.name, file) for file in files]
-    manifest = [
-        {"model": label, "file": name, "sha256": file_sha256(path), "member": f"{number}/{name}"}
-        for number, (label, name, path) in enumerate(found)
-    ]
-    try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with whole(archive) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as out:  # weights do not shrink
-            out.writestr(_MANIFEST, json.dumps({"format": 1, "files": manifest}, indent=1))
-            for entry, (_, _, path) in zip(manifest, found, strict=True):
-                out.write(path, entry["member"])
-    except OSError as error:
-        raise ResegeoError(f"{archive} cannot be written ({error.strerror or error}).") from error
-    return archive
+def _plain(value: Any) -> Any:
+    """Replace numbers that JSON cannot write by None."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def imported(archive: str | Path) -> list[Path]:
-    """Take the models out of an archive of :func:`export`; each is checked before it gets its name.
-
-    Raises
-    ------
-    ResegeoError:
-        When it is no such archive, or a file in it is damaged.
-
-    """
-    archive = Path(archive)
-    if not archive.is_file():
-        raise ResegeoError(f"{archive}: no such file. Expected an archive that `resegeo models export` wrote.")
-    paths = []
-    try:
-        with zipfile.ZipFile(archive) as files:
-            for entry in json.loads(files.read(_MANIFEST))["files"]:
-                known = _known(entry["model"])
-                remote = known.remote if known is not None else Remote(entry["model"], entry["file"])
-                target = kept_path(remote).with_name(Path(entry["file"]).name)
-                with locked(target), whole(target) as beside:
-                    with files.open(entry["member"]) as source, beside.open("wb") as out:
-                        shutil.copyfileobj(source, out, 1 << 20)
-                    digest = file_sha256(beside)
-                    if digest != entry["sha256"]:
-                        raise zipfile.BadZipFile(entry["member"])
-                    if known is not None and target.name == kept_path(remote).name:
-                        verify(remote, beside, digest)
-                paths.append(target)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise ResegeoError(
-            f"{archive} is damaged, or no archive that `resegeo models export` wrote; copy it anew."
-        ) from error
-    return paths
-
-
-def _known(name: str) -> KnownModel | None:
-    if name == BUNDLED:
-        raise UsageError(f"{BUNDLED} travels inside the package; nothing has to be fetched or carried.")
-    return known_model(name) or known_model(name, sam=True)
-
-
-def _is_sam(path: Path) -> bool:
-    """Whether a file holds SAM's parameters, as far as that can be told without a word about what is wrong with it."""
-    try:
-        return any(name.startswith("image_encoder.") for name in read_checkpoint(path).tensors)
-    except ResegeoError:
-        return False
+def _holds_sam(opened: Checkpoint) -> bool:
+    return any(name.startswith("image_encoder.") for name in opened.tensors)
 
 
 def _checked_sam(path: Path) -> Check:
@@ -309,17 +264,20 @@ def averaged(
             raise UsageError(f"--weights {weights}: expected numbers such as 0.5,0.3,0.2.") from error
     sources = [
         resolve_model(name, architecture, activation, progress=progress)
-        if Path(name).exists()
+        if on_disk(name, "MODEL") is not None
         else resolve_model(name, progress=progress)
         for name in variants
     ]
-    return compose(
-        sources,
-        output,
-        weights=numbers,
-        classes=words,
-        temperature=TEMPERATURE if temperature is None else temperature,
-        allow_outlier=allow_outlier,
-        device=device,
-        progress=progress,
-    )
+    if output.exists() and any(output.samefile(source.path) for source in sources):
+        raise ResegeoError(f"The average {output} would replace one of its variants; name another file by -o.")
+    with writable_folder(output.parent):
+        return compose(
+            sources,
+            output,
+            weights=numbers,
+            classes=words,
+            temperature=TEMPERATURE if temperature is None else temperature,
+            allow_outlier=allow_outlier,
+            device=device,
+            progress=progress,
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +18,11 @@ from typing import Any
 
 import yaml
 
+from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, Progress, compose
-from resegeo.errors import InputNotice, UsageError
+from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.fetch import home, locked
 from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, resolve_model
@@ -63,6 +65,8 @@ def find_model(
     """
     if model is None or not model.startswith(PREFIX):
         return resolve_model(model, architecture, activation, progress=progress)
+    if not model.removeprefix(PREFIX).strip():
+        raise UsageError(f"--model {model} names no file; expected {PREFIX} and a composition file, {PREFIX}mean.yml.")
     path = Path(model.removeprefix(PREFIX))
     for name, value in (("--arch", architecture), ("--activation", activation)):
         if value is not None:
@@ -70,10 +74,10 @@ def find_model(
                 f"{name} {value} does not go with --model {model}; say it in that file, variant by variant."
             )
     recipe = read_recipe(path)
-    sources = [resolve_model(*given, progress=progress) for given in recipe.models]
+    sources = [_resolved(given, path, progress) for given in recipe.models]
     target = home() / "composed" / f"{_key(recipe, sources)}.safetensors"
     with locked(target):
-        if not target.is_file():
+        if not _readable(target):
             made = compose(
                 sources,
                 target,
@@ -98,6 +102,8 @@ def read_recipe(path: Path) -> Recipe:
 
     """
     said = f"--model {PREFIX}{path}"
+    if path.is_dir():
+        raise UsageError(f"{said} is a folder; expected a YAML file with a list 'models'.")
     try:
         found = yaml.safe_load(path.read_bytes())
     except FileNotFoundError as error:
@@ -121,7 +127,7 @@ def read_recipe(path: Path) -> Recipe:
     elif not isinstance(weights, str):
         raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
     temperature = found.get("temperature", TEMPERATURE)
-    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not temperature > 0:
+    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
         raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
     classes = found.get("classes")
     return Recipe(
@@ -144,6 +150,25 @@ def _variant(entry: Any, path: Path, said: str) -> tuple[str, str | None, str | 
         )
     model, arch, activation = (None if given.get(key) is None else str(given[key]) for key in _MODEL_KEYS)
     return _from(path, str(model)), None if arch is None else _from(path, arch), activation
+
+
+def _resolved(given: tuple[str, str | None, str | None], path: Path, progress: Progress | None) -> ModelSource:
+    """Find a variant; options that it lacks are said in the file."""
+    try:
+        return resolve_model(*given, progress=progress)
+    except UsageError as error:
+        if "--arch" not in str(error) and "--activation" not in str(error):
+            raise
+        shown = f"{{model: {Path(given[0]).name}, arch: …, activation: …}}"
+        raise UsageError(f"{error} In {path} these options are words beside the model: {shown}.") from error
+
+
+def _readable(path: Path) -> bool:
+    """Whether an average is there; one that was damaged on the disk is made anew."""
+    try:
+        return path.is_file() and bool(read_checkpoint(path).tensors)
+    except ResegeoError:
+        return False
 
 
 def _from(path: Path, name: str) -> str:

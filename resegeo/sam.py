@@ -6,11 +6,13 @@ What runs the model is :mod:`resegeo.sam_masks`. Nothing here imports torch befo
 from __future__ import annotations
 
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.sound import refuse_unsound, why_cut_off
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +125,12 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             f"--sam-checkpoint {path} is refused: loading it would run code stored in the file. Convert it to "
             "safetensors on a machine you trust, or get the authors' own file."
         ) from error
-    except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+        cut = why_cut_off(path, error)
+        if cut is not None:
+            raise ResegeoError(
+                f"--sam-checkpoint {path} cannot be read: it is probably cut off ({cut}). Copy or download it anew."
+            ) from error
         raise ResegeoError(unreadable) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ResegeoError(f"--sam-checkpoint {path} holds no state dict: not all of its entries are tensors.")
@@ -167,5 +174,7 @@ def _filled(architecture: str, state: dict[str, torch.Tensor], path: Path) -> An
         raise ResegeoError(
             f"--sam-checkpoint {path} does not fit {architecture} of segment-anything: {'; '.join(parts)}."
         )
+    for name, tensor in state.items():
+        refuse_unsound(f"--sam-checkpoint {path}", name, tensor)
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     return model.eval().requires_grad_(False)

@@ -84,7 +84,15 @@ def _several(name: str, texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def separation(vectors: Sequence[NDArray[np.floating]]) -> Separation:
-    """Measure embeddings: one array (phrasings, D) a class, of any length; at least two classes of two phrasings."""
+    """Measure embeddings: one array (phrasings, D) a class, of any length; at least two classes of two phrasings.
+
+    NaN where a vector is zero.
+    """
+    with np.errstate(invalid="ignore"):
+        return _measured(vectors)
+
+
+def _measured(vectors: Sequence[NDArray[np.floating]]) -> Separation:
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (np.asarray(v, np.float64) for v in vectors)]
     pairs = [(rows @ rows.T)[np.triu_indices(len(rows), 1)].mean() for rows in unit]
     means = np.stack([rows.mean(axis=0) for rows in unit])
@@ -96,7 +104,8 @@ def separation(vectors: Sequence[NDArray[np.floating]]) -> Separation:
 
 def softmax_weights(qualities: Sequence[float], temperature: float = TEMPERATURE) -> tuple[float, ...]:
     """Weights that sum to 1; see the module."""
-    logits = np.asarray(qualities, np.float64) / temperature
-    shares = np.exp(logits - logits.max())
+    found = np.asarray(qualities, np.float64)
+    with np.errstate(over="ignore"):  # at a temperature near 0 all weight is the best one's
+        shares = np.exp((found - found.max()) / temperature)
     # Summed by size, so that the order in which variants are named leaves no trace in the last bit.
     return tuple(float(share) for share in shares / np.sort(shares).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import warnings
@@ -14,9 +13,21 @@ from typing import Any
 
 from resegeo.checkpoints import METADATA, read_checkpoint
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.fetch import Progress, fetch, file_sha256, kept_path, offline, verify
-from resegeo.identify import BUNDLED, FOLDER, QUICK, config_of, inferred, known_architecture, own_config, settled
-from resegeo.registry import ACTIVATIONS, KNOWN, KnownModel, Remote, known_file, known_model
+from resegeo.fetch import Progress, fetch, file_sha256, verify
+from resegeo.identify import (
+    BUNDLED,
+    FOLDER,
+    QUICK,
+    config_of,
+    inferred,
+    known_architecture,
+    own_config,
+    refuse_other_heads,
+    settled,
+)
+from resegeo.registry import ACTIVATIONS, KnownModel, known_file, known_model
+from resegeo.shelf import name_of, on_disk
+from resegeo.tags import find_tag
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,9 @@ def resolve_model(
     Parameters
     ----------
     model:
-        None or ``resegeo-small`` (bundled), a checkpoint file or the folder of a Hugging Face CLIPModel, a name of
-        :data:`resegeo.registry.KNOWN`, or an open_clip pretrained tag, alone with ``architecture`` or as ``ARCH:TAG``.
+        None or ``resegeo-small`` (bundled), a checkpoint file or the folder of a Hugging Face CLIPModel, the name of an
+        imported one, a name of :data:`resegeo.registry.KNOWN`, or an open_clip pretrained tag, alone with
+        ``architecture`` or as ``ARCH:TAG``.
     architecture:
         open_clip architecture, such as ``ViT-L-14-quickgelu``, or the JSON file of an open_clip model configuration;
         needed where a file does not tell.
@@ -112,12 +124,13 @@ def resolve_model(
                 raise UsageError(
                     f"{name} {value} needs a checkpoint: name its file or tag by --model, or leave out {name}."
                 )
-        path = FOLDER / f"{BUNDLED}.safetensors"
+        weights = FOLDER / f"{BUNDLED}.safetensors"
         return ModelSource(
-            BUNDLED, BUNDLED, path, file_sha256(path), FOLDER / f"{BUNDLED}.json", "gelu", ancestor=BUNDLED
+            BUNDLED, BUNDLED, weights, file_sha256(weights), FOLDER / f"{BUNDLED}.json", "gelu", ancestor=BUNDLED
         )
-    if Path(model).exists():
-        return _local(Path(model), architecture, activation)
+    path = on_disk(model)
+    if path is not None:
+        return _local(path, architecture, activation)
     if Path(model).suffix in {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}:
         raise ResegeoError(f"--model {model}: no such file. Check the path, or leave out --model for {BUNDLED}.")
     known = known_model(model)
@@ -125,13 +138,26 @@ def resolve_model(
         known = known_model(f"{architecture}:{model}")
     if known is not None:
         return _known_source(known, architecture, activation, progress)
-    return _pretrained(model, architecture, activation)
+    if known_model(model, sam=True) is not None:
+        raise UsageError(
+            f"--model {model} is a Segment Anything Model, which cannot read words; name it by --sam-checkpoint, or "
+            f"leave out --model for {BUNDLED}."
+        )
+    tag = find_tag(model, architecture, activation)
+    return ModelSource(
+        tag.name,
+        tag.architecture,
+        tag.path,
+        file_sha256(tag.path),
+        activation=tag.activation,
+        ancestor=tag.ancestor,
+    )
 
 
 def resolve_sam(
     checkpoint: str | None, architecture: str | None = None, *, progress: Progress | None = None
 ) -> SamSource:
-    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name: a file, or sam-vit-b, -l or -h.
+    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name: a file, sam-vit-b, -l or -h, or an import.
 
     Raises
     ------
@@ -146,7 +172,7 @@ def resolve_sam(
             "Segments from SAM (--preset paper implies them) need its weights: give --sam-checkpoint sam-vit-b, or a "
             "file such as sam_vit_b_01ec64.pth, or choose --segments superpixels, none or a file of your own."
         )
-    path = Path(checkpoint)
+    path = on_disk(checkpoint, "--sam-checkpoint") or Path(checkpoint)
     known = None if path.exists() else known_model(checkpoint, sam=True)
     if known is not None:
         path = fetch(known.remote, progress)
@@ -230,6 +256,7 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         told = ""
     published = known_file(path.name)
     act, why = settled(checkpoint, architecture, config, activation, published)
+    refuse_other_heads(checkpoint, architecture, config)
     if told or (why and not facts):
         said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
         warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
@@ -237,7 +264,7 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
     if config is not None and config.parent == FOLDER:
         ancestor = ancestor or BUNDLED
     return ModelSource(
-        path.stem if path.is_file() else path.resolve().name,
+        name_of(path),
         architecture,
         path,
         file_sha256(path),
@@ -279,59 +306,3 @@ def _known_source(
         activation=act,
         ancestor=known.ancestor,
     )
-
-
-def _pretrained(model: str, architecture: str | None, activation: str | None) -> ModelSource:
-    """Find, or download, the file behind an open_clip pretrained tag."""
-    import open_clip
-
-    given, _, tag = model.rpartition(":")
-    if given and architecture is not None and given != architecture:
-        raise UsageError(f"--model {model} names the architecture {given}, but --arch says {architecture}.")
-    arch = given or architecture
-    tags = {name for _, name in open_clip.list_pretrained()}
-    if tag not in tags:
-        near = difflib.get_close_matches(model.lower(), [known.name for known in KNOWN if not known.sam], n=1)
-        hint = f"; did you mean {near[0]}?" if near else f". Without a model {BUNDLED} is used."
-        raise ResegeoError(
-            f"{model} is neither an existing file, nor a name of `resegeo models list`, nor a pretrained tag of "
-            f"open_clip such as ViT-B-32:laion2b_s34b_b79k{hint}"
-        )
-    if arch is None:
-        having = ", ".join(open_clip.pretrained.list_pretrained_models_by_tag(tag)[:6])
-        raise UsageError(f"--model {tag} exists for several architectures; add --arch, one of {having}.")
-    config = open_clip.get_pretrained_cfg(known_architecture(arch), tag)
-    if not config:
-        having = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
-        raise UsageError(f"open_clip has no weights {tag} for {arch}; it has: {having}.")
-    act = "quickgelu" if config.get("quick_gelu") else "gelu"
-    if activation not in (None, act):
-        raise UsageError(
-            f"--model {arch}:{tag} was trained with {act}, but --activation says {activation}. Leave it out."
-        )
-    if act == "quickgelu" and not arch.endswith(QUICK) and arch + QUICK in open_clip.list_models():
-        arch += QUICK
-    path = _tag_file(f"{arch}:{tag}", config)
-    ancestor = f"{tag}:{arch.removesuffix(QUICK)}"
-    return ModelSource(f"{arch}:{tag}", arch, path, file_sha256(path), activation=act, ancestor=ancestor)
-
-
-def _tag_file(name: str, config: dict[str, Any]) -> Path:
-    """Find, or have open_clip download, the file of a pretrained tag."""
-    import open_clip
-
-    folder = kept_path(Remote(name, "open_clip_model.safetensors")).parent
-    imported = sorted(path for path in folder.glob("*") if not path.name.startswith(".")) if folder.is_dir() else []
-    if imported:
-        return imported[0]
-    try:
-        if offline() and not config.get("hf_hub"):  # huggingface_hub heeds that itself
-            raise ConnectionError("the network is switched off")
-        return Path(open_clip.download_pretrained(config))
-    except Exception as error:  # hub, HTTP and file system errors share no base
-        why = "the network is switched off (HF_HUB_OFFLINE)" if offline() else type(error).__name__
-        raise ResegeoError(
-            f"The weights {name} are not on this machine and could not be downloaded ({why}). Run "
-            f"`resegeo models fetch {name}` once with a network, or put the file at "
-            f"{kept_path(Remote(name, 'open_clip_model.safetensors'))}; the bundled model needs no download."
-        ) from error

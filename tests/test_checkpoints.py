@@ -87,10 +87,11 @@ def hugging_face_state(state):
     return found
 
 
-def hugging_face(folder, state, form):
+def hugging_face(folder, state, form, text=None, vision=None):
     folder.mkdir()
     act = {"hidden_act": "quick_gelu"}
-    (folder / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": act, "vision_config": act}))
+    towers = {"text_config": act | (text or {}), "vision_config": act | (vision or {})}
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", **towers}))
     theirs = hugging_face_state(state)
     if form == "bin":
         torch.save(theirs, folder / "pytorch_model.bin")
@@ -283,6 +284,67 @@ def test_damaged_files_are_one_sentence(tmp_path, model):
         read_checkpoint(tmp_path / "numbers.pt")
 
 
+@pytest.mark.parametrize("form", ["safetensors", "state dict", "old pickle", "archive", "folder bin", "folder sharded"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_that_is_cut_off_is_said_to_be(tmp_path, model, form, share):
+    path = written(form, model, tmp_path)
+    file = (
+        path
+        if path.is_file()
+        else sorted(path.glob("*model*.*s"))[-1]
+        if "sharded" in form
+        else next(path.glob("*.bin"))
+    )
+    with file.open("r+b") as stream:
+        stream.truncate(int(share * file.stat().st_size))
+    named = (
+        rf"{path.name} cannot be read as a CLIP checkpoint: it is probably cut off \(.*\)\. Copy or download it anew\."
+    )
+    with pytest.raises(ResegeoError, match=named):
+        read_checkpoint(path)
+
+
+# values
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_parameter_that_is_no_number_is_refused_by_name(tmp_path, model, value, kind):
+    state = {name: tensor.clone().to(kind) for name, tensor in model.state_dict().items()}
+    state["visual.proj"][5, 7] = value
+    torch.save(state, tmp_path / "a.pt")
+    source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "quickgelu")
+    with pytest.raises(ResegeoError, match=r"a\.pt holds visual\.proj with values that are no numbers"):
+        load_encoder(source, device="cpu")
+
+
+@pytest.mark.parametrize("form", ["state dict", "folder safetensors"])
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_logit_scale_that_is_the_factor_is_taken_as_such_with_a_note(tmp_path, model, form, vector):
+    changed = copy.deepcopy(model)
+    changed.logit_scale.data = torch.tensor([100.0] if vector else 100.0)
+    source = resolve_model(str(written(form, changed, tmp_path)), str(arch_file(tmp_path)), "quickgelu")
+    with pytest.warns(InputNotice, match=r"keeps its logit_scale as the factor \(100\).* it is taken as 4\.605"):
+        loaded = load_encoder(source, device="cpu")
+    assert loaded.logit_scale == pytest.approx(100.0, rel=1e-5)
+    assert read_checkpoint(source.path).tensors["logit_scale"].shape == ()
+
+
+@pytest.mark.parametrize("scale", [1e6, -20.0])
+def test_a_logit_scale_that_is_neither_factor_nor_logarithm_is_refused(tmp_path, model, scale):
+    torch.save({**model.state_dict(), "logit_scale": torch.tensor(scale)}, tmp_path / "a.pt")
+    source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "quickgelu")
+    with pytest.raises(ResegeoError, match=r"neither the factor of CLIP's cosines .* nor its logarithm"):
+        load_encoder(source, device="cpu")
+
+
+def test_a_logit_scale_of_several_numbers_is_named_with_its_shape(tmp_path, model):
+    torch.save({**model.state_dict(), "logit_scale": torch.ones(3)}, tmp_path / "a.pt")
+    source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "quickgelu")
+    with pytest.raises(ResegeoError, match=r"another shape \(first: logit_scale, \(3,\) in the file"):
+        load_encoder(source, device="cpu")
+
+
 # the activation
 
 
@@ -321,6 +383,28 @@ def test_an_activation_that_the_file_denies_is_refused(tmp_path, model):
         path = written(form, model, tmp_path)
         with pytest.raises(UsageError, match="--activation gelu, but the file says quickgelu"):
             resolve_model(str(path), arch, "gelu")
+
+
+@pytest.mark.parametrize(
+    ("text", "vision"), [({"hidden_act": "gelu"}, {}), ({}, {"hidden_act": "gelu"}), *[({"hidden_act": "relu"},) * 2]]
+)
+def test_a_configuration_with_an_activation_that_cannot_be_computed_is_refused(tmp_path, model, text, vision):
+    folder = hugging_face(tmp_path / "folder", model.state_dict(), "bin", text, vision)
+    acts = [tower.get("hidden_act", "quick_gelu") for tower in (text, vision)]
+    named = rf"config\.json says hidden_act {acts[0]} of the text tower and {acts[1]} of the vision tower"
+    with pytest.raises(ResegeoError, match=named):
+        resolve_model(str(folder), str(arch_file(tmp_path)))
+
+
+def test_attention_heads_of_a_configuration_are_those_of_the_architecture(tmp_path, model):
+    arch = str(arch_file(tmp_path))
+    one = {"num_attention_heads": 1}
+    resolve_model(str(hugging_face(tmp_path / "one", model.state_dict(), "bin", one, one)), arch)
+    folder = hugging_face(tmp_path / "two", model.state_dict(), "bin", one, {"num_attention_heads": 2})
+    with pytest.raises(UsageError, match="2 attention heads in the vision tower, tiny has 1"):
+        resolve_model(str(folder), arch)
+    other = str(arch_file(tmp_path, "other.json", vision_cfg={"head_width": 32}))
+    assert resolve_model(str(folder), other).architecture == "other"
 
 
 def real(tmp_path, name="clip.pt", arch="ViT-B-32"):

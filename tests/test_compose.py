@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import resegeo
 from resegeo.checkpoints import METADATA
 from resegeo.class_file import class_list
-from resegeo.compose import FAR, compose
+from resegeo.compose import compose
+from resegeo.distances import FAR
 from resegeo.encoder import load_encoder
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.fetch import home
@@ -234,9 +237,6 @@ def test_strangers_are_refused_by_name_and_reason(tmp_path, base, three, source)
     refused(quick, r"quick and a cannot be averaged: their activations differ \(quickgelu, gelu\)")
     words = clip(text={"vocab_size": 100}).state_dict()
     refused(source("words.pt", words), r"their vocabularies differ \(100 words and texts of 16, 49408 and 16\)")
-    state = nearby(base, 6)
-    state["logit_scale"] = torch.tensor(14.3)
-    refused(source("scale.pt", state), r"logit scales follow different conventions \(14\.3, ")
     with pytest.raises(ResegeoError, match=r"fine-tuned from different weights \(laion, openai\)"):
         compose([replace(first, ancestor="openai"), replace(three[1], ancestor="laion")], out)
     state = nearby(base, 7)
@@ -254,13 +254,52 @@ def test_strangers_are_refused_by_name_and_reason(tmp_path, base, three, source)
         ("best", "--weights best is not known; expected uniform, separation, or one number a variant"),
         ([0.5, 0.5], "has 2 numbers for 3 variants"),
         ([0.5, 0.5, 0.5], "add up to 1.5; expected"),
-        ([1.5, -0.5, 0.0], "expected numbers of 0 or more"),
-        ([float("nan"), 0.5, 0.5], "expected numbers of 0 or more"),
+        ([1.000002, 0.0, 0.0], r"--weights 1\.000002,0,0 add up to 1\.000002; expected"),
+        ([1.5, -0.5, 0.0], r"--weights 1\.5,-0\.5,0 holds -0\.5; expected numbers of 0 or more"),
+        ([float("nan"), 0.5, 0.5], "holds nan; expected numbers of 0 or more"),
     ],
 )
 def test_weights_that_cannot_be_meant_are_refused(tmp_path, three, weights, match):
     with pytest.raises(UsageError, match=match):
         compose(three, tmp_path / "o.safetensors", weights=weights)
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_temperature_that_is_no_number_above_zero_is_refused(tmp_path, three, temperature):
+    with pytest.raises(UsageError, match=rf"--temperature {temperature:g} is not possible; expected a number above 0"):
+        compose(three, tmp_path / "o.safetensors", weights="separation", temperature=temperature)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_at_a_temperature_near_zero_the_best_variant_has_all_weight(tmp_path, three):
+    made = compose(three, tmp_path / "o.safetensors", weights="separation", temperature=5e-324, device="cpu")
+    assert sorted(variant.weight for variant in made.variants) == [0.0, 0.0, 1.0]
+
+
+def test_a_variant_without_words_has_no_separation(tmp_path, base, source):
+    mute = {**base.state_dict(), "text_projection": torch.zeros(64, 32)}
+    with pytest.raises(ResegeoError, match="b tells no words apart: its text embeddings are all zero"):
+        compose(
+            [source("a.pt", base.state_dict()), source("b.pt", mute)],
+            tmp_path / "o.safetensors",
+            weights="separation",
+            allow_outlier=True,
+            device="cpu",
+        )
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_variant_that_keeps_the_factor_of_its_logit_scale_is_averaged_by_the_logarithm(tmp_path, base, source):
+    logarithm = {**nearby(base, 1), "logit_scale": torch.tensor(100.0).log()}
+    other = source("other.pt", {**nearby(base, 2), "logit_scale": torch.tensor(50.0).log()})
+    factor = source("factor.pt", {**logarithm, "logit_scale": torch.tensor(100.0)})
+    with pytest.warns(InputNotice, match=r"factor\.pt keeps its logit_scale as the factor \(100\)"):
+        made = compose([factor, other], tmp_path / "a.safetensors")
+    plain = compose([source("plain.pt", logarithm), other], tmp_path / "b.safetensors")
+    ours, theirs = load_file(made.path), load_file(plain.path)
+    assert float(ours["logit_scale"].exp()) == pytest.approx((100 * 50) ** 0.5, rel=1e-5)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-6)
 
 
 def test_one_variant_and_another_suffix_are_refused(tmp_path, three):
@@ -310,6 +349,26 @@ def test_a_changed_variant_or_rule_is_another_average(tmp_path, base, three):
     assert len({first.sha256, second.sha256, third.sha256}) == 3
 
 
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_an_average_that_was_damaged_on_the_disk_is_made_anew(tmp_path, three, damage):
+    path = recipe(tmp_path)
+    with pytest.warns(InputNotice, match="is averaged"):
+        found = find_model(f"compose:{path}")
+    good = found.path.read_bytes()
+    found.path.write_bytes(good[: len(good) // 2] if damage is None else damage)
+    with pytest.warns(InputNotice, match="is averaged"):
+        assert find_model(f"compose:{path}").sha256 == found.sha256
+    assert found.path.read_bytes() == good
+
+
+def test_a_variant_that_does_not_tell_what_it_is_is_said_in_the_file(tmp_path, three):
+    path = tmp_path / "mean.yml"
+    path.write_text("models: [a.pt, b.pt]\n")
+    said = r"name its open_clip architecture by --arch.* In .*mean\.yml .*\{model: a\.pt, arch: …, activation: …\}"
+    with pytest.raises(UsageError, match=said):
+        find_model(f"compose:{path}")
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -321,6 +380,7 @@ def test_a_changed_variant_or_rule_is_another_average(tmp_path, base, three):
         ("models: [a.pt]\nweights: {a: 1}\n", "weights is {'a': 1}"),
         ("models: [a.pt]\nweights: [a]\n", r"weights is \['a'\]"),
         ("models: [a.pt]\ntemperature: 0\n", "temperature is 0; expected a number above 0"),
+        ("models: [a.pt]\ntemperature: .inf\n", "temperature is inf; expected a number above 0"),
         ("models: [a.pt\n", "line 2: this is not valid YAML"),
     ],
 )
@@ -331,11 +391,15 @@ def test_a_composition_file_that_says_something_else_is_one_sentence(tmp_path, t
         read_recipe(path)
 
 
-def test_options_that_belong_into_the_file_are_refused(tmp_path):
+def test_options_and_paths_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"--arch ViT-B-32 does not go with --model compose:mean\.yml"):
         find_model("compose:mean.yml", "ViT-B-32")
     with pytest.raises(UsageError, match=r"compose:none\.yml: no such file"):
         find_model("compose:none.yml")
+    with pytest.raises(UsageError, match="--model compose: names no file"):
+        find_model("compose:")
+    with pytest.raises(UsageError, match=r"is a folder; expected a YAML file"):
+        find_model(f"compose:{tmp_path}")
 
 
 def test_a_scene_is_segmented_by_a_composition_and_its_weights_are_recorded(tmp_path, three, make_raster, picture):
@@ -374,3 +438,20 @@ def test_an_average_that_breaks_off_leaves_nothing(tmp_path, three, monkeypatch)
     with pytest.raises(ResegeoError, match="cannot be written \\(No space left on device\\)"):
         compose(three, tmp_path / "o.safetensors")
     assert not list(tmp_path.glob("*o.safetensors*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(tmp_path, three):
+    code = (
+        "import resource, signal, sys; from resegeo.compose import compose; from resegeo.weights import resolve_model\n"
+        "from resegeo.errors import ResegeoError\n"
+        "sources = [resolve_model(f'{sys.argv[1]}/{name}.pt', sys.argv[1] + '/tiny.json', 'gelu') for name in 'ab']\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: compose(sources, sys.argv[1] + '/out/o.safetensors')\n"
+        "except ResegeoError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "o.safetensors cannot be written (" in done.stdout
+    assert "Check free space and permissions." in done.stdout
+    assert list((tmp_path / "out").iterdir()) == []

@@ -25,6 +25,20 @@ def tiny_clip(*, quick_gelu: bool, seed: int = 0):
     return model
 
 
+def test_weights_that_run_out_of_the_range_of_numbers_are_refused():
+    """Each parameter is a number, but what is computed from them is none."""
+    loaded = load_encoder(resolve_model(), device="cpu")
+    for parameter in (loaded.model.visual.proj, loaded.model.text_projection):
+        parameter.fill_(3e38)
+    with pytest.raises(ResegeoError, match="resegeo-small computes values that are no numbers"):
+        loaded.encode_texts([["water"]])
+    size, grid = loaded.image_size, loaded.grid
+    rgb, valid = np.zeros((1, size, size, 3), np.uint8), np.ones((1, size, size), bool)
+    levels = np.zeros((1, 1, grid, grid), np.int64)
+    with pytest.raises(ResegeoError, match="in float32: its weights belong to another architecture"):
+        loaded.encode_windows(rgb, valid, levels, default_schedule(loaded.depth))
+
+
 def naive_features(visual, image, levels, schedule, *, quick_gelu):
     """Token by token in float64, written from the method's text alone."""
     p = {name: value.double().numpy() for name, value in visual.state_dict().items()}

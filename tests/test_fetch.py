@@ -248,6 +248,22 @@ def test_the_checkpoint_inside_an_archive_is_taken_out_and_the_archive_goes(serv
         fetch(remote(server, url=f"{server.url}/all.zip", member="last.pt"))
 
 
+def test_a_damaged_member_of_an_archive_is_one_sentence_and_nothing_of_it_stays(server):
+    good = archive({"run/epoch_20.pt": BODY})
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("epoch_20.pt", BODY)
+    damaged = bytearray(data.getvalue())
+    damaged[1000:9000] = b"\xff" * 8000
+    inside = remote(server, url=f"{server.url}/all.zip", member="epoch_20.pt")
+    server.files["/all.zip"] = bytes(damaged)
+    with pytest.raises(ResegeoError, match=r"is no ZIP archive, or a damaged one\. Nothing was kept; try again"):
+        fetch(inside)
+    assert kept() == []
+    server.files["/all.zip"] = good
+    assert fetch(inside).read_bytes() == BODY
+
+
 @pytest.mark.parametrize("value", ["1", "true", "YES"])
 def test_offline_touches_no_network_and_finds_what_is_there(server, monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)

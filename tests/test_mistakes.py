@@ -5,8 +5,10 @@ The sentences stand in ``mistakes.txt``, to be read by a human; ``python tests/s
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +17,16 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from click.testing import CliRunner
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import resegeo
+from resegeo.weights import resolve_model
 from resegeo_cli.main import main
 
 SENTENCES = Path(__file__).with_name("mistakes.txt")
@@ -185,6 +191,25 @@ COMMANDS = [
     "models compose resegeo-small resegeo-small -o a.safetensors --weights 0.5,0.6",
     "models compose resegeo-small resegeo-small -o a.safetensors --weights best",
     "models compose resegeo-small scene.tif -o a.safetensors",
+    "models compose resegeo-small resegeo-small -o a.safetensors --weights 1.000002,0",
+    "models compose resegeo-small resegeo-small -o a.safetensors --weights 1.5,-0.5",
+    "models compose resegeo-small resegeo-small -o a.safetensors --weights separation --temperature nan",
+    "models compose resegeo-small resegeo-small -o classes.yml/a.safetensors",
+    "models check cut.safetensors",
+    "models check cut.pt",
+    "models check ''",
+    "models export scene.tif -o a.zip",
+    "models export '' -o a.zip",
+    "models export resegeo-small.safetensors -o a.zip",
+    "models export one/mine.safetensors two/mine.safetensors -o a.zip",
+    "models import nothing.zip",
+    "models import later.zip",
+    f"{USUAL} --model cut.safetensors",
+    f"{USUAL} --model nan.safetensors",
+    f"{USUAL} --model sam-vit-b",
+    f"{USUAL} --model ''",
+    f"{USUAL} --model compose:",
+    f"{USUAL} --model compose:images",
     f"{USUAL} --device tpu",
     f"{USUAL} --threads 0",
     f"{USUAL} --threads all",
@@ -369,11 +394,33 @@ def prepare(folder: Path) -> None:
         "cut.json": '{"type": "FeatureCollection",\n "features": [{',
         "items.json": '{"features": [{"type": "Feature", "id": "S2A", "assets": {"B02": {}, "B03": {}}}]}',
     }
+    _weights(folder)
     (folder / "lists").mkdir()
     for name, text in lists.items():
         (folder / "lists" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (folder / "images").mkdir()
     (folder / "images.store.zarr").mkdir()
+
+
+def _weights(folder: Path) -> None:
+    """Checkpoints of the bundled model's form, and archives, that are not as they should be."""
+    bundled = resolve_model().path
+    with safe_open(bundled, "pt") as opened:
+        state, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    data = bundled.read_bytes()
+    (folder / "resegeo-small.safetensors").write_bytes(data)
+    (folder / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    torch.save(state, folder / "cut.pt")
+    with (folder / "cut.pt").open("r+b") as file:
+        file.truncate(len(data) // 2)
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        (folder / name).mkdir()
+        save_file({"visual.proj": torch.full((2, 2), value)}, folder / name / "mine.safetensors")
+    state["visual.proj"] = torch.full_like(state["visual.proj"], float("nan"))
+    save_file(state, folder / "nan.safetensors", metadata=metadata)
+    for name, manifest in (("nothing", {"files": []}), ("later", {"format": 9, "files": []})):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            archive.writestr("resegeo-models.json", json.dumps(manifest))
 
 
 def contents(folder: Path) -> dict[Path, bytes | bool]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from click.testing import CliRunner
 from clips import arch_file, clip, nearby
 from safetensors.torch import save_file
 
+from resegeo.encoder import load_encoder
 from resegeo.fetch import file_sha256, home, kept_path
 from resegeo.registry import KNOWN, known_model
-from resegeo.weights import facts_for_file, resolve_model
+from resegeo.weights import facts_for_file, resolve_model, resolve_sam
 from resegeo_cli.main import main
 
 
@@ -111,6 +115,19 @@ def test_offline_says_which_file_where_it_goes_and_which_command(name, said):
         assert part in line
 
 
+def test_check_says_in_json_what_is_no_number(tmp_path):
+    """JSON knows neither NaN nor infinity."""
+    refuse = pytest.fail
+    for scale, factor, loads in ((100.0, 100.0, True), (1e4, None, False), (float("nan"), None, False)):
+        torch.save({**clip().state_dict(), "logit_scale": torch.tensor(scale)}, tmp_path / "a.pt")
+        done = run("check", tmp_path / "a.pt", "--arch", arch_file(tmp_path), "--activation", "gelu", "--json")
+        facts = json.loads(done.stdout, parse_constant=refuse)
+        assert facts["loads"] is loads
+        assert facts["logit_scale"] == (None if factor is None else pytest.approx(factor, rel=1e-4))
+        assert ("keeps its logit_scale as the factor" in done.stderr) is loads
+        assert ("Error: " in done.stderr) is not loads
+
+
 def test_fetch_of_a_name_that_is_none_is_one_sentence():
     done = run("fetch", "remoteclip-h14")
     assert done.exit_code == 1
@@ -185,6 +202,221 @@ def test_export_and_import_carry_models_to_another_machine(tmp_path, monkeypatch
     assert kept_path(known_model("clip-rsicd").remote).with_name("config.json").exists()
 
 
+def other_machine(monkeypatch, tmp_path, name="elsewhere"):
+    """Nothing of this one: another cache, another folder."""
+    monkeypatch.setenv("RESEGEO_HOME", str(tmp_path / name))
+    (tmp_path / f"{name}-work").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / f"{name}-work")
+
+
+def hub_folder(folder, seed=1):
+    """A folder as transformers writes it, with what belongs to no model beside it."""
+    from test_checkpoints import hugging_face
+
+    one = {"num_attention_heads": 1}
+    path = hugging_face(folder, nearby(clip(), seed), "sharded", one, one)
+    (path / "README.md").write_text("read me")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["file", "file that tells nothing", "folder"])
+def test_a_model_of_ones_own_is_carried_and_found_by_name(variants, tmp_path, monkeypatch, kind):
+    names = {"file": "a.safetensors", "file that tells nothing": "a.pt", "folder": "own"}
+    own = hub_folder(tmp_path / "own") if kind == "folder" else tmp_path / names[kind]
+    archive, arch = tmp_path / "own.zip", arch_file(tmp_path)
+    done = run("export", own, "-o", archive)
+    assert done.exit_code == 0, done.stderr
+    options = () if kind == "file" else (str(arch), "gelu") if own.suffix == ".pt" else (str(arch),)
+    before = resolve_model(str(own), *options)
+    other_machine(monkeypatch, tmp_path)
+    done = run("import", archive)
+    assert done.exit_code == 0, done.stderr
+    (path,) = map(Path, done.stdout.splitlines())
+    assert path.name == own.name
+    assert path.is_relative_to(home())
+    found = resolve_model(before.name, *options)
+    assert found.path == path
+    assert (found.name, found.sha256, found.architecture) == (before.name, before.sha256, before.architecture)
+    assert resolve_model(str(path), *options) == found
+    assert load_encoder(found, device="cpu").dimension == 32
+    assert run("fetch", before.name).stdout.strip() == str(path)
+    told = json.loads(run("check", before.name, "--json", *(["--arch", arch] if kind == "folder" else [])).stdout)
+    assert told["file"] == str(path)
+    assert told["loads"] is (kind != "file that tells nothing")
+    (row,) = [row for row in json.loads(run("list", "--json").stdout) if row["name"] == before.name]
+    assert (row["cached"], row["notes"]) == (str(path), "imported")
+    assert row["architecture"] == ("tiny" if kind == "file" else None)
+    (line,) = [line for line in run("list").stdout.splitlines() if line.startswith(f"{before.name} ")]
+    assert line.endswith("imported")
+    assert run("import", archive).stdout == done.stdout  # once more: it is here
+    again = tmp_path / "again.zip"
+    assert run("export", before.name, "-o", again).exit_code == 0
+    other_machine(monkeypatch, tmp_path, "third")
+    assert run("import", again).exit_code == 0
+    assert resolve_model(before.name, *options).sha256 == before.sha256
+
+
+def test_a_scene_is_segmented_by_an_imported_name(variants, tmp_path, monkeypatch, make_raster, picture):
+    scene, words = make_raster("scene.tif", picture(40, 40)), tmp_path / "classes.yml"
+    words.write_text("classes: [water, road]\n")
+    run("export", variants[0], "-o", tmp_path / "own.zip")
+    digest = file_sha256(variants[0])
+    other_machine(monkeypatch, tmp_path)
+    assert run("import", tmp_path / "own.zip").exit_code == 0
+    usual = ["segment", scene, "--prompts", words, "--segments", "none", "--vector", "none", "--model", "a", "-o", "o"]
+    done = CliRunner().invoke(main, [str(part) for part in usual])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(Path("o/scene.json").read_text("utf-8"))["model"]["sha256"] == digest
+    done = run("compose", "a", variants[1], "-o", "mean.safetensors")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_sam_of_ones_own_is_carried_too(tmp_path, monkeypatch):
+    torch.save({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, tmp_path / "tuned.pth")
+    assert run("export", tmp_path / "tuned.pth", "-o", tmp_path / "own.zip").exit_code == 0
+    digest = file_sha256(tmp_path / "tuned.pth")
+    other_machine(monkeypatch, tmp_path)
+    assert run("import", tmp_path / "own.zip").exit_code == 0
+    assert resolve_sam("tuned").sha256 == digest
+    (row,) = [row for row in json.loads(run("list", "--json").stdout) if row["name"] == "tuned"]
+    assert row["architecture"] == "SAM"
+
+
+def test_two_models_of_one_name_do_not_go_into_one_archive(variants, tmp_path):
+    for folder, source in zip("pq", variants, strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / "mine.safetensors")
+    paths = [tmp_path / folder / "mine.safetensors" for folder in "pq"]
+    done = run("export", *paths, "-o", tmp_path / "two.zip")
+    assert done.exit_code == 1
+    assert f"{paths[0]} and {paths[1]} are different models that would both be called mine" in done.stderr
+    assert not (tmp_path / "two.zip").exists()
+    shutil.copy(*paths)
+    assert run("export", *paths, "-o", tmp_path / "two.zip").exit_code == 0
+    with zipfile.ZipFile(tmp_path / "two.zip") as made:
+        assert len(made.namelist()) == 2
+
+
+def test_an_import_replaces_no_other_model(variants, tmp_path, monkeypatch):
+    for folder, source in zip("pq", variants, strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / "mine.safetensors")
+        run("export", tmp_path / folder / "mine.safetensors", "-o", tmp_path / f"{folder}.zip")
+    other_machine(monkeypatch, tmp_path)
+    (first,) = run("import", tmp_path / "p.zip").stdout.splitlines()
+    done = run("import", tmp_path / "q.zip")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"{first} is here already, and is not the mine of {tmp_path / 'q.zip'}" in done.stderr
+    assert file_sha256(Path(first)) == file_sha256(variants[0])
+    keep("remoteclip-b32", b"theirs")
+    run("export", "remoteclip-b32", "-o", tmp_path / "known.zip")
+    (home() / "checksums.json").unlink(missing_ok=True)
+    path = keep("remoteclip-b32", b"ours")
+    done = run("import", tmp_path / "known.zip")
+    assert done.exit_code == 1
+    assert "is here already, and is not the remoteclip-b32 of" in done.stderr
+    assert path.read_bytes() == b"ours"
+
+
+def test_what_is_exported_can_be_read_and_has_a_name_of_its_own(variants, tmp_path):
+    archive = tmp_path / "a.zip"
+    (tmp_path / "text.pt").write_text("no weights")
+    done = run("export", tmp_path / "text.pt", "-o", archive)
+    assert done.exit_code == 1
+    assert "text.pt cannot be read as a CLIP checkpoint" in done.stderr
+    for name in ("remoteclip-b32", "sam-vit-b", "resegeo-small", "laion2b_e16"):
+        shutil.copy(variants[0], tmp_path / f"{name}.safetensors")
+        done = run("export", tmp_path / f"{name}.safetensors", "-o", archive)
+        assert done.exit_code == 1
+        assert f"would be called {name} where it is imported, which already means another model" in done.stderr
+    done = run("export", variants[0], "-o", variants[0], "--overwrite")
+    assert done.exit_code == 1
+    assert "would replace a model that goes into it" in done.stderr
+    assert resolve_model(str(variants[0])).architecture == "tiny"
+    assert not archive.exists()
+
+
+def rewritten(archive, target, change=lambda manifest: None, *, compress=zipfile.ZIP_STORED):
+    """Copy an archive with a changed manifest, or packed otherwise."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w", compress) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "resegeo-models.json":
+                manifest = json.loads(data)
+                data = json.dumps(change(manifest) or manifest)
+            new.writestr(name, data)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.update(format=3), "has the format 3, which this resegeo does not know"),
+        (lambda m: m.update(files=[]), "holds no models"),
+        (lambda m: [m], "is damaged, or no archive"),
+        (lambda m: m["files"][0].update(model=7), "is damaged, or no archive"),
+        (lambda m: m["files"][0].update(model="b"), "is damaged, or no archive"),
+        (lambda m: m["files"][0].update(file="a/../a.safetensors"), "is damaged, or no archive"),
+        (lambda m: m["files"][0].update(file="../a.safetensors"), "is damaged, or no archive"),
+        (lambda m: m["files"].append({**m["files"][0], "sha256": "0" * 64}), "holds two different files a.safetensors"),
+        (lambda m: m["files"][0].pop("member"), "is damaged, or no archive"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_one_sentence(variants, tmp_path, change, said):
+    run("export", variants[0], "-o", tmp_path / "a.zip")
+    done = run("import", rewritten(tmp_path / "a.zip", tmp_path / "b.zip", change))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(home().rglob("*.safetensors"))
+
+
+def test_an_archive_of_the_first_format_is_understood(variants, tmp_path):
+    def first(manifest):
+        manifest["format"] = 1
+        del manifest["files"][0]["own"]
+
+    run("export", variants[0], "-o", tmp_path / "a.zip")
+    done = run("import", rewritten(tmp_path / "a.zip", tmp_path / "b.zip", first))
+    assert done.exit_code == 0, done.stderr
+    assert resolve_model("a").sha256 == file_sha256(variants[0])
+
+
+@pytest.mark.parametrize("damage", ["deflated", "password", "packing"])
+def test_a_member_that_cannot_be_unpacked_is_one_sentence(variants, tmp_path, damage):
+    run("export", variants[0], "-o", tmp_path / "a.zip")
+    archive = rewritten(tmp_path / "a.zip", tmp_path / "b.zip", compress=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(archive) as made:
+        info = made.infolist()[1]
+    data = bytearray(archive.read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    if damage == "deflated":
+        start = info.header_offset + 30 + len(info.filename)
+        data[start : start + 4000] = b"\xff" * 4000
+    elif damage == "password":
+        data[info.header_offset + 6] |= 1
+        data[directory + 8] |= 1
+    else:
+        data[info.header_offset + 8] = data[directory + 10] = 97
+    archive.write_bytes(data)
+    done = run("import", archive)
+    assert done.exit_code == 1
+    assert "is damaged, or no archive that `resegeo models export` wrote; copy it anew" in done.stderr
+    assert [path for path in home().rglob("*") if not path.name.endswith(".lock") and path.is_file()] == []
+    assert not list(home().rglob(".tmp-*"))
+
+
+def test_a_file_that_is_not_the_published_one_is_told_of_the_archive(tmp_path, monkeypatch):
+    keep("sam-vit-b")
+    run("export", "sam-vit-b", "-o", tmp_path / "a.zip")
+    other_machine(monkeypatch, tmp_path)
+    done = run("import", tmp_path / "a.zip")
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'a.zip'} holds a file sam_vit_b_01ec64.pth that is not the one sam-vit-b names" in done.stderr
+    assert "fetch the model anew where the archive was made" in done.stderr
+    assert not list(home().rglob("*.pth"))
+
+
 def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path):
     keep("remoteclip-b32", b"weights" * 100)
     archive = tmp_path / "models.zip"
@@ -248,6 +480,7 @@ def test_compose_prints_weights_and_distances(variants, tmp_path):
         (["--weights", "best"], "expected uniform, separation"),
         (["--weights", "0.5,0.6"], "add up to 1.1"),
         (["--weights", "separation", "--temperature", "0"], "temperature"),
+        (["--weights", "separation", "--temperature", "nan"], "--temperature nan is not possible"),
     ],
 )
 def test_compose_refuses_weights_that_cannot_be_meant(variants, tmp_path, more, said):
@@ -255,6 +488,49 @@ def test_compose_refuses_weights_that_cannot_be_meant(variants, tmp_path, more, 
     assert done.exit_code == 2
     assert said in done.stderr
     assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_an_average_replaces_no_variant_and_needs_a_folder_that_takes_it(variants, tmp_path):
+    before = variants[0].read_bytes()
+    done = run("compose", *variants, "-o", variants[0], "--overwrite")
+    assert done.exit_code == 1
+    assert "would replace one of its variants" in done.stderr
+    assert variants[0].read_bytes() == before
+    done = run("compose", *variants, "-o", variants[0] / "o.safetensors")
+    assert done.exit_code == 1
+    assert "cannot be written to" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["nan", "factor"])
+def test_no_scene_is_left_unprocessed_by_weights(variants, tmp_path, make_raster, picture, what):
+    scene, words = make_raster("scene.tif", picture(40, 40)), tmp_path / "classes.yml"
+    words.write_text("classes: [water, road]\n")
+    state = nearby(clip(), 1)
+    if what == "nan":
+        state["visual.proj"][0, 0] = torch.nan
+    else:
+        state["logit_scale"] = state["logit_scale"].exp()
+    path = tmp_path / "other.safetensors"
+    save_file(state, path, metadata=facts_for_file(resolve_model(str(variants[0]))))
+    usual = ["segment", scene, "--prompts", words, "--segments", "none", "--vector", "none", "--device", "cpu"]
+    done = CliRunner().invoke(main, [str(part) for part in (*usual, "--model", path, "-o", tmp_path / "out")])
+    if what == "nan":
+        assert done.exit_code == 1
+        assert "other.safetensors holds visual.proj with values that are no numbers" in done.stderr
+        assert not (tmp_path / "out" / "scene.classes.tif").exists()
+        return
+    assert done.exit_code == 0, done.stderr
+    assert "keeps its logit_scale as the factor (14.29)" in done.stderr
+    plain = CliRunner().invoke(main, [str(part) for part in (*usual, "--model", variants[0], "-o", tmp_path / "plain")])
+    assert plain.exit_code == 0
+    ours, theirs = (_labels(tmp_path / folder / "scene.classes.tif") for folder in ("out", "plain"))
+    assert (ours == theirs).all()
+    assert set(np.unique(ours)) <= {0, 1, 2}
+
+
+def _labels(path):
+    with rasterio.open(path) as raster:
+        return raster.read(1)
 
 
 def test_what_check_calls_loadable_is_segmented_with(variants, tmp_path, make_raster, picture):

@@ -42,14 +42,14 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors", "areas"],
-        ["files", "clusters", "classes"],
+        ["errors", "stamps", "registry", "colors", "tensors", "areas"],
+        ["files", "clusters", "classes", "sound", "hugging_face"],
         ["fetch", "archives", "class_file", "sources"],
-        ["checkpoints", "pixels", "control"],
-        ["identify", "samples"],
-        ["scene"],
+        ["checkpoints", "pixels", "control", "shelf"],
+        ["identify", "samples", "distances"],
+        ["scene", "tags"],
         ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
-        ["styles", "features", "sam_masks", "legend"],
+        ["styles", "features", "sam_masks", "legend", "carry"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
         ["polygons", "vectors", "truth", "compose"],
@@ -57,6 +57,7 @@ def test_imports_go_one_way():
         ["machine", "report"],
         ["execute"],
         ["produce", "options"],
+        ["products", "resume"],
         ["run", "estimation", "prepare"],
         ["pipeline"],
         ["places", "spread"],

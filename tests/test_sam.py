@@ -428,6 +428,15 @@ def test_a_file_of_another_kind_is_refused(tmp_path, name, content):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_a_checkpoint_that_is_cut_off_is_said_to_be(tmp_path, old):
+    path = tmp_path / "sam.pth"
+    torch.save(hollow_state("vit_b"), path, _use_new_zipfile_serialization=not old)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ResegeoError, match=r"sam\.pth cannot be read: it is probably cut off"):
+        load_sam(path)
+
+
 def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path):
     import os
     import pickle
@@ -459,6 +468,10 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path):
         (lambda state: state.update(extra=torch.zeros(1)), "1 are unknown .*extra"),
         (lambda state: state.update({"mask_decoder.iou_token.weight": torch.zeros(2)}), "1 have another shape"),
         (lambda state: state.update(epoch=3), "not all of its entries are tensors"),
+        (
+            lambda state: state.update({"mask_decoder.iou_token.weight": torch.full((1, 256), torch.nan)}),
+            r"--sam-checkpoint .*sam\.pth holds mask_decoder\.iou_token\.weight with values that are no numbers",
+        ),
     ],
 )
 def test_a_state_dict_that_is_no_sam_is_refused(tmp_path, change, named):

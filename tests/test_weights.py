@@ -146,6 +146,15 @@ def test_sam_by_name_is_checked_against_its_published_checksum(monkeypatch, tmp_
         resolve_sam("sam-vit-x")
 
 
+def test_a_sam_is_no_clip_and_an_empty_name_names_nothing():
+    with pytest.raises(UsageError, match=r"--model sam-vit-b is a Segment Anything Model.*name it by --sam-checkpoint"):
+        resolve_model("sam-vit-b")
+    with pytest.raises(UsageError, match="--model '' names nothing; expected a file, or a name"):
+        resolve_model("")
+    with pytest.raises(UsageError, match="--sam-checkpoint '' names nothing"):
+        resolve_sam("")
+
+
 def test_a_known_name_that_is_misspelt_is_answered_with_the_nearest():
     with pytest.raises(ResegeoError, match=r"did you mean remoteclip-l14\?"):
         resolve_model("remotclip-l14")
