@@ -101,8 +101,6 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     reading, encoding, sample, device_bytes = _time_items(machine)
     per_item = max(reading, encoding) if machine.encoder.device.startswith("cuda") else reading + encoding
     labelling = 0.0 if sample is None else _time_blocks(machine, sample, threads)
-    kept = plan.feature_bytes() if features else plan.score_bytes()
-    kept += plan.segment_bytes()
     height, width = plan.scene.height, plan.scene.width
     pixels = height * width
     drawn = bool(plan.settings.vector)
@@ -118,7 +116,7 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         windows=plan.grid.count,
         features=features,
         feature_bytes=plan.feature_bytes(),
-        store_bytes=kept,
+        store_bytes=plan.kept_bytes(features=features),
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
         memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),

@@ -151,6 +151,11 @@ class Plan:
         """Size of the segment ids that label voting keeps, before they are compressed."""
         return self._stored * self.geometry.image_size**2 * 2 if self.settings.vote_segments else 0
 
+    def kept_bytes(self, *, features: bool) -> int:
+        """Size of the store at most: features or scores, segments for voting, scores of pixels for the polygons."""
+        pixels = self.scene.height * self.scene.width if self.settings.vector else 0
+        return (self.feature_bytes() if features else self.score_bytes()) + self.segment_bytes() + pixels
+
     def keeps_features(self, *, keep: bool | None, discard: bool) -> bool:
         """Whether a new store keeps features: as asked for, else where they are small and the store stays."""
         if keep is not None:

@@ -70,7 +70,7 @@ def new_store(plan: Plan, url: str, *, features: bool) -> Store:
         When nothing can be written there, or too little room is left.
 
     """
-    needed = (plan.feature_bytes() if features else plan.score_bytes()) + plan.segment_bytes()
+    needed = plan.kept_bytes(features=features)
     if "://" not in url:
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(Path(url).parent).free

@@ -28,7 +28,7 @@ def written(folder: Path) -> int:
 
 @pytest.mark.parametrize("options", [{}, {"keep_features": False}, {"feature_dtype": "int8"}, {"vote_segments": True}])
 def test_counts_and_sizes_are_those_of_the_run(tmp_path, scene, options):
-    found = resegeo.estimate(scene, WORDS, tmp_path / "out", **options)
+    found = resegeo.estimate(scene, WORDS, tmp_path / "out", vector=(), **options)
     assert not (tmp_path / "out").exists()
     result = resegeo.segment(scene, WORDS, tmp_path / "out", vector=(), **options)
     store = Store.open(str(tmp_path / "out/scene.store.zarr"))

@@ -221,3 +221,28 @@ def test_a_hole_is_subtracted_from_a_geodesic_area(tmp_path, rows):
         frame = polygonize(tmp_path / "a.tif", simplify=simplify).set_index("class_id")
         assert frame.area_m2[1] == pytest.approx(8 * frame.area_m2[2], rel=1e-3)
         assert shapely.is_ccw(shapely.get_exterior_ring(frame.geometry.values)).all()
+
+
+def test_score_means_are_those_of_the_regions_in_reading_order(tmp_path):
+    """Against scipy's labels, whatever the shapes: spirals, nested rings, single pixels."""
+    from scipy import ndimage
+
+    from resegeo.polygons import _score_means
+
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        codes = random.integers(0, 3, (23, 31)).astype(np.uint8)
+        if seed % 2:
+            codes = codes.repeat(3, axis=0).repeat(3, axis=1)
+        wanted = random.random(codes.shape) > 0.1
+        scores = random.integers(0, 201, codes.shape).astype(np.uint8)
+        found = {}
+        for code in range(3):
+            labels, count = ndimage.label((codes == code) & wanted)
+            for number in range(1, count + 1):
+                inside = labels == number
+                found[np.flatnonzero(inside.ravel())[0]] = scores[inside].mean() / 200
+        expected = [found[first] for first in sorted(found)]
+        assert np.allclose(_score_means(codes, wanted, scores), expected, atol=5.1e-5)
+    nothing = np.zeros(codes.shape, dtype=bool)
+    assert _score_means(codes, nothing, scores).shape == (0,)

@@ -13,6 +13,8 @@ import rasterio
 import shapely
 
 import resegeo
+import resegeo.pipeline
+import resegeo.products
 import resegeo.run
 from resegeo.errors import ResegeoError
 from resegeo.features import Store
@@ -24,6 +26,10 @@ WORDS = ["water", "forest", "road"]
 @pytest.fixture
 def scene(make_raster, picture):
     return make_raster("scene.tif", picture(150, 160))
+
+
+def drawn(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_file(path, layer=path.stem)
 
 
 def names(folder: Path) -> set[str]:
@@ -109,7 +115,7 @@ def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
 
 def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_path, monkeypatch):
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole")
-    label, inner = resegeo.run.label_scene, Scene.read
+    label, inner = resegeo.products.label_scene, Scene.read
 
     def lost(self, *args):
         raise ResegeoError("the share is gone")
@@ -120,7 +126,7 @@ def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_pat
         return label(plan, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run, "label_scene", labelling)
+        patch.setattr(resegeo.products, "label_scene", labelling)
         broken = resegeo.segment(scene, WORDS, tmp_path / "out")
     monkeypatch.undo()
     assert Scene.read is inner
@@ -161,3 +167,106 @@ def test_a_report_that_lacks_what_is_asked_of_it_is_not_taken_for_one(scene, tmp
         with pytest.raises(ResegeoError, match="was not written by this program"):
             resegeo.segment(scene, WORDS, tmp_path)
     assert not resegeo.segment(scene, WORDS, tmp_path, overwrite=True).reused
+
+
+def test_polygons_know_the_mean_score_of_their_pixels(scene, tmp_path):
+    """Against loops over the pixels; with words that differ, thresholds and background."""
+    from resegeo.labels import Blender, class_scores
+
+    caught = []
+    blend = Blender.blend
+
+    def noting(self, rect, *args):
+        caught.append((rect, result := blend(self, rect, *args)))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blender, "blend", noting)
+        made = resegeo.segment(scene, WORDS, tmp_path, threshold=0.4, keep_background=True)
+    ((_, by_prompt),) = caught
+    frame = drawn(made.vectors[0])
+    scores = class_scores(by_prompt).astype(float) / 200
+    assert np.abs(scores - by_prompt.max(axis=0)).max() <= 0.0025 + 1e-6
+    with rasterio.open(made.raster) as raster:
+        for shape, value in zip(frame.geometry, frame["score_mean"], strict=True):
+            inside = rasterio.features.geometry_mask([shape], scores.shape, raster.transform, invert=True)
+            assert abs(scores[inside].mean() - value) <= 1e-4
+    assert frame["score_mean"].between(1 / 3, 1).all()
+    assert (frame.loc[frame["class_id"] == 0, "score_mean"] < 0.4 + 0.0025).all()
+    assert (frame.loc[frame["class_id"] > 0, "score_mean"] >= 0.4 - 0.0025).all()
+
+
+def test_scores_belong_to_the_raster_that_lies_there(scene, tmp_path):
+    """Other words, no polygons, other words again: the polygons never get the scores of an earlier raster."""
+    fresh = resegeo.segment(scene, WORDS, tmp_path / "fresh").vectors[0].read_bytes()
+    out = tmp_path / "out"
+    resegeo.segment(scene, ["grass", "sand"], out)
+    resegeo.segment(scene, WORDS, out, vector=(), overwrite=True)
+    assert resegeo.segment(scene, WORDS, out, overwrite=True).vectors[0].read_bytes() == fresh
+    store = out / "scene.store.zarr"
+    again = resegeo.segment(store, WORDS)
+    assert drawn(again.vectors[0]).equals(drawn(tmp_path / "fresh/scene.gpkg"))
+    assert (out / "scene.gpkg").read_bytes() == fresh
+
+
+def test_new_words_for_a_store_that_may_only_be_read_have_scores_too(scene, tmp_path, monkeypatch):
+    first = resegeo.segment(scene, WORDS, tmp_path / "out")
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("keep_array", "drop_array", "note"):
+        monkeypatch.setattr(Store, name, refused)
+    again = resegeo.segment(tmp_path / "out/scene.store.zarr", WORDS, tmp_path / "again")
+    assert drawn(again.vectors[0]).equals(drawn(first.vectors[0]))
+
+
+def test_vectorize_finds_the_scores_of_a_run_that_lies_there_whole(scene, tmp_path):
+    made = resegeo.segment(scene, WORDS, tmp_path / "out")
+    made_again = resegeo.pipeline.vectorize(made.raster, tmp_path / "again.gpkg")
+    assert drawn(made_again).equals(drawn(made.vectors[0]))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    raster = tmp_path / "moved/scene.classes.tif"
+    made_again = resegeo.pipeline.vectorize(raster, tmp_path / "moved.gpkg")
+    assert drawn(made_again).equals(drawn(tmp_path / "again.gpkg"))
+    with rasterio.open(
+        raster, "r+", IGNORE_COG_LAYOUT_BREAK="YES"
+    ) as changed:  # by the user's own hand: the scores are another raster's
+        codes = changed.read(1)
+        codes[:20] = 2
+        changed.write(codes, 1)
+    frame = drawn(resegeo.pipeline.vectorize(raster, tmp_path / "changed.gpkg"))
+    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "geometry"]
+
+
+def test_the_minimum_mapping_unit_holds_in_raster_and_polygons_alike(make_raster, picture, tmp_path):
+    bands = np.maximum(picture(150, 160), 1)
+    bands[:, 40:60, 30:90] = 0
+    scene = make_raster("scene.tif", bands, nodata=0)
+    plain = resegeo.segment(scene, WORDS, tmp_path / "plain", segments="none")
+    least = 400
+    made = resegeo.segment(scene, WORDS, tmp_path / "made", segments="none", min_area=least)
+    with rasterio.open(plain.raster) as raster:
+        before = raster.read(1)
+    with rasterio.open(made.raster) as raster:
+        after = raster.read(1)
+        pixel = abs(raster.transform.a * raster.transform.e)
+        assert raster.overviews(1) == [] or max(raster.shape) > 512
+    assert ((before == 255) == (after == 255)).all()
+    assert (before != after).any()
+    sizes = (drawn(made.vectors[0])["area_m2"] / pixel).round()
+    assert (drawn(plain.vectors[0])["area_m2"] / pixel).min() < least
+    assert sizes.min() >= least
+    assert sizes.sum() == (after != 255).sum()
+    report = json.loads(made.report.read_text("utf-8"))
+    _, counts = np.unique(after, return_counts=True)
+    assert sorted(report["pixels"].values()) == sorted(counts.tolist())
+    assert report["resegeo"]["settings"]["min_area"] == least
+    again = resegeo.segment(tmp_path / "plain/scene.store.zarr", WORDS, tmp_path / "plain", min_area=least)
+    assert again.raster.read_bytes() == made.raster.read_bytes()
+    import xarray as xr  # the same for a scene in memory
+
+    with rasterio.open(scene) as raster:
+        array = xr.DataArray(raster.read(), dims=("band", "y", "x")).rio.write_crs(raster.crs)
+        array = array.rio.write_transform(raster.transform).rio.write_nodata(0)
+    assert (resegeo.segment(array, WORDS, segments="none", min_area=least).values == after).all()

@@ -228,7 +228,7 @@ def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make
 
 def _stages(monkeypatch) -> list[str]:
     """Note which costly stages run."""
-    import resegeo.run
+    import resegeo.products
     from resegeo.machine import Machine
 
     ran: list[str] = []
@@ -241,8 +241,8 @@ def _stages(monkeypatch) -> list[str]:
         return run
 
     monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
-    monkeypatch.setattr(resegeo.run, "label_scene", noting("labels", resegeo.run.label_scene))
-    monkeypatch.setattr(resegeo.run, "polygonize", noting("polygons", resegeo.run.polygonize))
+    monkeypatch.setattr(resegeo.products, "label_scene", noting("labels", resegeo.products.label_scene))
+    monkeypatch.setattr(resegeo.products, "polygonize", noting("polygons", resegeo.products.polygonize))
     return ran
 
 
