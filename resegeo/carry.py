@@ -137,7 +137,12 @@ def _parts(name: str) -> list[tuple[Entry, Path]]:
     if path is None:
         source = resolve_model(name)  # a tag of open_clip
         return [(Entry(source.name, source.path.name, source.sha256, "", False), source.path)]
-    read_checkpoint(path)  # what cannot be read is refused here, not where it arrives
+    opened = read_checkpoint(path)  # what cannot be read is refused here, not where it arrives
+    if path.is_file() and opened.colours is not None and not opened.facts:
+        raise ResegeoError(
+            f"{path} takes the mean and deviation of colours from the JSON file beside it; export the folder "
+            f"{path.resolve().parent} instead."
+        )
     label = name_of(path)
     if _is_taken(label):
         raise ResegeoError(
@@ -277,6 +282,7 @@ def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
         there = imported_path(entries[0].model)
         if there is not None:  # the same: another one was refused
             return there
+        shutil.rmtree(beside, ignore_errors=True)  # of an import that was killed
         try:
             for entry in entries:
                 target = beside / entry.target.relative_to(place)

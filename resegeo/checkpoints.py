@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 from resegeo.archives import is_torchscript, read_torchscript
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.hugging_face import Said, renamed, said_by_config
-from resegeo.sound import SCALE, is_factor, refuse_unsound, why_cut_off
+from resegeo.normalisation import Normalisation, normalisation, said_beside
+from resegeo.registry import ACTIVATIONS
+from resegeo.sound import SCALE, is_factor, is_safetensors, refuse_unsound, why_cut_off
 from resegeo.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -32,10 +34,18 @@ METADATA = "resegeo"
 """Key of our JSON among the metadata of a safetensors file: architecture, activation, ancestor, config, recipe."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+_MARKS = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
+"""A parameter that every CLIP has, by open_clip's name and by Hugging Face's; what is before it, wrappers put there."""
 _NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
 """Entries of some checkpoints that no computation needs."""
 _VISUAL = "visual.positional_embedding"
+_FOLDER_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+"""Weights in the folder of a repository, the first that is there; the last two with open_clip's own names."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Checkpoint:
     """Attention heads of the towers, ``text`` and ``vision``, as far as a config.json beside the weights names them."""
     factor: float | None = None
     """The logit scale that the file keeps, where that is the factor itself; ``tensors`` has its logarithm."""
+    colours: Normalisation | None = None
+    """What the file, or one beside it, says of the colours; None: nothing, or OpenAI's."""
 
     def notice(self) -> str | None:
         """Say what was changed in reading; None where nothing was."""
@@ -121,14 +133,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} cannot be read as a CLIP checkpoint; expected a state dict in .safetensors or .pt, plain or as "
             "open_clip's trainer writes it, OpenAI's archive, or the folder of a Hugging Face CLIPModel."
         ) from error
-    tensors = tensors.renamed(_bare_name)
-    said = Said()
-    if any(name.startswith("vision_model.") for name in tensors):
+    tensors = _unwrapped(tensors, path)
+    said, folder = Said(), path if path.is_dir() else path.parent
+    hugging_face = any(name.startswith("vision_model.") for name in tensors)
+    if hugging_face:
         tensors, form = renamed(tensors, path), "Hugging Face CLIPModel"
-        said = said_by_config(path if path.is_dir() else path.parent)
+        said = said_by_config(folder)
+    if facts:
+        colours = _colours_of(facts, path)
+    elif hugging_face or path.is_dir() or path.name in _FOLDER_FILES:  # another name's may be anybody's
+        colours = said_beside(folder, hugging_face=hugging_face)
+    else:
+        colours = None
     tensors, factor = _with_logarithm(tensors)
     told = activation or said.activation or facts.get("activation")
-    return Checkpoint(path, form, tensors, told, facts, said.heads, factor)
+    return Checkpoint(path, form, tensors, told, facts, said.heads, factor, colours)
+
+
+def _colours_of(facts: Mapping[str, Any], path: Path) -> Normalisation | None:
+    """What a file of resegeo says of the colours: nothing, where they are OpenAI's."""
+    said = facts.get("normalisation")
+    return normalisation(said.get("mean"), said.get("std"), str(path)) if isinstance(said, dict) else None
 
 
 def _with_logarithm(tensors: Tensors) -> tuple[Tensors, float | None]:
@@ -152,8 +177,8 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
-    """Open one file by its content; only safetensors must be called so."""
-    if path.suffix == ".safetensors":
+    """Open one file by its content: in the cache of a hub it has no name that tells."""
+    if path.suffix == ".safetensors" or is_safetensors(path):
         tensors, facts = _safetensors(path)
         return "safetensors", tensors, None, facts
     if is_torchscript(path):
@@ -169,6 +194,7 @@ def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     with safe_open(path, framework="pt") as opened:
         names, metadata = list(opened.keys()), opened.metadata() or {}
     facts = json.loads(metadata.get(METADATA, "{}"))
+    _refuse_odd(facts)
 
     def reader(name: str) -> Callable[[], torch.Tensor]:
         def read() -> torch.Tensor:
@@ -178,7 +204,20 @@ def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
 
         return read
 
-    return Tensors({name: reader(name) for name in names}), facts if isinstance(facts, dict) else {}
+    return Tensors({name: reader(name) for name in names}), facts
+
+
+def _refuse_odd(facts: Any) -> None:
+    """Refuse what resegeo would not have written into a file: ValueError."""
+    if not isinstance(facts, dict):
+        raise ValueError("no facts")
+    kinds = {"architecture": str, "activation": str, "ancestor": str, "config": dict, "normalisation": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name, kind()), kind)]
+    if wrong or facts.get("activation", "gelu") not in ACTIVATIONS:
+        raise ValueError("facts of another kind")
+    for name, weight in facts.get("composition", []):
+        if not (isinstance(name, str) and isinstance(weight, int | float)):
+            raise ValueError("no composition")
 
 
 def _pickled(path: Path) -> tuple[str, Tensors]:
@@ -204,18 +243,32 @@ def _held(state: Any, path: Path) -> Tensors:
 
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ResegeoError(f"{path} holds no CLIP state dict: not all of its entries are tensors.")
+    if not all(v.layout == torch.strided and not v.is_quantized for v in state.values()):
+        raise ResegeoError(f"{path} holds sparse or quantized tensors; save it with plain ones (floating point).")
     return Tensors({str(name): lambda value=value: value for name, value in state.items()})  # type: ignore[misc]
 
 
-def _bare_name(name: str) -> str | None:
-    """Strip what wrappers of a model put before a name; None for what is no parameter."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name[len(prefix) :], True
-    return None if _NO_PARAMETERS.search(name) else name
+def _unwrapped(tensors: Tensors, path: Path) -> Tensors:
+    """Strip what wrappers (DDP, torch.compile, Lightning) put before the names; leave out what is no parameter.
+
+    Raises
+    ------
+    ResegeoError:
+        When there is more than one CLIP, and nobody knows which is meant.
+
+    """
+    wraps = {name[: -len(mark)] for name in tensors for mark in _MARKS if name == mark or name.endswith(f".{mark}")}
+    if len(wraps) > 1:
+        named = ", ".join(f"{wrap}*" for wrap in sorted(wraps))
+        raise ResegeoError(
+            f"{path} holds {len(wraps)} CLIPs ({named}), such as a model and its moving average; save the parameters "
+            "of one alone."
+        )
+    wrap = wraps.pop() if wraps else ""
+    bare = tensors.renamed(lambda name: None if _NO_PARAMETERS.search(name) else name)
+    if any(name.startswith(wrap) and wrap and name[len(wrap) :] in bare for name in bare):
+        raise ResegeoError(f"{path} holds parameters twice, with {wrap} and without; save those of one CLIP alone.")
+    return bare.renamed(lambda name: name.removeprefix(wrap))
 
 
 # Hugging Face
@@ -223,7 +276,7 @@ def _bare_name(name: str) -> str | None:
 
 def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     """Open the folder of a Hugging Face model, in one file or several."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _FOLDER_FILES:
         index = path / f"{name}.index.json"
         if index.is_file():
             shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
@@ -240,7 +293,7 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
             return form, tensors, activation, facts
     raise ResegeoError(
         f"{path} is a folder without model.safetensors or pytorch_model.bin; expected a checkpoint file, or the folder "
-        "of a Hugging Face CLIPModel."
+        "of a Hugging Face CLIPModel or of an open_clip repository."
     )
 
 

@@ -121,7 +121,8 @@ def compose(
     output:
         File to write, ``.safetensors``.
     weights:
-        ``uniform``, ``separation`` (see :mod:`resegeo.separation`), or one number a variant, which sum to 1.
+        ``uniform``, ``separation`` (see :mod:`resegeo.separation`), or one number a variant, which sum to 1; also as
+        :func:`read_weights` takes them.
     classes:
         Classes and phrasings for ``separation``; a list built in by default.
     temperature:
@@ -149,6 +150,7 @@ def compose(
         raise UsageError(f"-o {output}: the average is written as .safetensors; name the file so.")
     if not (math.isfinite(temperature) and temperature > 0):
         raise UsageError(f"--temperature {temperature:g} is not possible; expected a number above 0.")
+    weights = read_weights(weights) if isinstance(weights, str) else weights
     given = _numbers(weights, len(sources))
     opened = [read_checkpoint(source.path) for source in sources]
     for notice in filter(None, (checkpoint.notice() for checkpoint in opened)):
@@ -172,15 +174,22 @@ def compose(
     return made
 
 
+def read_weights(text: str) -> str | tuple[float, ...]:
+    """Read weights as a user writes them: ``0.5,0.3,0.2`` is numbers, a rule stays its name."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        return text
+
+
 def _numbers(weights: str | Sequence[float], count: int) -> tuple[float, ...]:
     """Check the weights; those of ``separation`` are not known yet."""
-    if isinstance(weights, str):
-        if weights not in ("uniform", "separation"):
-            raise UsageError(
-                f"--weights {weights} is not known; expected uniform, separation, or one number a variant such as "
-                "0.5,0.5."
-            )
+    if weights in ("uniform", "separation"):
         return (1 / count,) * count
+    if isinstance(weights, str):
+        raise UsageError(
+            f"--weights {weights} is not known; expected uniform, separation, or one number a variant such as 0.5,0.5."
+        )
     numbers = tuple(float(number) for number in weights)
     listed = ",".join(f"{number:.10g}" for number in numbers)
     if len(numbers) != count:
@@ -217,6 +226,11 @@ def _refuse_strangers(sources: Sequence[ModelSource], opened: Sequence[Checkpoin
             raise ResegeoError(
                 f"{pair} their activations differ ({source.activation}, {first.activation}), so they come from "
                 "different pre-trainings. Leave one out."
+            )
+        if source.colours != first.colours:
+            raise ResegeoError(
+                f"{pair} their colours are normalised by other means and deviations, so they come from different "
+                "pre-trainings. Leave one out."
             )
         if source.ancestor and first.ancestor and source.ancestor != first.ancestor:
             raise ResegeoError(

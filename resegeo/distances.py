@@ -53,6 +53,7 @@ def distances(opened: Sequence[Checkpoint], report: Progress) -> tuple[list[dict
     for number, name in enumerate(names, 1):
         base = opened[0].tensors[name]
         if not base.is_floating_point():
+            refuse_unsound(str(opened[0].path), name, base)
             continue
         size = _square(opened[0], name, base, None)
         base = base.float()

@@ -22,6 +22,7 @@ from torch.nn import functional
 from resegeo.attention import Schedule, layer_masks
 from resegeo.checkpoints import fill, read_checkpoint
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.normalisation import usual
 from resegeo.weights import ModelSource, configuration
 
 
@@ -257,7 +258,6 @@ def load_encoder(
         When the weights do not fit the architecture, or the architecture has no dense patch tokens.
 
     """
-    import open_clip
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
     where = pick_device(device)
@@ -278,26 +278,43 @@ def load_encoder(
             f"The architecture {source.architecture} cannot be segmented with: its vision tower is not a plain "
             "CLIP vision transformer with a CLS token. Use one such as ViT-B-16, ViT-L-14 or ViT-H-14."
         )
-    preprocess = open_clip.get_model_preprocess_cfg(model)
+    colours = source.colours or usual()
     model.eval().requires_grad_(False).to(where)
     act = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return Encoder(
         model=model,
-        tokenizer=open_clip.get_tokenizer(source.architecture),
+        tokenizer=_tokenizer(source),
         name=source.name,
         device=where,
         image_size=int(visual.image_size[0]),
         patch_size=int(visual.patch_size[0]),
         depth=len(visual.transformer.resblocks),
         dimension=int(visual.output_dim),
-        mean=tuple(preprocess["mean"]),
-        std=tuple(preprocess["std"]),
+        mean=colours.mean,
+        std=colours.std,
         logit_scale=float(model.logit_scale.exp()),
         sha256=source.sha256,
         activation=act,
         precision=precision,
         forward=_compiled() if compiled else dense_features,
     )
+
+
+def _tokenizer(source: ModelSource) -> Any:
+    """What splits words for a model: part of open_clip, but for architectures that take one of Hugging Face."""
+    import open_clip
+
+    try:
+        return open_clip.get_tokenizer(source.architecture)
+    except Exception as error:  # hub, HTTP, file system and import errors share no base
+        name = configuration(source).get("text_cfg", {}).get("hf_tokenizer_name")
+        if name is None:
+            raise
+        raise ResegeoError(
+            f"The architecture {source.architecture} splits words by the tokenizer {name} of Hugging Face, which "
+            f"cannot be had here ({type(error).__name__}): it needs the package transformers, and a network on first "
+            "use. Use another model, such as ViT-H-14:laion2b_s32b_b79k."
+        ) from error
 
 
 def _compiled() -> Callable[..., torch.Tensor]:

@@ -46,11 +46,11 @@ def said_by_config(folder: Path) -> Said:
         return Said()
     if not isinstance(config, dict) or config.get("model_type", "clip") != "clip":
         return Said()
-    towers = {
-        tower: config.get(f"{tower}_config") or config.get(f"{tower}_config_dict") or {} for tower in ("text", "vision")
-    }
-    if not all(isinstance(tower, dict) for tower in towers.values()):
+    kinds = ("_config", "_config_dict")  # the second, of older files, goes before the first, as in transformers
+    said = {tower: [config.get(tower + kind) or {} for kind in kinds] for tower in ("text", "vision")}
+    if not all(isinstance(part, dict) for parts in said.values() for part in parts):
         return Said()
+    towers = {tower: {**parts[0], **parts[1]} for tower, parts in said.items()}
     acts = {name: str(tower.get("hidden_act", "quick_gelu")) for name, tower in towers.items()}
     if len(set(acts.values())) > 1 or acts["text"] not in ACTIVATIONS:
         raise ResegeoError(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of, shape_of_config
-from resegeo.errors import UsageError
+from resegeo.errors import ResegeoError, UsageError
+from resegeo.normalisation import Normalisation, said_of_colours
 from resegeo.registry import KnownModel
 
 BUNDLED = "resegeo-small"
@@ -53,6 +54,35 @@ def own_config(path: Path) -> tuple[str, Path]:
     if path.stem in _own_architectures():
         raise UsageError(f"--arch {path} bears the name of an architecture of open_clip; give the file another name.")
     return path.stem, path
+
+
+def colours_of(path: Path) -> Normalisation | None:
+    """What a configuration file that the user gives as architecture says of the colours; None where nothing."""
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):  # told by own_config
+        return None
+    return said_of_colours(said, f"--arch {path}") if isinstance(said, dict) else None
+
+
+def own_words(checkpoint: Checkpoint) -> tuple[str, Path | None]:
+    """The architecture that a file of resegeo names, and the file itself where it holds the configuration.
+
+    Raises
+    ------
+    ResegeoError:
+        When the open_clip that is installed does not know it.
+
+    """
+    name = str(checkpoint.facts["architecture"])
+    if "config" in checkpoint.facts:
+        return name, checkpoint.path
+    if not config_of(name, None):
+        raise ResegeoError(
+            f"{checkpoint.path} is of the architecture {name}, which the open_clip installed here does not know; "
+            "update it (pip install -U open_clip_torch)."
+        )
+    return name, None
 
 
 def _own_architectures() -> list[str]:

@@ -14,7 +14,7 @@ from resegeo.checkpoints import Checkpoint, compared, read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.compose import Composition, compose
 from resegeo.encoder import build, load_encoder
-from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
+from resegeo.errors import ResegeoError, ResegeoWarning
 from resegeo.fetch import Progress, cached, fetch, file_sha256, parts_of, verify
 from resegeo.files import writable_folder
 from resegeo.identify import BUNDLED, inferred
@@ -173,6 +173,8 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
     facts |= {"architecture": source.architecture, "activation": source.activation, "ancestor": source.ancestor}
     if said:
         facts["settled"] = said[0]
+    if source.colours is not None:
+        facts["colours"] = f"normalised by {source.colours.text}"
     if source.composition:
         facts["composition"] = [{"variant": name, "weight": weight} for name, weight in source.composition]
     found = compared(opened.tensors, build(source))
@@ -256,12 +258,6 @@ def averaged(
     if output.exists() and not overwrite:
         raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
     words = None if classes is None else load_class_list(classes)
-    numbers: str | tuple[float, ...] = weights
-    if any(char.isdigit() for char in weights):
-        try:
-            numbers = tuple(float(part) for part in weights.split(","))
-        except ValueError as error:
-            raise UsageError(f"--weights {weights}: expected numbers such as 0.5,0.3,0.2.") from error
     sources = [
         resolve_model(name, architecture, activation, progress=progress)
         if on_disk(name, "MODEL") is not None
@@ -274,7 +270,7 @@ def averaged(
         return compose(
             sources,
             output,
-            weights=numbers,
+            weights=weights,
             classes=words,
             temperature=TEMPERATURE if temperature is None else temperature,
             allow_outlier=allow_outlier,

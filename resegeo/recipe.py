@@ -21,11 +21,11 @@ import yaml
 from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
-from resegeo.compose import FORMAT, Progress, compose
+from resegeo.compose import FORMAT, Progress, compose, read_weights
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.fetch import home, locked
 from resegeo.separation import TEMPERATURE
-from resegeo.weights import ModelSource, resolve_model
+from resegeo.weights import ModelSource, facts_for_file, resolve_model
 
 PREFIX = "compose:"
 """What ``--model`` begins with to mean a composition file."""
@@ -126,6 +126,8 @@ def read_recipe(path: Path) -> Recipe:
         weights = tuple(float(number) for number in weights)
     elif not isinstance(weights, str):
         raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+    else:
+        weights = read_weights(weights)
     temperature = found.get("temperature", TEMPERATURE)
     if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
         raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
@@ -184,7 +186,7 @@ def _key(recipe: Recipe, sources: list[ModelSource]) -> str:
     said = {
         "format": FORMAT,
         "variants": sorted(
-            [source.sha256, source.architecture, str(source.activation), number]
+            [source.sha256, json.dumps(facts_for_file(source), sort_keys=True), number]
             for source, number in zip(sources, numbers, strict=True)
         ),
         "rule": recipe.weights if isinstance(recipe.weights, str) else "numbers",

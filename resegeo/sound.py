@@ -34,12 +34,18 @@ def refuse_unsound(whose: str, name: str, tensor: torch.Tensor) -> None:
     Raises
     ------
     ResegeoError:
-        When it holds NaN or infinite values, or is a logit scale that is neither a factor nor its logarithm; the text
-        begins with ``whose``.
+        When it holds NaN, infinite values or whole numbers, or is a logit scale that is neither a factor nor its
+        logarithm; the text begins with ``whose``.
 
     """
     import torch
 
+    if not tensor.is_floating_point() and tensor.ndim:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ResegeoError(
+            f"{whose} holds {name} as whole numbers ({kind}), which are no weights without what they were quantized "
+            "by; get the file in floating point."
+        )
     if not tensor.is_floating_point() or not tensor.numel():
         return
     wide = tensor.float() if tensor.element_size() == 1 else tensor  # torch knows no extremes of 8-bit numbers
@@ -54,6 +60,16 @@ def refuse_unsound(whose: str, name: str, tensor: torch.Tensor) -> None:
             f"{whose} holds a {SCALE} of {highest:.4g}, which is neither the factor of CLIP's cosines (up to "
             f"{math.exp(LOGARITHM):.0f}) nor its logarithm; get the file anew."
         )
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors does: the length of a header, and JSON."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER_LIMIT
 
 
 def why_cut_off(path: Path, error: BaseException) -> str | None:
@@ -73,7 +89,7 @@ def why_cut_off(path: Path, error: BaseException) -> str | None:
         return None
     if size < 9:
         return "it is empty" if size == 0 else f"it has {size} bytes" if path.suffix == ".safetensors" else None
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or is_safetensors(path):
         return _short_of_its_header(path, start, size)
     if start[:4] == b"PK\x03\x04":
         return None if zipfile.is_zipfile(path) else "the directory at the end of its archive is missing"

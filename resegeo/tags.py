@@ -10,6 +10,7 @@ from typing import Any
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.fetch import kept_path, offline
 from resegeo.identify import BUNDLED, QUICK, known_architecture
+from resegeo.normalisation import Normalisation, normalisation
 from resegeo.registry import KNOWN, Remote
 
 
@@ -21,6 +22,8 @@ class Tag:
     tag: str
     activation: str
     path: Path
+    colours: Normalisation | None = None
+    """What its pictures were normalised by, where that is not OpenAI's."""
 
     @property
     def name(self) -> str:
@@ -78,7 +81,8 @@ def find_tag(model: str, architecture: str | None, activation: str | None) -> Ta
         )
     if act == "quickgelu" and not arch.endswith(QUICK) and arch + QUICK in open_clip.list_models():
         arch += QUICK
-    return Tag(arch, tag, act, _file(f"{arch}:{tag}", config))
+    colours = normalisation(config.get("mean"), config.get("std"), f"open_clip's {arch}:{tag}")
+    return Tag(arch, tag, act, _file(f"{arch}:{tag}", config), colours)
 
 
 def _file(name: str, config: dict[str, Any]) -> Path:

@@ -18,13 +18,16 @@ from resegeo.identify import (
     BUNDLED,
     FOLDER,
     QUICK,
+    colours_of,
     config_of,
     inferred,
     known_architecture,
     own_config,
+    own_words,
     refuse_other_heads,
     settled,
 )
+from resegeo.normalisation import Normalisation
 from resegeo.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.shelf import name_of, on_disk
 from resegeo.tags import find_tag
@@ -46,6 +49,8 @@ class ModelSource:
     """Pre-training that it was fine-tuned from, where known."""
     composition: tuple[tuple[str, float], ...] = ()
     """Of an average: name and sha256 of each variant, and its weight."""
+    colours: Normalisation | None = None
+    """What colours are normalised by; None: OpenAI's mean and deviation."""
 
     @property
     def bundled(self) -> bool:
@@ -151,6 +156,7 @@ def resolve_model(
         file_sha256(tag.path),
         activation=tag.activation,
         ancestor=tag.ancestor,
+        colours=tag.colours,
     )
 
 
@@ -229,6 +235,7 @@ def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
         "activation": source.activation,
         "ancestor": source.ancestor,
         "config": None if source.config is None else configuration(source),
+        "normalisation": None if source.colours is None else source.colours.as_dict(),
         **more,
     }
     kept = {name: value for name, value in facts.items() if value is not None}
@@ -239,14 +246,16 @@ def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
 def _local(path: Path, architecture: str | None, activation: str | None) -> ModelSource:
     """Settle what a file is: from its own words, from the user's, from its shapes, or from its published name."""
     config: Path | None = None
+    colours = None
     if architecture is not None and Path(architecture).suffix == ".json":
+        colours = colours_of(Path(architecture))
         architecture, config = own_config(Path(architecture))
     elif architecture is not None and architecture != BUNDLED:
         known_architecture(architecture)
     checkpoint = read_checkpoint(path)
     facts = checkpoint.facts
     if architecture is None and "architecture" in facts:
-        architecture, config = str(facts["architecture"]), path if "config" in facts else None
+        architecture, config = own_words(checkpoint)
         told = ""
     elif architecture is None:
         architecture, config = inferred(checkpoint)
@@ -260,6 +269,13 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
     if told or (why and not facts):
         said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
         warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
+    if checkpoint.colours is not None and colours is None and not facts:
+        by = checkpoint.colours.text
+        warnings.warn(
+            f"{path} gets its colours normalised by {by}, as the JSON file beside the weights says.",
+            InputNotice,
+            stacklevel=4,
+        )
     ancestor = facts.get("ancestor") or (published.ancestor if published else None)
     if config is not None and config.parent == FOLDER:
         ancestor = ancestor or BUNDLED
@@ -272,6 +288,7 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         act,
         ancestor,
         tuple((str(name), float(weight)) for name, weight in facts.get("composition", [])),
+        colours or checkpoint.colours,
     )
 
 

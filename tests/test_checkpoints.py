@@ -158,6 +158,37 @@ def test_every_form_loads_to_the_same_features(tmp_path, model, form):
     assert len(source.sha256) == 64
 
 
+def test_a_file_of_a_hubs_cache_needs_no_suffix(tmp_path, model):
+    """The cache keeps content under its checksum; the name with a suffix is a link to it."""
+    blob = written("safetensors", model, tmp_path).rename(tmp_path / "0f3a")
+    source = resolve_model(str(blob), str(arch_file(tmp_path)), "quickgelu")
+    assert read_checkpoint(blob).form == "safetensors"
+    np.testing.assert_array_equal(features(load_encoder(source, device="cpu").model)[0], features(model)[0])
+    blob.write_bytes(blob.read_bytes()[:-100])
+    with pytest.raises(ResegeoError, match=r"probably cut off \(.* bytes are there\)"):
+        read_checkpoint(blob)
+
+
+@pytest.mark.parametrize("wrap", ["model.", "clip.", "model.clip_model.", "module.model."])
+@pytest.mark.parametrize("hub", [False, True])
+def test_names_inside_a_wrapper_are_found(tmp_path, model, wrap, hub):
+    state = hugging_face_state(model.state_dict()) if hub else model.state_dict()
+    torch.save({"state_dict": {wrap + name: value for name, value in state.items()}}, tmp_path / "a.pt")
+    source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "quickgelu")
+    np.testing.assert_array_equal(features(load_encoder(source, device="cpu").model)[0], features(model)[0])
+
+
+def test_a_file_with_two_models_is_refused(tmp_path, model):
+    state = model.state_dict()
+    torch.save({**state, **{f"module.{name}": 0 * value for name, value in state.items()}}, tmp_path / "two.pt")
+    with pytest.raises(ResegeoError, match=r"holds 2 CLIPs \(\*, module\.\*\), such as a model and its moving average"):
+        read_checkpoint(tmp_path / "two.pt")
+    part = {f"module.{name}": value for name, value in state.items()} | {"visual.proj": 0 * state["visual.proj"]}
+    torch.save(part, tmp_path / "part.pt")
+    with pytest.raises(ResegeoError, match=r"holds parameters twice, with module\. and without"):
+        read_checkpoint(tmp_path / "part.pt")
+
+
 def test_what_transformers_itself_writes_loads_to_what_it_computes(tmp_path):
     transformers = pytest.importorskip("transformers", reason="of the extra `test`")
     torch.manual_seed(0)
@@ -318,6 +349,21 @@ def test_a_parameter_that_is_no_number_is_refused_by_name(tmp_path, model, value
         load_encoder(source, device="cpu")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(tmp_path, model, kind):
+    state = model.state_dict() | {"visual.proj": model.state_dict()["visual.proj"].to(kind)}
+    torch.save(state, tmp_path / "a.pt")
+    source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "quickgelu")
+    with pytest.raises(ResegeoError, match=r"a\.pt holds visual\.proj as whole numbers .* get the file in floating"):
+        load_encoder(source, device="cpu")
+
+
+def test_sparse_tensors_are_one_sentence(tmp_path, model):
+    torch.save(model.state_dict() | {"visual.proj": torch.eye(64)[:, :32].to_sparse()}, tmp_path / "a.pt")
+    with pytest.raises(ResegeoError, match="holds sparse or quantized tensors"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 @pytest.mark.parametrize("form", ["state dict", "folder safetensors"])
 @pytest.mark.parametrize("vector", [False, True])
 def test_a_logit_scale_that_is_the_factor_is_taken_as_such_with_a_note(tmp_path, model, form, vector):
@@ -396,6 +442,15 @@ def test_a_configuration_with_an_activation_that_cannot_be_computed_is_refused(t
         resolve_model(str(folder), str(arch_file(tmp_path)))
 
 
+def test_an_older_configuration_says_it_in_a_second_place_which_goes_first(tmp_path, model):
+    folder = hugging_face(tmp_path / "old", model.state_dict(), "bin")
+    config = json.loads((folder / "config.json").read_text())
+    for tower in ("text", "vision"):
+        config[f"{tower}_config_dict"] = {"hidden_act": "gelu"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_checkpoint(folder).activation == "gelu"
+
+
 def test_attention_heads_of_a_configuration_are_those_of_the_architecture(tmp_path, model):
     arch = str(arch_file(tmp_path))
     one = {"num_attention_heads": 1}
@@ -469,6 +524,27 @@ def test_a_file_of_ours_says_everything_itself(tmp_path, model):
     assert (source.architecture, source.activation, source.ancestor) == ("tiny", "quickgelu", "somewhere")
     loaded = load_encoder(source, device="cpu")
     np.testing.assert_allclose(features(loaded.model)[0], features(model)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (
+            {"architecture": "ViT-X-99", "activation": "gelu"},
+            "of the architecture ViT-X-99, which the open_clip installed",
+        ),
+        ({"architecture": ["tiny"]}, "cannot be read as a CLIP checkpoint"),
+        ({"architecture": "tiny", "config": 7}, "cannot be read as a CLIP checkpoint"),
+        ({"activation": "relu"}, "cannot be read as a CLIP checkpoint"),
+        ({"composition": 5}, "cannot be read as a CLIP checkpoint"),
+        ({"composition": [["a", "b"]]}, "cannot be read as a CLIP checkpoint"),
+        ([], "cannot be read as a CLIP checkpoint"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_understood_or_refused(tmp_path, model, said, match):
+    save_file(model.state_dict(), tmp_path / "a.safetensors", metadata={"resegeo": json.dumps(said)})
+    with pytest.raises(ResegeoError, match=match):
+        resolve_model(str(tmp_path / "a.safetensors"))
 
 
 # sizes

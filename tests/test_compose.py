@@ -349,6 +349,27 @@ def test_a_changed_variant_or_rule_is_another_average(tmp_path, base, three):
     assert len({first.sha256, second.sha256, third.sha256}) == 3
 
 
+def test_numbers_in_one_line_are_those_of_a_list_and_stay_with_their_variants(tmp_path, three):
+    path = recipe(tmp_path, weights="0.5,0.3, 0.2")
+    assert read_recipe(path).weights == (0.5, 0.3, 0.2)
+    with pytest.warns(InputNotice, match=r"averaged \(a 0\.500, b 0\.300, c 0\.200\)"):
+        found = find_model(f"compose:{path}")
+    assert found == find_model(f"compose:{recipe(tmp_path, weights=[0.5, 0.3, 0.2])}")
+    made = compose(three, tmp_path / "o.safetensors", weights="0.5,0.3,0.2")
+    assert (made.rule, made.path.read_bytes()) == ("numbers", found.path.read_bytes())
+
+
+def test_another_architecture_under_the_same_name_is_another_average(tmp_path, three):
+    path = recipe(tmp_path)
+    with pytest.warns(InputNotice, match="is averaged"):
+        first = find_model(f"compose:{path}")
+    arch_file(tmp_path, vision_cfg={"head_width": 32})  # two heads: no shape differs
+    with pytest.warns(InputNotice, match="is averaged"):
+        second = find_model(f"compose:{path}")
+    heads = [load_encoder(found, device="cpu").model.visual.transformer.resblocks[0].attn for found in (first, second)]
+    assert [one.num_heads for one in heads] == [1, 2]
+
+
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_an_average_that_was_damaged_on_the_disk_is_made_anew(tmp_path, three, damage):
     path = recipe(tmp_path)

@@ -16,8 +16,9 @@ from clips import arch_file, clip, nearby
 from safetensors.torch import save_file
 
 from resegeo.encoder import load_encoder
-from resegeo.fetch import file_sha256, home, kept_path
+from resegeo.fetch import file_sha256, home, kept_path, parts_of
 from resegeo.registry import KNOWN, known_model
+from resegeo.shelf import shelf
 from resegeo.weights import facts_for_file, resolve_model, resolve_sam
 from resegeo_cli.main import main
 
@@ -417,6 +418,20 @@ def test_a_file_that_is_not_the_published_one_is_told_of_the_archive(tmp_path, m
     assert not list(home().rglob("*.pth"))
 
 
+def test_what_a_killed_import_left_behind_goes_into_no_model(variants, tmp_path):
+    archive = tmp_path / "own.zip"
+    assert run("export", hub_folder(tmp_path / "own"), "-o", archive).exit_code == 0
+    left = shelf(".").with_name(".tmp-own") / "own" / "left.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of an earlier archive")
+    done = run("import", archive)
+    assert done.exit_code == 0, done.stderr
+    assert {path.name for path in Path(done.stdout.strip()).iterdir()} == {
+        path.name for path in parts_of(tmp_path / "own")
+    }
+    assert not left.exists()
+
+
 def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path):
     keep("remoteclip-b32", b"weights" * 100)
     archive = tmp_path / "models.zip"
@@ -476,7 +491,7 @@ def test_compose_prints_weights_and_distances(variants, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--weights", "0.5,x0"], "expected numbers such as 0.5,0.3,0.2"),
+        (["--weights", "0.5,x0"], "expected uniform, separation, or one number a variant such as 0.5,0.5"),
         (["--weights", "best"], "expected uniform, separation"),
         (["--weights", "0.5,0.6"], "add up to 1.1"),
         (["--weights", "separation", "--temperature", "0"], "temperature"),

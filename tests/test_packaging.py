@@ -43,7 +43,7 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors", "stamps", "registry", "colors", "tensors", "areas"],
-        ["files", "clusters", "classes", "sound", "hugging_face"],
+        ["files", "clusters", "classes", "sound", "hugging_face", "normalisation"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
         ["identify", "samples", "distances"],
