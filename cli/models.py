@@ -62,6 +62,8 @@ def fetch(names: tuple[str, ...]) -> None:
 def check(file: str, arch: str | None, activation: str | None, as_json: bool) -> None:
     """Tell what a checkpoint FILE is, whether it will load, and which parameters differ and how.
 
+    FILE may be a folder too, or the name of an imported model.
+
     \b
     Example:
       resegeo models check RemoteCLIP-ViT-L-14.pt
@@ -126,7 +128,10 @@ def import_models(archive: str) -> None:
     "--classes", metavar="FILE", help="Class file whose phrasings separation takes.  [default: a built-in list]"
 )
 @click.option(
-    "--temperature", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Of separation's softmax."
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Of separation's softmax.  [default: 0.05]",
 )
 @click.option("--arch", help="open_clip architecture of files that do not tell.")
 @click.option("--activation", type=ACTIVATION, help="Activation of files that do not tell.")

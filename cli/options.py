@@ -157,7 +157,7 @@ MODEL = under(
     "Model",
     option(
         "--model",
-        help="A name of `resegeo models list`, a checkpoint file, an open_clip tag such as "
+        help="A name of `resegeo models list`, a checkpoint file or folder, an open_clip tag such as "
         "ViT-B-32:laion2b_s34b_b79k, or compose:FILE.  [default: bundled]",
     ),
     option("--arch", help="open_clip architecture of a file that does not tell it, such as ViT-L-14-quickgelu."),

@@ -232,14 +232,22 @@ def _from_hub(remote: Remote) -> Path:
                 str(remote.repository), name, cache_dir=_hub_cache(), endpoint=os.environ.get("HF_ENDPOINT")
             )
     except Exception as error:  # hub, HTTP and file system errors share no base
-        raise ResegeoError(_missing(remote, f"could not be downloaded ({_said(error)})")) from error
+        raise ResegeoError(_missing(remote, f"could not be downloaded ({why_failed(error)})")) from error
     return Path(path)
 
 
-def _said(error: BaseException) -> str:
-    """The first line of an error, or its kind."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"the server answers {status}" if status else type(error).__name__
+def why_failed(error: BaseException) -> str:
+    """What made a download fail: the server's answer, or the kind of error, whatever libraries wrapped around it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        status = getattr(getattr(inner, "response", None), "status_code", None)
+        if status:
+            return f"the server answers {status}"
+        kind = type(inner).__name__
+        if "Connect" in kind or "Timeout" in kind:
+            return kind
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__
 
 
 def _from_url(remote: Remote, target: Path, progress: Progress) -> None:
@@ -284,12 +292,12 @@ def _download(remote: Remote, url: str, part: Path, progress: Progress) -> None:
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
             if 400 <= status < 500 and status not in (408, 429):
-                raise ResegeoError(_missing(remote, f"{url} cannot be had ({_said(error)})")) from error
-            reason = _said(error)
+                raise ResegeoError(_missing(remote, f"{url} cannot be had ({why_failed(error)})")) from error
+            reason = why_failed(error)
         except requests.RequestException as error:
             if isinstance(error, requests.ConnectionError) and not part.exists():  # no network at all
-                raise ResegeoError(_missing(remote, f"could not be downloaded ({_said(error)})")) from error
-            reason = _said(error)
+                raise ResegeoError(_missing(remote, f"could not be downloaded ({why_failed(error)})")) from error
+            reason = why_failed(error)
         except OSError as error:
             raise ResegeoError(
                 f"{part.parent} cannot be written to ({error.strerror}); free space or move it by RESEGEO_HOME."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.fetch import kept_path, offline
+from resegeo.fetch import kept_path, offline, why_failed
 from resegeo.identify import BUNDLED, QUICK, known_architecture
 from resegeo.normalisation import Normalisation, normalisation
 from resegeo.registry import KNOWN, Remote
@@ -98,7 +98,7 @@ def _file(name: str, config: dict[str, Any]) -> Path:
             raise ConnectionError("the network is switched off")
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # hub, HTTP and file system errors share no base
-        why = "the network is switched off (HF_HUB_OFFLINE)" if offline() else type(error).__name__
+        why = "the network is switched off (HF_HUB_OFFLINE)" if offline() else why_failed(error)
         raise ResegeoError(
             f"The weights {name} are not on this machine and could not be downloaded ({why}). Run "
             f"`resegeo models fetch {name}` once with a network, or put the file at "

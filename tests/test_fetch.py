@@ -12,14 +12,16 @@ import threading
 import time
 import zipfile
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import huggingface_hub.constants  # noqa: F401 - reads HF_HUB_OFFLINE when it is imported, so before a test sets it
 import numpy as np
 import pytest
+import requests
 
 import resegeo.fetch
 from resegeo.errors import ResegeoError
-from resegeo.fetch import cached, fetch, file_sha256, home, kept_path, verify
+from resegeo.fetch import cached, fetch, file_sha256, home, kept_path, verify, why_failed
 from resegeo.registry import KNOWN, Remote, known_file, known_model
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -202,6 +204,20 @@ def test_a_slow_server_is_waited_for_but_a_silent_one_is_not(server, monkeypatch
     server.thinks = 1.0
     with pytest.raises(ResegeoError, match="could not be downloaded"):
         fetch(remote(server))
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (requests.ConnectionError("refused"), "ConnectionError"),
+        (requests.HTTPError("gone", response=SimpleNamespace(status_code=404)), "the server answers 404"),
+        (ValueError("another matter"), "FileNotFoundError"),
+    ],
+)
+def test_the_reason_is_the_networks_whatever_libraries_wrapped_around_it(inner, said):
+    middle, outer = OSError("it is not in the cache"), FileNotFoundError("failed to download")
+    middle.__cause__, outer.__context__ = inner, middle
+    assert why_failed(outer) == said
 
 
 def test_nobody_there_is_one_sentence(server):
