@@ -181,7 +181,7 @@ class Store:
 
     def failed(self) -> dict[int, str]:
         """Items that were given up, with the sentence why."""
-        return {index: self._marks.read("failed", index) or "" for index in self._marks.list("failed")}
+        return self._marks.texts("failed")
 
     def channels(self, prompts: Sequence[Sequence[str]]) -> tuple[int, ...] | None:
         """Return which of the stored scores belong to prompts, each the texts of one; None where one is not there."""
@@ -249,13 +249,16 @@ class Store:
 
     def counts(self) -> tuple[int, int, int]:
         """Windows done, windows without a valid pixel, and items whose batch was halved."""
-        marks = [self._mark(index) or "" for index in self._marks.list("done")]
+        marks = [self._checked(index, mark) for index, mark in self._marks.texts("done").items()]
         return tuple(sum(mark.count(sign) for mark in marks) for sign in "10h")  # type: ignore[return-value]
 
     def _mark(self, index: int) -> str | None:
         """Read an item's mark: for each window 1, or 0 where there was nothing to do; h behind it if it was halved."""
         mark = self._marks.read("done", index)
-        if mark is not None and _MARK.fullmatch(mark) is None:
+        return None if mark is None else self._checked(index, mark)
+
+    def _checked(self, index: int, mark: str) -> str:
+        if _MARK.fullmatch(mark) is None:
             raise self._damaged(index)
         return mark
 
@@ -345,6 +348,7 @@ def remove(url: str) -> None:
         return
     try:
         system, root = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()  # other processes write there; marks that were overlooked would count in the next one
         if system.exists(root):
             with contextlib.suppress(FileNotFoundError):
                 system.rm_file(f"{root}/zarr.json")
@@ -391,6 +395,15 @@ class _Marks:
             return (self._folder / "marks" / kind / str(index)).read_text("utf-8")
         except FileNotFoundError:
             return None
+
+    def texts(self, kind: str) -> dict[int, str]:
+        """Read all marks of a kind; behind a URL many at a time, since each takes the way there and back."""
+        indices = self.list(kind)
+        if not self._remote or not indices:
+            return {index: self.read(kind, index) or "" for index in indices}
+        paths = {f"{self._root}/marks/{kind}/{index}": index for index in indices}
+        found = self._system.cat(list(paths), on_error="omit")
+        return {paths[path]: data.decode() for path, data in found.items()}
 
     def header(self) -> str | None:
         """Return the store's own header as it is now, whoever wrote it."""
