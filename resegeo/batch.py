@@ -185,7 +185,7 @@ class _Methods:
         self._lists: dict[str, ClassList] = {}
 
     def of(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
-        """Class list and options of a scene, and a checksum of all that its results depend on beside its pixels."""
+        """Class list and options of a scene, and all that its results and its store depend on beside its pixels."""
         key = json.dumps(row.options, sort_keys=True)
         if key not in self._kept:
             try:
@@ -216,9 +216,12 @@ class _Methods:
             classes.to_json(),
             source.sha256,
             source.architecture,
+            source.activation,
             settings.as_dict(),
             None if sam is None else sam.sha256,
             [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],
+            # What is kept besides results: whoever asks for it later has the scene looked at again.
+            [options.get(name) or None for name in ("keep_features", "discard_store")],
             [_stamp(name) for name in [options.get("aoi"), *settings.segments.split(",")] if name],
             versions()["resegeo"],
         ]

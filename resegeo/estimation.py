@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from resegeo.clusters import local_workers
 from resegeo.features import Store
 from resegeo.labels import WindowScores
-from resegeo.machine import Batch, Machine, reduced, start_machine
+from resegeo.machine import Batch, Kept, Machine, reduced, start_machine
 from resegeo.options import RunOptions
-from resegeo.plan import Plan, differences
+from resegeo.plan import Plan
 from resegeo.produce import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.raster import CACHE_BYTES
+from resegeo.resume import differs
 from resegeo.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0
@@ -90,13 +91,14 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     if options.cluster is not None:
         workers = local_workers(options.cluster) or 1
     store = Store.open(url)
-    if store is not None and differences(store.header.get("image", {}), plan.image_options()):
+    if store is not None and differs(store, plan, options):
         store = None
     features = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
     if store is not None:
         features = store.header["features"]
+    kept = Kept.asked_by(plan, features=features)
     done = 0 if store is None else len(store.done())
-    machine = start_machine(plan, features=features, device=options.device, threads=options.threads)
+    machine = start_machine(plan, kept, device=options.device, threads=options.threads)
     threads = options.threads or os.cpu_count() or 1
     reading, encoding, sample, device_bytes = _time_items(machine)
     per_item = max(reading, encoding) if machine.encoder.device.startswith("cuda") else reading + encoding
@@ -114,9 +116,9 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         items=plan.items,
         done=done,
         windows=plan.grid.count,
-        features=features,
+        features=kept.features,
         feature_bytes=plan.feature_bytes(),
-        store_bytes=plan.kept_bytes(features=features),
+        store_bytes=plan.kept_bytes(features=kept.features),
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
         memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),

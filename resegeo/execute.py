@@ -22,7 +22,7 @@ import torch
 from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError
 from resegeo.features import LostStoreError, Store
-from resegeo.machine import Batch, Machine, Models, start_machine
+from resegeo.machine import Batch, Kept, Machine, Models, start_machine
 from resegeo.plan import Job, plan_job
 from resegeo.windows import WorkItem
 
@@ -81,12 +81,11 @@ class Task:
 
     job: Job
     store: str
-    features: bool
     device: str | None
     threads: int | None
     tiles: Path | None
     identity: str
-    """Checksum of scene and options: a worker that lives on would take a replaced scene for the one it has open."""
+    """Checksum of scene, options and store: a worker that lives on would take a replaced one for what it has open."""
 
 
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
@@ -200,20 +199,20 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     import warnings
 
     task: Task = pickle.loads(order)
+    store = Store.open(task.store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has had these notes already
         plan = plan_job(task.job)
+        if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:
+            raise ResegeoError(
+                f"A worker does not see the scene {task.job.scene} or the store {task.store} as the rest do."
+            )
         machine = start_machine(
             plan,
-            features=task.features,
+            Kept.by(store),
             device=worker_device(task.device),
             threads=task.threads,
             tiles=task.tiles,
             models=worker_models(),
-        )
-    store = Store.open(task.store)
-    if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:
-        raise ResegeoError(
-            f"A worker does not see the scene {task.job.scene} or the store {task.store} as the rest do."
         )
     return machine, store

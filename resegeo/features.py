@@ -1,8 +1,9 @@
 """The store between the image side and the words: checkpoint, unit of distribution, source for new words.
 
 A Zarr v3 group with one chunk a work item, on disk or behind any URL that fsspec knows. What the windows of an item
-left behind is written first, its mark after it: an item counts as done only by its mark, since Zarr does not write a
-chunk that equals the fill value, and a killed process may leave some of an item's arrays. The store knows no words.
+left behind is written first, its mark after it: an item counts as done only by its mark, since a killed process may
+leave some of an item's arrays. The fill value is one that no item has, so that a chunk that was lost afterwards, as in
+a copy that was cut short, is not taken for zeros. The store knows no words.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Store:
                     shape=(items, count, *spec.shape),
                     chunks=(1, count, *spec.shape),
                     dtype=spec.dtype,
+                    fill_value=_nothing(spec.dtype),
                     compressors="auto" if spec.compressed else None,
                 )
             # Last: without its header a store does not count. Its own id tells it from one that replaces it.
@@ -165,13 +167,21 @@ class Store:
         """Items that are complete."""
         return self._marks.list("done")
 
+    def is_finished(self) -> bool:
+        """Whether a run has ended with it and all items are there still."""
+        if (
+            self.header["finished"] and len(self.done()) < self.items
+        ):  # marks were lost, as in a copy that was cut short
+            self._unfinish()
+        return bool(self.header["finished"])
+
     def is_done(self, index: int) -> bool:
         """Whether an item is complete."""
         return self._marks.read("done", index) is not None
 
     def failed(self) -> dict[int, str]:
         """Items that were given up, with the sentence why."""
-        return {index: self._marks.read("failed", index) or "" for index in self._marks.list("failed")}
+        return self._marks.texts("failed")
 
     def channels(self, prompts: Sequence[Sequence[str]]) -> tuple[int, ...] | None:
         """Return which of the stored scores belong to prompts, each the texts of one; None where one is not there."""
@@ -228,21 +238,27 @@ class Store:
         if not used.size:
             return ItemResult(windows, {})
         try:
-            return ItemResult(windows, {name: np.asarray(array[index])[used] for name, array in self._arrays.items()})
+            values = {name: np.asarray(array[index])[used] for name, array in self._arrays.items()}
         except OSError as error:
             raise ResegeoError(f"The store {self.url} cannot be read ({error}). Run the same command again.") from error
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             raise self._damaged(index) from error
+        if any(_is_lost(found, self._arrays[name].fill_value) for name, found in values.items()):
+            raise self._damaged(index)
+        return ItemResult(windows, values)
 
     def counts(self) -> tuple[int, int, int]:
         """Windows done, windows without a valid pixel, and items whose batch was halved."""
-        marks = [self._mark(index) or "" for index in self._marks.list("done")]
+        marks = [self._checked(index, mark) for index, mark in self._marks.texts("done").items()]
         return tuple(sum(mark.count(sign) for mark in marks) for sign in "10h")  # type: ignore[return-value]
 
     def _mark(self, index: int) -> str | None:
         """Read an item's mark: for each window 1, or 0 where there was nothing to do; h behind it if it was halved."""
         mark = self._marks.read("done", index)
-        if mark is not None and _MARK.fullmatch(mark) is None:
+        return None if mark is None else self._checked(index, mark)
+
+    def _checked(self, index: int, mark: str) -> str:
+        if _MARK.fullmatch(mark) is None:
             raise self._damaged(index)
         return mark
 
@@ -250,12 +266,15 @@ class Store:
         """Count an item as not done, since what is stored of it is damaged; return the sentence that says so."""
         with contextlib.suppress(OSError):
             self._marks.delete("done", index)
-            if self.header.get("finished"):
-                self.note(finished=False)
-        return ResegeoError(
-            f"The store {self.url} is damaged: work item {index} cannot be read. Run `resegeo segment` on the scene "
-            "again with the same options; it computes that item anew."
-        )
+        self._unfinish()
+        return ResegeoError(f"The store {self.url} is damaged: work item {index} cannot be read. {_ANEW}")
+
+    def _unfinish(self) -> None:
+        """Take back that a run has ended with it, where it can be written to."""
+        if self.header.get("finished"):
+            self.header["finished"] = False
+            with contextlib.suppress(OSError):
+                self.note()
 
     def _check_id(self) -> None:
         """See that the store there is still this one; see :class:`LostStoreError`."""
@@ -269,9 +288,30 @@ class Store:
                 "one end before the other begins, or name another folder by -o."
             )
 
-    def keep_array(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
-        """Lay out a further array beside those of the items, in place of an earlier one: a Zarr array."""
-        return self._group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, overwrite=True)
+    def keep_array(
+        self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str, *, fill: int | None = None
+    ) -> Any:
+        """Lay out a further array beside those of the items, in place of an earlier one: a Zarr array.
+
+        With a ``fill`` value that it will not be full of, :meth:`require` can tell whether a part of it was lost.
+        """
+        return self._group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, overwrite=True)
+
+    def require(self, name: str) -> Any:
+        """Return an array that :meth:`keep_array` laid out and a finished run has filled.
+
+        Raises
+        ------
+        ResegeoError:
+            When parts of it were lost. The store does not count as finished from then on.
+
+        """
+        array: Any = self._group.get(name)
+        whole = array is not None and (array.fill_value == 0 or array.nchunks_initialized == array.nchunks)
+        if not whole:
+            self._unfinish()
+            raise ResegeoError(f"The store {self.url} is damaged: {name!r} is not there whole. {_ANEW}")
+        return array
 
     def array(self, name: str) -> Any:
         """Return an array that :meth:`keep_array` laid out."""
@@ -295,7 +335,7 @@ class Store:
         """Bring a chunk to the disk before its mark."""
         if self.local is not None:
             key = array.metadata.encode_chunk_key((index, *[0] * (array.ndim - 1)))
-            with contextlib.suppress(FileNotFoundError):  # all zero: Zarr wrote nothing
+            with contextlib.suppress(FileNotFoundError):  # all fill value: Zarr wrote nothing
                 _sync_file(self.local / name / key)
 
 
@@ -308,6 +348,7 @@ def remove(url: str) -> None:
         return
     try:
         system, root = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()  # other processes write there; marks that were overlooked would count in the next one
         if system.exists(root):
             with contextlib.suppress(FileNotFoundError):
                 system.rm_file(f"{root}/zarr.json")
@@ -315,6 +356,8 @@ def remove(url: str) -> None:
     except (OSError, ImportError, ValueError) as error:
         raise ResegeoError(f"The store {url} cannot be reached ({error}).") from error
 
+
+_ANEW = "Run `resegeo segment` on the scene again with the same options; it computes what is missing anew."
 
 _MARK = re.compile(r"[01]+h?")
 
@@ -353,6 +396,15 @@ class _Marks:
         except FileNotFoundError:
             return None
 
+    def texts(self, kind: str) -> dict[int, str]:
+        """Read all marks of a kind; behind a URL many at a time, since each takes the way there and back."""
+        indices = self.list(kind)
+        if not self._remote or not indices:
+            return {index: self.read(kind, index) or "" for index in indices}
+        paths = {f"{self._root}/marks/{kind}/{index}": index for index in indices}
+        found = self._system.cat(list(paths), on_error="omit")
+        return {paths[path]: data.decode() for path, data in found.items()}
+
     def header(self) -> str | None:
         """Return the store's own header as it is now, whoever wrote it."""
         try:
@@ -381,6 +433,19 @@ class _Marks:
                 self._system.rm_file(f"{self._root}/marks/{kind}/{index}")
         else:
             (self._folder / "marks" / kind / str(index)).unlink(missing_ok=True)
+
+
+def _nothing(dtype: str) -> Any:
+    """Fill value that no stored array is full of: an end of the type's range."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return float(np.finfo(kind).min)
+    return int(np.iinfo(kind).min if kind.kind == "i" else np.iinfo(kind).max)
+
+
+def _is_lost(values: NDArray[Any], fill: Any) -> bool:
+    """Whether values are a chunk's that is not there; 0 was the fill value of earlier stores, which tells nothing."""
+    return bool(fill != 0 and values.size and values.flat[0] == fill and (values == fill).all())
 
 
 def _sync_file(path: Path) -> None:

@@ -80,8 +80,8 @@ def writable_folder(folder: Path) -> Iterator[None]:
 def alone(targets: Mapping[Path, float]) -> Iterator[None]:
     """Keep other runs from writing to some files or folders, each with the seconds that another's end is waited for.
 
-    A lock lies beside its target for as long as it is held; where none can be laid, as in a folder that may only be
-    read, there is none.
+    A lock lies beside its target for as long as it is held, in a folder that is made for it if need be; where none can
+    be laid, as in a folder that may only be read, there is none.
 
     Raises
     ------
@@ -91,9 +91,24 @@ def alone(targets: Mapping[Path, float]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for target, patience in targets.items():
+            stack.enter_context(_made(target.parent))
             if os.access(target.parent, os.W_OK):
                 stack.enter_context(_lock(target, patience))
         yield
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Create a folder where that can be done; left empty, it goes again, and so do those above that were made."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty, or never made
+            for path in new:
+                path.rmdir()
 
 
 def sweep_locks(targets: Iterable[Path]) -> None:
@@ -115,7 +130,8 @@ def _lock(target: Path, patience: float) -> Iterator[None]:
         lock.acquire(timeout=patience)
     except Timeout as error:
         raise ResegeoError(
-            f"Another run is writing to {target}. Wait until it has ended, or name another folder by -o."
+            f"Another run is writing to {target}. Wait until it has ended, or name another folder by -o; if there is "
+            f"none, as after a crash on a file system that keeps no locks, remove {path}."
         ) from error
     except (OSError, NotImplementedError):  # a file system without locks
         yield
@@ -123,8 +139,11 @@ def _lock(target: Path, patience: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            path.unlink()
+        # Once it is released, a file of this name may be the lock of another run; but Windows removes no open file.
+        if os.name != "nt":
+            with contextlib.suppress(OSError):
+                path.unlink()
         lock.release()
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if os.name == "nt":
+            with contextlib.suppress(OSError):
+                path.unlink()

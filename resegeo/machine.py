@@ -16,7 +16,7 @@ from resegeo.attention import INVALID_GROUP, mostly_invalid, patch_ids
 from resegeo.canvas import VALID
 from resegeo.encoder import Encoder, load_encoder, pick_device, set_threads
 from resegeo.errors import ResegeoError
-from resegeo.features import ArraySpec, ItemResult, quantise, restore
+from resegeo.features import ArraySpec, ItemResult, Store, quantise, restore
 from resegeo.plan import Plan
 from resegeo.scores import EXTRA, patch_scores, unit
 from resegeo.segments import SamTiles, SamWindows, SegmentSource, segment_source
@@ -63,6 +63,37 @@ def _load_sam(source: SamSource, device: str) -> Any:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a store keeps of every window.
+
+    It is settled when the store is made: a run that goes on with it may ask for fewer words, for the same ones in
+    another order, or for no voting any more, and still has to add what the others of its windows left.
+    """
+
+    prompts: tuple[tuple[str, ...], ...] | None
+    """Texts of each prompt whose scores are kept; None: the features are."""
+    segments: bool
+    """Whether segment ids are kept, for label voting."""
+
+    @classmethod
+    def asked_by(cls, plan: Plan, *, features: bool) -> Kept:
+        """Say what a new store for a plan keeps."""
+        return cls(None if features else plan.classes.prompt_texts, plan.settings.vote_segments)
+
+    @classmethod
+    def by(cls, store: Store) -> Kept:
+        """Say what a store keeps."""
+        header = store.header
+        prompts = None if header["features"] else tuple(tuple(texts) for texts in header["prompts"])
+        return cls(prompts, "segments" in header["arrays"])
+
+    @property
+    def features(self) -> bool:
+        """Whether features are kept, which any words can be met with."""
+        return self.prompts is None
+
+
+@dataclass(frozen=True)
 class Batch:
     """The windows of one work item, read and ready for the model."""
 
@@ -85,8 +116,9 @@ class Machine:
     plan: Plan
     encoder: Encoder
     segments: SegmentSource
+    kept: Kept
     texts: NDArray[np.float32] | None
-    """(Q, D) prompts, where scores are stored; None where features are."""
+    """(Q, D) the prompts of ``kept``, where scores are stored; None where features are."""
 
     def read(self, item: WorkItem) -> Batch:
         """Read the windows of an item and bring their segments to the patches."""
@@ -101,7 +133,7 @@ class Machine:
         values: dict[str, NDArray[Any]] = {**kept, "cls": cls.astype(np.float16)}
         if self.texts is not None:
             values = reduced(values, self.texts)
-        if self.plan.settings.vote_segments:
+        if self.kept.segments:
             values["segments"] = _numbered(batch.finest)
         return ItemResult(batch.windows, values, halved)
 
@@ -111,29 +143,29 @@ def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dic
     return {"reduced": patch_scores(restore(kept), texts), "cls": unit(kept["cls"]) @ texts.T}
 
 
-def layout(plan: Plan, *, features: bool) -> dict[str, ArraySpec]:
-    """Say what a window leaves behind in the store: its features, or its scores."""
+def layout(plan: Plan, kept: Kept) -> dict[str, ArraySpec]:
+    """Say what a window leaves behind in the store, array by array."""
     grid, side, width = plan.geometry.grid, plan.geometry.image_size, plan.geometry.dimension
-    prompts = len(plan.classes.prompt_texts)
-    if features:
+    if kept.prompts is None:
         dtype = plan.settings.feature_dtype
         arrays = {"features": ArraySpec((grid, grid, width), dtype), "cls": ArraySpec((width,), "float16")}
         if dtype == "int8":
             arrays["factor"] = ArraySpec((grid, grid), "float16")
     else:
+        prompts = len(kept.prompts)
         arrays = {
             "reduced": ArraySpec((prompts + EXTRA, grid, grid), "float32"),
             "cls": ArraySpec((prompts,), "float32"),
         }
-    if plan.settings.vote_segments:
+    if kept.segments:
         arrays["segments"] = ArraySpec((side, side), "uint16", compressed=True)
     return arrays
 
 
 def start_machine(
     plan: Plan,
+    kept: Kept,
     *,
-    features: bool,
     device: str | None = None,
     threads: int | None = None,
     tiles: Path | None = None,
@@ -154,8 +186,8 @@ def start_machine(
     models = models or Models()
     segments = open_segments(plan, pick_device(device), tiles, models)
     encoder = models.encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
-    texts = None if features else models.texts(encoder, plan.classes.prompt_texts)
-    return Machine(plan, encoder, segments, texts)
+    texts = None if kept.prompts is None else models.texts(encoder, kept.prompts)
+    return Machine(plan, encoder, segments, kept, texts)
 
 
 def open_segments(plan: Plan, device: str, tiles: Path | None, models: Models) -> SegmentSource:

@@ -158,7 +158,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     if given:
         raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
     source = header["scene"]["source"]
-    if not header["finished"]:
+    if not store.is_finished():
         raise ResegeoError(
             f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
             f"{source}` with the same options again; it continues."
@@ -178,7 +178,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     resolved = resolve_settings(
         {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
     )
-    scene = stored_scene(header["scene"], store.array("valid"))
+    scene = stored_scene(header["scene"], store.require("valid"))
     canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
     plan = make_plan(scene, classes, resolved, found, only=options.only, canvas=canvas, made_with=header["image"])
     if resolved.vote_segments and "segments" not in header["arrays"]:

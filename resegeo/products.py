@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from resegeo.plan import Outputs, Plan
 from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scores, label_scene, look_of
 from resegeo.raster import write_class_raster
-from resegeo.report import checksums, earlier_report, provenance_tags
+from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
 from resegeo.vectors import no_geojson, write_polygons
 from resegeo.windows import BLOCK
 
@@ -33,11 +33,13 @@ class MadeRaster:
 
     pixels: dict[str, int]
     """By name of class."""
+    checksums: dict[str, Any]
+    """See :func:`resegeo.report.checksums`."""
     unreadable: int
     """Blocks of the scene that could not be read."""
     look: Quicklook
     scores: Any | None
-    """Array (height, width) of the pixels' scores, see :func:`resegeo.labels.class_scores`; None if not asked for."""
+    """Array (height, width) of the pixels' scores, see :func:`resegeo.labels.class_scores`; None if nobody asked."""
 
 
 def make_raster(
@@ -57,7 +59,7 @@ def make_raster(
     scene = plan.scene
     stored = store.header["finished"]
     look = Quicklook.blank(scene.height, scene.width)
-    valid = None if stored else _laid(store, plan, "valid", "bool")
+    valid = None if stored else _laid(store, plan, "valid")
     scores = _fresh_scores(store, plan, outputs, scored=scored)
     unreadable = 0
 
@@ -78,30 +80,52 @@ def make_raster(
         tags=provenance_tags(plan),
         min_area=plan.settings.min_area,
     )
+    sums = checksums(outputs.raster)
+    if scores is not None:
+        _name_owner(scores, raster_identity(plan.options(), sums))
     if stored:
-        look = stored_look(plan, store)
+        look = _stored_look(plan, store)
     else:
         kept = store.keep_array("quicklook", look.rgb.shape, look.rgb.shape, "uint8")
         kept[...] = look.rgb
         if not store.failed() and not unreadable:
             store.note(finished=True)
     pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
-    return MadeRaster(pixels, unreadable, look, scores)
+    return MadeRaster(pixels, sums, unreadable, look, scores)
 
 
-def stored_look(plan: Plan, store: Store) -> Quicklook:
+def kept_raster(
+    plan: Plan, outputs: Outputs, store: Store | None, earlier: Mapping[str, Any] | None, *, scored: bool
+) -> MadeRaster | None:
+    """Return the class raster that an earlier run left, with what its store keeps of it; None where one must be made.
+
+    ``earlier`` is that run's report.
+    """
+    if store is None or earlier is None or not store.header["finished"]:  # else it needs more than scores anew
+        return None
+    if not raster_holds(earlier, outputs, plan.options()):
+        return None
+    scores = stored_scores(store, outputs.raster, earlier)
+    if scored and scores is None:
+        return None
+    return MadeRaster(dict(earlier["pixels"]), dict(earlier["raster"]), 0, _stored_look(plan, store), scores)
+
+
+def _stored_look(plan: Plan, store: Store) -> Quicklook:
     """Return the quicklook that an earlier run kept."""
     return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.array("quicklook")[...]))
 
 
-def has_scores(store: Store, raster: Path) -> bool:
-    """Whether a store keeps the scores of the pixels of a class raster."""
-    return store.has_array(_name(raster))
+def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any | None:
+    """Return the scores of a class raster that :func:`make_raster` kept, a Zarr array (height, width).
 
-
-def stored_scores(store: Store, raster: Path) -> Any:
-    """Return the scores that :func:`make_raster` kept, a Zarr array (height, width)."""
-    return store.array(_name(raster))
+    None where there are none of that very raster, which ``report`` tells: a store serves several folders, and names may
+    be the same there.
+    """
+    if not store.has_array(_name(raster)):
+        return None
+    scores = store.array(_name(raster))
+    return scores if scores.attrs.get(_OWNER) == raster_identity(report["resegeo"], report["raster"]) else None
 
 
 def scores_of(raster: Path) -> Any | None:
@@ -112,17 +136,26 @@ def scores_of(raster: Path) -> Any | None:
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
         store = Store.open(str(beside) if beside.exists() else earlier["store"])
-        if store is not None and has_scores(store, raster):
-            return stored_scores(store, raster)
+        return None if store is None else stored_scores(store, raster, earlier)
     return None
+
+
+_OWNER = "raster"
 
 
 def _name(raster: Path) -> str:
     return f"scores-{raster.stem}"
 
 
-def _laid(store: Store, plan: Plan, name: str, dtype: str) -> Any:
-    return store.keep_array(name, (plan.scene.height, plan.scene.width), (BLOCK, BLOCK), dtype)
+def _name_owner(scores: Any, identity: str) -> None:
+    """Write to an array of scores whose they are: last, so that those of a run that was killed are nobody's."""
+    if not isinstance(scores, np.ndarray):
+        scores.attrs[_OWNER] = identity
+
+
+def _laid(store: Store, plan: Plan, name: str) -> Any:
+    """Lay out an array of a byte a pixel, 255 until it is written."""
+    return store.keep_array(name, (plan.scene.height, plan.scene.width), (BLOCK, BLOCK), "uint8", fill=NO_SCORE)
 
 
 def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -> Any | None:
@@ -130,7 +163,7 @@ def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -
     name = _name(outputs.raster)
     try:
         if scored:
-            return _laid(store, plan, name, "uint8")
+            return _laid(store, plan, name)
         store.drop_array(name)
     except OSError:  # a finished store that may only be read
         if scored:

@@ -15,7 +15,7 @@ import rasterio
 
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
-from resegeo.plan import Outputs, Plan, differences
+from resegeo.plan import Outputs, Plan, differences, fingerprint
 from resegeo.raster import sidecars
 from resegeo.settings import POLYGON_KNOBS
 
@@ -88,7 +88,7 @@ def raster_holds(earlier: Mapping[str, Any] | None, outputs: Outputs, options: M
     """Whether an earlier run left the class raster that these options come to."""
     return (
         earlier is not None
-        and _raster_key(earlier.get("resegeo", {})) == _raster_key(options)
+        and raster_options(earlier.get("resegeo", {})) == raster_options(options)
         and earlier.get("windows", {}).get("failed") == 0
         and not earlier.get("unreadable_blocks")
         and earlier.get("versions") == versions()
@@ -103,10 +103,15 @@ def checksums(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _raster_key(options: Mapping[str, Any]) -> str:
-    """Options of a run up to the class raster, as one text."""
+def raster_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a run's options what comes after the class raster."""
     settings = {key: value for key, value in options.get("settings", {}).items() if key not in POLYGON_KNOBS}
-    return json.dumps({**options, "settings": settings}, sort_keys=True)
+    return {**options, "settings": settings}
+
+
+def raster_identity(options: Mapping[str, Any], raster: Mapping[str, Any]) -> str:
+    """Checksum of a class raster, see :func:`checksums`, and of the options that it came from."""
+    return fingerprint({"options": raster_options(options), "sha256": raster["sha256"]})
 
 
 def provenance_tags(plan: Plan) -> dict[str, str]:

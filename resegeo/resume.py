@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.features import Store, UnusableStoreError
-from resegeo.machine import layout
+from resegeo.machine import Kept, layout
 from resegeo.options import RunOptions
 from resegeo.plan import Plan, differences
 from resegeo.stored import scene_facts
@@ -30,11 +30,9 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
         if not options.overwrite or plan.made_with is not None:
             raise
         return None
-    if plan.made_with is not None:  # words for a finished store: checked when the plan was laid, never replaced
-        if store is None:
-            raise ResegeoError(f"{url} was removed by another run.")
-        return store
-    changed = [] if store is None else _changed(store, plan, options)
+    if plan.made_with is not None and store is None:  # never made anew
+        raise ResegeoError(f"{url} was removed by another run.")
+    changed = [] if store is None else differs(store, plan, options)
     if not changed:
         return store
     if not options.overwrite:
@@ -45,8 +43,10 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
     return None
 
 
-def _changed(store: Store, plan: Plan, options: RunOptions) -> list[str]:
+def differs(store: Store, plan: Plan, options: RunOptions) -> list[str]:
     """Name what keeps a plan from going on with a store."""
+    if plan.made_with is not None:  # words for a finished store: checked when the plan was laid
+        return []
     changed = differences(store.header.get("image", {}), plan.image_options())
     if changed:
         return changed
@@ -61,7 +61,7 @@ def _changed(store: Store, plan: Plan, options: RunOptions) -> list[str]:
     return []
 
 
-def new_store(plan: Plan, url: str, *, features: bool) -> Store:
+def new_store(plan: Plan, url: str, kept: Kept) -> Store:
     """Lay out a store for a plan, in place of what is there.
 
     Raises
@@ -70,7 +70,7 @@ def new_store(plan: Plan, url: str, *, features: bool) -> Store:
         When nothing can be written there, or too little room is left.
 
     """
-    needed = plan.kept_bytes(features=features)
+    needed = plan.kept_bytes(features=kept.features)
     if "://" not in url:
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(Path(url).parent).free
@@ -81,8 +81,8 @@ def new_store(plan: Plan, url: str, *, features: bool) -> Store:
             )
     header = {
         "image": plan.image_options(),
-        "features": features,
-        "prompts": [list(texts) for texts in plan.classes.prompt_texts],
+        "features": kept.features,
+        "prompts": [list(texts) for texts in kept.prompts or plan.classes.prompt_texts],
         "settings": plan.settings.as_dict(),
         "model": {
             "model": None if plan.source.bundled else str(plan.source.path.resolve()),
@@ -94,7 +94,7 @@ def new_store(plan: Plan, url: str, *, features: bool) -> Store:
         "finished": False,
     }
     header = json.loads(json.dumps(header))
-    return Store.create(url, header, items=plan.items, arrays=layout(plan, features=features))
+    return Store.create(url, header, items=plan.items, arrays=layout(plan, kept))
 
 
 def keeps_features(plan: Plan, options: RunOptions) -> bool:
@@ -110,9 +110,16 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
     return kept
 
 
-def lacks_features(url: str, options: RunOptions) -> bool:
-    """Whether a finished run has to be taken up again, as the user now wants its features."""
-    if not options.keep_features:
-        return False
-    store = Store.open(url)
-    return store is None or not store.header["features"]
+def lacks_anything(plan: Plan, url: str, options: RunOptions) -> bool:
+    """Whether a finished run has to be taken up again: its features are wanted now, or its store lost a part."""
+    try:
+        store = Store.open(url)
+    except ResegeoError:
+        if options.keep_features:
+            raise
+        return False  # the results lie there all the same
+    if store is None:
+        return bool(options.keep_features)
+    if options.keep_features and not store.header["features"]:
+        return True
+    return not store.header["finished"] and store.header["image"] == plan.image_options()

@@ -22,30 +22,26 @@ from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import write_overlay
 from resegeo.files import alone, sweep_locks, writable_folder
-from resegeo.machine import Machine, Models, start_machine
+from resegeo.machine import Kept, Machine, Models, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, fingerprint
 from resegeo.produce import Scorer, label_scene
 from resegeo.products import (
     can_draw_polygons,
-    has_scores,
+    kept_raster,
     make_polygons,
     make_raster,
-    stored_look,
-    stored_scores,
 )
 from resegeo.raster import CACHE_BYTES, sieved
 from resegeo.report import (
-    checksums,
     earlier_report,
     finished_vectors,
     left_over,
-    raster_holds,
     refuse_foreign,
     versions,
     write_report,
 )
-from resegeo.resume import existing_store, keeps_features, lacks_features, new_store
+from resegeo.resume import existing_store, keeps_features, lacks_anything, new_store
 from resegeo.scene import describe
 from resegeo.vectors import remove_polygons
 
@@ -140,7 +136,7 @@ def _finished(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Se
     """Return the results of an equal run that lie there complete; refuse to replace those of another."""
     earlier = earlier_report(outputs.report)
     vectors = finished_vectors(earlier, outputs, plan.options(), overwrite=options.overwrite)
-    if vectors is None or lacks_features(url, options):
+    if vectors is None or lacks_anything(plan, url, options):
         return None
     if options.discard_store and Store.open(url) is not None:
         remove(url)
@@ -165,39 +161,28 @@ def _run(
     store = existing_store(plan, url, options)
     if not options.overwrite:
         refuse_foreign(outputs, earlier, () if store is None else store.header.get("outputs", ()))
-    raster_holds_still = (
-        store is not None
-        and raster_holds(earlier, outputs, wanted)
-        and (not drawable or has_scores(store, outputs.raster))
-    )
+    raster = kept_raster(plan, outputs, store, earlier, scored=drawable)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     with _workers(ready, job, options) as workers:  # found before anything is written
         for path in left_over(earlier, outputs):
             remove_polygons(path)
         outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
-        store = store or new_store(plan, url, features=ready.features)
+        store = store or new_store(plan, url, ready.kept)
         with contextlib.suppress(OSError):  # a finished store that may only be read
             store.claim(path.name for path in outputs.files())
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
-    scores = None
-    if raster_holds_still and earlier is not None:
-        pixels, unreadable = dict(earlier["pixels"]), 0
-        look = stored_look(plan, store)
-    else:
+    if raster is None:
         scorer, scale = ready.scorer(plan, store), ready.encoder.logit_scale
         raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable)
-        pixels, unreadable, look, scores = raster.pixels, raster.unreadable, raster.look, raster.scores
     clock.lap("labels")
     if drawable:
-        make_polygons(
-            plan, outputs, stored_scores(store, outputs.raster) if scores is None else scores, options.progress
-        )
+        make_polygons(plan, outputs, raster.scores, options.progress)
         clock.lap("polygons")
     options.progress("picture", 0, 1)
-    write_overlay(outputs.picture, look, outputs.raster, plan.classes)
+    write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes)
     options.progress("picture", 1, 1)
     clock.lap("picture")
     written = outputs.vectors if drawable else ()
@@ -208,19 +193,19 @@ def _run(
         "scene": describe(plan.scene),
         "model": ready.facts(plan),
         "schedule": asdict(plan.schedule),
-        "pixels": pixels,
+        "pixels": raster.pixels,
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
-        "raster": checksums(outputs.raster),
+        "raster": raster.checksums,
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
-        "unreadable_blocks": unreadable,
+        "unreadable_blocks": raster.unreadable,
         "started": started.isoformat(timespec="seconds"),
         "seconds": clock.laps,
     }
     write_report(outputs.report, document)
     if options.discard_store:
         remove(url)
-    failed = document["windows"]["failed"] + unreadable
+    failed = document["windows"]["failed"] + raster.unreadable
     return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed)
 
 
@@ -244,7 +229,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
     with tempfile.TemporaryDirectory(prefix="resegeo-") as folder:
         url = str(Path(folder) / "scene.store.zarr")
         ready = _Ready.load(plan, url, None, options)
-        store = new_store(plan, url, features=ready.features)
+        store = new_store(plan, url, ready.kept)
         _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
         scorer = ready.scorer(plan, store)
@@ -261,8 +246,8 @@ class _Ready:
     encoder: Encoder
     machine: Machine | None
     """None where all items are done, or others compute them."""
-    features: bool
-    """Whether the store keeps features, else scores."""
+    kept: Kept
+    """What the store keeps."""
     texts: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
 
     @classmethod
@@ -270,21 +255,19 @@ class _Ready:
         """Load the model, open the segment source and embed the words."""
         set_threads(options.threads)
         models = options.models or Models()
-        features = store.header["features"] if store is not None else keeps_features(plan, options)
-        if store is not None and len(store.done()) == store.items:
+        kept = Kept.asked_by(plan, features=keeps_features(plan, options)) if store is None else Kept.by(store)
+        if plan.made_with is not None or (store is not None and len(store.done()) == store.items):
             settings = plan.settings
             encoder = models.encoder(plan.source, device=options.device, precision=settings.precision)
-            return cls(encoder, None, features, models.texts(encoder, plan.classes.prompt_texts))
+            return cls(encoder, None, kept, models.texts(encoder, plan.classes.prompt_texts))
         tiles = None if "://" in url else Path(url) / "tiles"
-        machine = start_machine(
-            plan, features=features, device=options.device, threads=options.threads, tiles=tiles, models=models
-        )
+        machine = start_machine(plan, kept, device=options.device, threads=options.threads, tiles=tiles, models=models)
         texts = models.texts(machine.encoder, plan.classes.prompt_texts)
-        return cls(machine.encoder, machine, features, texts)
+        return cls(machine.encoder, machine, kept, texts)
 
     def scorer(self, plan: Plan, store: Store) -> Scorer:
         """Answer for the scores of stored windows."""
-        if self.features:
+        if self.kept.features:
             return Scorer(store, self.texts)
         return Scorer(store, None, store.channels(plan.classes.prompt_texts))
 
@@ -317,8 +300,8 @@ def _compute_items(
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
-        identity = fingerprint(plan.image_options())
-        task = Task(job, where, ready.features, options.device, options.threads, tiles, identity)
+        identity = fingerprint(plan.image_options() | {"store": store.header["id"]})
+        task = Task(job, where, options.device, options.threads, tiles, identity)
         run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)

@@ -329,6 +329,35 @@ def test_what_is_finished_is_not_opened_again_until_scene_options_or_results_cha
     assert run(*command, "--stride", "32", "--overwrite").exit_code == 0
 
 
+def test_features_asked_for_later_are_kept_and_stores_discarded(scenes):
+    command = ("scenes/*.tif", "--prompts", "classes.yml", "-o", "out", "--segments", "none")
+    assert run(*command, "--no-keep-features").exit_code == 0
+    assert "different: keep_features" in run(*command, "--keep-features").stdout  # as segment has it
+    assert "2 done, 0 skipped" in run(*command, "--keep-features", "--overwrite").stdout
+    assert "0 done, 2 skipped" in run(*command, "--keep-features").stdout
+    assert run("out/**/*.store.zarr", "--prompts", _other_words(), "-o", "out").exit_code == 0
+    assert "0 done, 2 skipped" in run(*command, "--discard-store").stdout
+    assert not list(Path("out").rglob("*.store.zarr"))
+
+
+def _other_words() -> Path:
+    path = Path("other.yml")
+    path.write_text(yaml.safe_dump({"classes": ["grass", "sand"]}))
+    return path
+
+
+def test_another_activation_is_another_run(scenes):
+    import resegeo.weights
+
+    model = resegeo.weights.resolve_model()
+    given = {"model": str(model.path), "arch": str(model.config) if model.config else model.architecture}
+    keys = {
+        resegeo.batch._Methods(WORDS, {**given, "activation": name}).of(Row("a.tif", {}, "a.tif"))[2]
+        for name in ("gelu", "quickgelu")
+    }
+    assert len(keys) == 2
+
+
 def test_without_its_ledger_a_batch_knows_what_is_finished_by_the_reports_and_loads_no_model(scenes, monkeypatch):
     command = ("scenes/*.tif", "--prompts", "classes.yml", "-o", "out")
     assert run(*command).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkey
     client = _Dying(store, 13)
     monkeypatch.setattr(resegeo.execute, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
     ticks = []
-    task = Task(None, url, True, None, None, None, "")
+    task = Task(None, url, None, None, None, "")
     run_on_cluster(client, task, range(64), lambda: ticks.append(1))
     assert store.failed() == {13: "RuntimeError: killed"}
     assert store.done() == set(range(64)) - {13}
@@ -233,7 +234,7 @@ def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="http://127.0.0.1:9/bucket")
 
 
-def test_workers_that_live_on_see_a_replaced_scene(tmp_path, make_raster, picture):
+def test_workers_that_live_on_see_a_replaced_scene_and_a_replaced_store(tmp_path, make_raster, picture):
     from distributed import Client, LocalCluster
 
     words = ["water", "forest", "road"]
@@ -246,3 +247,6 @@ def test_workers_that_live_on_see_a_replaced_scene(tmp_path, make_raster, pictur
             found = resegeo.segment(scene, words, tmp_path / "out", cluster=client, overwrite=True)
             fresh = resegeo.segment(scene, words, tmp_path / f"fresh{seed}")
             assert found.raster.read_bytes() == fresh.raster.read_bytes()
+        shutil.rmtree(tmp_path / "out")  # the store alone is another one now
+        found = resegeo.segment(scene, words, tmp_path / "out", cluster=client)
+        assert found.raster.read_bytes() == fresh.raster.read_bytes()

@@ -209,6 +209,18 @@ def test_scores_belong_to_the_raster_that_lies_there(scene, tmp_path):
     assert (out / "scene.gpkg").read_bytes() == fresh
 
 
+def test_scores_are_never_those_of_a_raster_of_the_same_name_in_another_folder(scene, tmp_path):
+    """One store serves several folders; the raster that lies in one was not scored last."""
+    given = {"store": str(tmp_path / "stores"), "segments": "none"}
+    first = resegeo.segment(scene, WORDS, tmp_path / "first", **given)
+    plain = drawn(first.vectors[0])
+    resegeo.segment(scene, WORDS, tmp_path / "second", logit_scale=5.0, **given)
+    frame = drawn(resegeo.pipeline.vectorize(first.raster, tmp_path / "again.gpkg"))
+    assert "score_mean" not in frame  # better none than another's
+    resegeo.segment(scene, WORDS, tmp_path / "first", keep_background=True, overwrite=True, **given)
+    assert drawn(first.vectors[0]).equals(plain)
+
+
 def test_new_words_for_a_store_that_may_only_be_read_have_scores_too(scene, tmp_path, monkeypatch):
     first = resegeo.segment(scene, WORDS, tmp_path / "out")
 

@@ -18,6 +18,7 @@ import yaml
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.features import ArraySpec, ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
+from resegeo.files import alone
 from resegeo.windows import blocks
 
 WORDS = ["water", "forest", "road"]
@@ -70,15 +71,21 @@ def test_a_store_gives_back_what_was_put_and_knows_what_is_done(tmp_path):
     assert again.failed() == {}
 
 
-def test_an_item_whose_values_equal_the_fill_value_is_done_all_the_same(tmp_path):
-    """Zarr writes no chunk for zeros; a run that looked for chunks would compute it for ever."""
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
+def test_an_item_of_zeros_is_told_from_one_that_was_lost(tmp_path, dtype):
+    """Zarr answers for a chunk that is not there as if it had been full of one value."""
     url = str(tmp_path / "a.store.zarr")
-    store = Store.create(url, {}, items=1, arrays={"a": ArraySpec((2,), "float32")})
-    store.put(0, ItemResult(np.array([True]), {"a": np.zeros((1, 2), np.float32)}))
+    store = Store.create(url, {}, items=2, arrays={"a": ArraySpec((2,), dtype)})
+    for index in range(2):
+        store.put(index, ItemResult(np.array([True]), {"a": np.zeros((1, 2), dtype)}))
+    (tmp_path / "a.store.zarr/a/c/1/0/0").unlink()
     again = Store.open(url)
     assert again is not None
+    assert again.done() == {0, 1}
+    assert (again.get(0).values["a"] == 0).all()
+    with pytest.raises(ResegeoError, match="is damaged: work item 1"):
+        again.get(1)
     assert again.done() == {0}
-    assert not list((tmp_path / "a.store.zarr/a").glob("c/0*"))
 
 
 def test_what_a_killed_process_left_half_written_does_not_count_and_is_swept(tmp_path):
@@ -209,6 +216,26 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_byte
     )
     assert min(done for stage, done in seen if stage == "windows") == 4
     assert bytes_of(resumed) == whole
+
+
+@pytest.mark.parametrize(
+    ("first", "words", "then"),
+    [
+        ({"keep_features": False}, ["road", "water", "forest"], {"keep_features": False}),
+        ({"keep_features": False}, ["road", "water"], {}),
+        ({"vote_segments": True}, WORDS, {}),
+    ],
+    ids=["reordered", "fewer", "no_votes"],
+)
+def test_an_interrupted_run_goes_on_with_what_its_store_keeps(tmp_path, scene, monkeypatch, first, words, then):
+    """Words in another order, fewer, no voting any more: the store holds the first run's, and goes on getting them."""
+    with monkeypatch.context() as patch:
+        _interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **first)
+    resumed = resegeo.segment(scene, words, tmp_path / "out", segments="none", **then)
+    fresh = resegeo.segment(scene, words, tmp_path / "fresh", segments="none", **then)
+    assert bytes_of(resumed) == bytes_of(fresh)
 
 
 def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make_raster, picture, scene, monkeypatch):
@@ -455,22 +482,41 @@ def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_pa
     assert json.loads(header.read_text("utf-8"))["attributes"]["resegeo"]["format"] == 2
 
 
-@pytest.mark.parametrize("part", ["features/c/0/0/0/0/0", "marks/done/0"])
-def test_a_damaged_item_is_told_and_computed_anew(tmp_path, scene, monkeypatch, part):
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [
+        ("features/c/0/0/0/0/0", False),
+        ("features/c/0/0/0/0/0", True),
+        ("cls/c/0/0/0", True),
+        ("marks/done/0", False),
+        ("marks/done/0", True),
+        ("valid/c/0/0", True),
+    ],
+)
+def test_a_damaged_store_is_told_and_what_it_lacks_computed_anew(tmp_path, scene, monkeypatch, part, lost):
+    """A copy of a store that was cut off lacks files, or ends within one: never are these zeros."""
     whole = resegeo.segment(scene, WORDS, tmp_path / "out")
-    expected = whole.raster.read_bytes()
-    (tmp_path / "out/scene.store.zarr" / part).write_bytes(b"")  # a copy that was cut off
-    with pytest.raises(ResegeoError, match=r"is damaged: work item 0 .*again with the same options"):
+    expected = bytes_of(whole)
+    fresh = resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, tmp_path / "fresh").raster.read_bytes()
+    damaged = tmp_path / "out/scene.store.zarr" / part
+    if lost:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(b"")
+    told = (
+        "is not finished: 1 of 2" if part.startswith("marks") and lost else "is damaged: .*again with the same options"
+    )
+    with pytest.raises(ResegeoError, match=told):
         resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
     with pytest.raises(ResegeoError, match="is not finished"):
         resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
-    whole.report.unlink()
     with monkeypatch.context() as patch:
         ran = _stages(patch)
         again = resegeo.segment(scene, WORDS, tmp_path / "out")
-    assert ran.count("image") == 1
-    assert again.raster.read_bytes() == expected
-    resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+    assert ran.count("image") == (not part.startswith("valid"))
+    assert bytes_of(again) == expected
+    assert resegeo.segment(scene, WORDS, tmp_path / "out").reused
+    assert resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER).raster.read_bytes() == fresh
 
 
 def test_a_run_whose_store_is_replaced_stops_instead_of_mixing(tmp_path):
@@ -520,6 +566,37 @@ def test_two_runs_never_write_to_one_folder_at_a_time(tmp_path, scene, monkeypat
     first.join()
     assert bytes_of(made[0]) == whole
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_lock_makes_its_folder_and_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "new/folder/scene.store.zarr"
+    with alone({target: 0.0}):
+        with pytest.raises(ResegeoError, match=r"remove .*\.scene\.store\.zarr\.lock"), alone({target: 0.0}):
+            pass
+        assert target.parent.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
+def test_who_lets_go_of_a_lock_does_not_remove_the_next_ones(tmp_path, monkeypatch):
+    import filelock
+
+    target = tmp_path / "scene.store.zarr"
+    following = filelock.FileLock(tmp_path / ".scene.store.zarr.lock")
+    release = filelock.FileLock.release
+
+    def released(self, *args, **kwargs):
+        release(self, *args, **kwargs)
+        if self is not following:
+            following.acquire(timeout=0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "release", released)
+        with alone({target: 0.0}):
+            pass
+    with pytest.raises(ResegeoError, match="Another run"), alone({target: 0.0}):
+        pass
+    following.release()
 
 
 @pytest.mark.filterwarnings("ignore")
