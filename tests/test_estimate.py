@@ -56,6 +56,14 @@ def test_work_that_is_done_costs_no_more_and_workers_share(tmp_path, scene):
     assert resegeo.estimate(tmp_path / "out/scene.store.zarr", ["grass"]).seconds["windows"] == 0
 
 
+def test_a_store_that_a_run_would_refuse_is_no_work_done(tmp_path, scene):
+    resegeo.segment(scene, WORDS, tmp_path / "out", keep_features=False, segments="none")
+    same = resegeo.estimate(scene, WORDS[::-1], tmp_path / "out", segments="none")  # its words in another order
+    assert (same.done, same.features) == (same.items, False)
+    other = resegeo.estimate(scene, ["grass"], tmp_path / "out", segments="none", overwrite=True)
+    assert (other.done, other.features) == (0, True)
+
+
 def test_an_empty_middle_is_passed_over_and_an_empty_scene_takes_nothing(tmp_path, make_raster, picture):
     bands = np.maximum(picture(600, 600), 1)
     bands[:, 150:450, 150:450] = 0

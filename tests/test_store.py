@@ -71,6 +71,24 @@ def test_a_store_gives_back_what_was_put_and_knows_what_is_done(tmp_path):
     assert again.failed() == {}
 
 
+def test_marks_behind_a_url_are_read_together(monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    url = "memory://bucket/a.store.zarr"
+    store = Store.create(url, {}, items=5, arrays={"a": ArraySpec((1,), "float32")})
+    for index, flags in enumerate(([True, False], [False, False], [True, True])):
+        store.put(index, ItemResult(np.array(flags), {"a": np.ones((sum(flags), 1), "float32")}))
+    store.fail(3, "it broke")
+    asked = []
+    cat = MemoryFileSystem.cat
+    monkeypatch.setattr(MemoryFileSystem, "cat", lambda self, path, **k: asked.append(path) or cat(self, path, **k))
+    assert store.counts() == (3, 3, 0)
+    assert store.failed() == {3: "it broke"}
+    assert [len(paths) for paths in asked] == [3, 1]
+    remove(url)
+    assert Store.open(url) is None
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
 def test_an_item_of_zeros_is_told_from_one_that_was_lost(tmp_path, dtype):
     """Zarr answers for a chunk that is not there as if it had been full of one value."""
