@@ -34,6 +34,7 @@ from resegeo.prepare import Classes, as_class_list, choose
 from resegeo.report import versions
 from resegeo.sources import is_local
 from resegeo.spread import Made, Order, segmented, spread
+from resegeo.weights import identity
 
 if TYPE_CHECKING:
     from resegeo.execute import Progress
@@ -214,9 +215,7 @@ class _Methods:
             codes_of(classes, options["only"])
         facts = [
             classes.to_json(),
-            source.sha256,
-            source.architecture,
-            source.activation,
+            identity(source),
             settings.as_dict(),
             None if sam is None else sam.sha256,
             [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],

@@ -20,7 +20,7 @@ from resegeo.scene import Scene, Stretch, open_scene
 from resegeo.scores import EXTRA
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 from resegeo.stamps import stamp
-from resegeo.weights import Geometry, ModelSource, SamSource, geometry, resolve_model
+from resegeo.weights import Geometry, ModelSource, SamSource, geometry, identity, resolve_model
 from resegeo.windows import ITEM_SIDE, WindowGrid, window_grid
 
 FEATURE_BUDGET = 2e9
@@ -105,12 +105,7 @@ class Plan:
                 "region": None if self.region is None else self.region.fingerprint,
                 "settings": knobs | {"stride": self.grid.stride},
                 "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
-                "model": {
-                    "name": self.source.name,
-                    "architecture": self.source.architecture,
-                    "sha256": self.source.sha256,
-                    "activation": self.source.activation,
-                },
+                "model": {"name": self.source.name, **identity(self.source)},
             }
         )
 

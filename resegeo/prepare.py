@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from resegeo.region import region_of
 from resegeo.scene import open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 from resegeo.stored import stored_scene
-from resegeo.weights import ModelSource, SamSource, geometry, resolve_sam, unknown_words
+from resegeo.weights import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -173,6 +174,12 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
         raise ResegeoError(
             f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
             f"(sha256 {found.sha256[:12]}…). Name that file by --model."
+        )
+    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted[name] != value]
+    if changed:
+        raise ResegeoError(
+            f"{url} was made with {wanted['name']}, whose {' and '.join(changed)} has changed since; segment the scene "
+            "itself again."
         )
     found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
     resolved = resolve_settings(

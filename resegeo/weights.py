@@ -202,6 +202,18 @@ def configuration(source: ModelSource) -> dict[str, Any]:
     return config
 
 
+def identity(source: ModelSource) -> dict[str, Any]:
+    """Everything that features and words depend on of a model, as plain values; free of its name and place."""
+    return {
+        "architecture": source.architecture,
+        "sha256": source.sha256,
+        "activation": source.activation,
+        # A user's own configuration may be edited in its file; open_clip's stay what they are.
+        "config": None if source.config is None or source.bundled else configuration(source),
+        "normalisation": None if source.colours is None else source.colours.as_dict(),
+    }
+
+
 def geometry(source: ModelSource) -> Geometry:
     """Read window, patch, depth and feature size from the architecture's configuration."""
     config = configuration(source)

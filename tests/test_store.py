@@ -648,3 +648,20 @@ def test_new_words_need_nothing_that_the_store_was_made_with(tmp_path, make_rast
     assert resegeo.segment(store, OTHER).reused
     resegeo.segment(store, ["sand", "grass"], overwrite=True)  # other words under the same name; the store stays
     assert resegeo.segment(store, OTHER, overwrite=True).raster.read_bytes() == fresh.raster.read_bytes()
+
+
+def test_a_configuration_that_was_edited_is_another_model(tmp_path, make_raster, picture):
+    """Its weights are the same file still."""
+    from clips import arch_file, clip
+    from safetensors.torch import save_file
+
+    scene = make_raster("scene.tif", picture(64, 64))
+    save_file(clip().state_dict(), tmp_path / "mine.safetensors")
+    given = {"model": str(tmp_path / "mine.safetensors"), "arch": str(arch_file(tmp_path)), "activation": "gelu"}
+    resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **given)
+    assert resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **given).reused
+    arch_file(tmp_path, vision_cfg={"head_width": 16})
+    with pytest.raises(ResegeoError, match="different: model"):
+        resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **given)
+    with pytest.raises(ResegeoError, match="whose config has changed since"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
