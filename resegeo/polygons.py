@@ -25,10 +25,11 @@ from resegeo.control import mapped, missed_by, unplaced
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.labels import SCORE_STEPS
 from resegeo.raster import read_class_raster_info, sieved
+from resegeo.sieve import label_areas
 from resegeo.sources import GeoReference
 
 _STRIP = 512
-"""Rows of scores that are read at once, or a multiple of it where there are very many regions."""
+"""Rows that are looked at at once; of scores a multiple of it where there are very many regions."""
 
 
 def polygonize(
@@ -111,10 +112,7 @@ def polygonize(
 
 def _score_means(codes: NDArray[Any], wanted: NDArray[np.bool_], scores: Any) -> NDArray[np.float64]:
     """Mean probability of each 4-connected region, in the order of their first pixels."""
-    from skimage.measure import label
-
-    # Labels count from 1 in the order in which a scan by rows meets the regions.
-    regions = label(np.where(wanted, codes.astype(np.int32) + 1, 0), background=0, connectivity=1)  # type: ignore[no-untyped-call]
+    regions = label_areas(codes, wanted)
     count = int(regions.max(initial=0)) + 1
     sums, sizes = np.zeros(count), np.zeros(count)
     strip = max(_STRIP, _STRIP * int(count // max(1, _STRIP * codes.shape[1])))
@@ -200,12 +198,7 @@ def _insert_nodes(
     Points are (x, y), rings closed; returns points and their ring, in the same order.
     """
     height, width = codes.shape
-    labels = np.full((height + 2, width + 2), -1, dtype=np.int64)
-    labels[1:-1, 1:-1] = np.where(wanted, codes.astype(np.int64), -1)
-    a, b, d, e = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
-    junction = ((a == b) & (d != e) & (a != d) & (a != e)) | ((d == e) & (a != b) & (d != a) & (d != b))
-    junction |= ((a == d) & (b != e) & (a != b) & (a != e)) | ((b == e) & (a != d) & (b != a) & (b != d))
-    node_y, node_x = np.nonzero(junction)
+    node_y, node_x = _junctions(codes, wanted)
     by_row = np.sort(node_y * (width + 1) + node_x)
     by_col = np.sort(node_x * (height + 1) + node_y)
     start, end = points[:-1], points[1:]
@@ -239,6 +232,25 @@ def _insert_nodes(
     rings[place] = ring_of
     rings[place[owner] + 1 + step] = ring_of[owner]
     return total, rings
+
+
+def _junctions(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the pixel corners at which three regions meet, found in strips of rows."""
+    height, width = codes.shape
+    found = []
+    for row in range(0, height + 1, _STRIP):
+        last = min(row + _STRIP, height + 1)  # corners row … last - 1 lie between pixels row - 1 … last - 1
+        labels = np.full((last - row + 1, width + 2), -1, dtype=np.int32)
+        top, bottom = max(row - 1, 0), min(last, height)
+        inside = slice(top, bottom)
+        labels[top - row + 1 : bottom - row + 1, 1:-1] = np.where(wanted[inside], codes[inside].astype(np.int32), -1)
+        a, b, d, e = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
+        junction = ((a == b) & (d != e) & (a != d) & (a != e)) | ((d == e) & (a != b) & (d != a) & (d != b))
+        junction |= ((a == d) & (b != e) & (a != b) & (a != e)) | ((b == e) & (a != d) & (b != a) & (b != d))
+        y, x = np.nonzero(junction)
+        found.append((y + row, x))
+    ys, xs = zip(*found, strict=True)
+    return np.concatenate(ys), np.concatenate(xs)
 
 
 def _place(regions: NDArray[Any], where: GeoReference, path: Path) -> tuple[NDArray[Any], Any]:

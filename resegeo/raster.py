@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.features
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -22,6 +21,7 @@ from rasterio.windows import Window
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
+from resegeo.sieve import without_small_areas
 from resegeo.sources import GeoReference, is_local
 from resegeo.styles import colormap, qml_raster, rat_xml
 from resegeo.windows import BLOCK
@@ -168,9 +168,9 @@ def _sieve(
 
 
 def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int) -> NDArray[np.unsignedinteger]:
-    """Let areas (4-connected) of fewer than ``min_area`` pixels join their largest neighbour of at least as many.
+    """Let areas (4-connected) of fewer than ``min_area`` pixels join a neighbour, until none is left that has one.
 
-    GDAL's sieve, with nodata and unprocessed pixels left out: these neither change nor take part.
+    See :func:`resegeo.sieve.without_small_areas`; nodata and unprocessed pixels neither change nor take part.
 
     Parameters
     ----------
@@ -185,8 +185,7 @@ def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int
     if min_area <= 1:
         return codes
     seen = (codes != classes.nodata) & (codes != classes.unprocessed)
-    size = min(min_area, codes.size)  # GDAL takes no more than there are
-    return np.asarray(np.where(seen, rasterio.features.sieve(codes, size, mask=seen, connectivity=4), codes))
+    return without_small_areas(codes, seen, min_area)
 
 
 def _copy(plain: Path, cloud: Path) -> None:

@@ -46,15 +46,16 @@ def value_range(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the 2nd and 98th percentile of the valid values of each used band; 0 to 255 where they were uint8.
 
-    They come from the sample. A band of which that holds fewer than :data:`ENOUGH` values is looked for in the whole
-    scene: a small patch of data in a large frame lies between the squares.
+    They come from the sample. A band of which that holds fewer than :data:`ENOUGH` values, or one value alone, is
+    looked for in the whole scene: a small patch of data in a large frame lies between the squares. Where both
+    percentiles are one value, which then fills nearly all of the band, they are those of the other values.
     """
     if raw.stored == np.uint8 and _whole_bytes(sample):
         return (0.0,) * 3, (255.0,) * 3
     nodata = raw.nodata_of(used)
     values = [np.concatenate([_valid_values(piece, band, nodata) for piece in sample]) for band in range(3)]
     missed = sum(piece[0].size for piece in sample) < raw.height * raw.width
-    few = [band for band, found in enumerate(values) if found.size < ENOUGH]
+    few = [band for band, found in enumerate(values) if found.size < ENOUGH or found.min() == found.max()]
     if few and missed:
         kept = {band: _Thinned() for band in few}
         for block in _squares(raw, used, array, range(0, raw.height, CHUNK), range(0, raw.width, CHUNK), CHUNK):
@@ -70,8 +71,46 @@ def value_range(
             stacklevel=4,
         )
     # A range of nothing makes a band black; a scene without any valid pixel is refused later.
-    ends = [np.percentile(found.astype(np.float64), (2, 98)) if found.size else np.zeros(2) for found in values]
-    return tuple(float(low) for low, _ in ends), tuple(float(high) for _, high in ends)
+    ends = [_percentiles(found) if found.size else (0.0, 0.0) for found in values]
+    _mention_fill(raw, used, values, ends)
+    ends = [_range(found, *both) for found, both in zip(values, ends, strict=True)]
+    return tuple(low for low, _ in ends), tuple(high for _, high in ends)
+
+
+def _percentiles(found: NDArray[Any]) -> tuple[float, float]:
+    low, high = np.percentile(found.astype(np.float64), (2, 98))
+    return float(low), float(high)
+
+
+def _range(found: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    """Return percentiles that differ, where the values do."""
+    others = found[found != low] if low == high else found[:0]
+    if not others.size:
+        return low, high
+    least, most = _percentiles(others)
+    return (least, most) if least < most else (min(low, least), max(high, most))
+
+
+def _mention_fill(
+    raw: Source, used: Sequence[int], values: Sequence[NDArray[Any]], ends: Sequence[tuple[float, float]]
+) -> None:
+    """Say where one value spoils the stretch: one that lies further from all others than these from one another."""
+    for band, found, both in zip(used, values, ends, strict=True):
+        for value in both:
+            others = found[found != value]
+            if not others.size or value not in (found.min(), found.max()):
+                continue
+            low, high = _percentiles(others)
+            if low < high and max(low - value, value - high) > high - low:
+                said = repr(value).removesuffix(".0")
+                warnings.warn(
+                    f"{raw.label} holds {said} in {1 - others.size / found.size:.0%} of band {band}, far from all "
+                    f"other values. If that stands for no data, declare it by gdal_edit.py -a_nodata {said}; else set "
+                    f"the range, such as by --stretch {low:g}:{high:g}.",
+                    InputNotice,
+                    stacklevel=5,
+                )
+                return
 
 
 def _squares(

@@ -125,9 +125,11 @@ def file_source(path: str, *, assigned: bool) -> Source:
         if folder:  # some formats are folders
             raise ResegeoError(f"{path} is a folder; expected a raster file such as a GeoTIFF.") from error
         if not local:
-            raise ResegeoError(
-                f"{path} cannot be opened as a raster ({_reason(error)}). Check the address and that it can be reached."
-            ) from error
+            reason = _reason(error)
+            remedy = "Check the address and that it can be reached."
+            if "Range downloading not supported" in reason:
+                remedy = "Download the file first, as its server sends none in parts."
+            raise ResegeoError(f"{path} cannot be opened as a raster ({reason}). {remedy}") from error
         raise ResegeoError(
             f"{path} cannot be opened as a raster: it is damaged or in no format that GDAL {rasterio.__gdal_version__} "
             "reads. Expected a GeoTIFF or another georeferenced image."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -43,16 +44,42 @@ def ends(values):
     return np.percentile(values, (2, 98))
 
 
-def is_stretch_of(stretch: Stretch | None, bands: np.ndarray) -> bool:
+def is_stretch_of(stretch: Stretch | None, bands: np.ndarray, *, within: float = 1e-8) -> bool:
     assert stretch is not None
     expected = np.array([ends(band[band > 0]) for band in bands])
-    return np.allclose(expected, np.stack([stretch.low, stretch.high], axis=1))
+    return np.allclose(expected, np.stack([stretch.low, stretch.high], axis=1), atol=within)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_values_that_lie_between_the_squares_of_the_sample_are_found(make_raster, patch, dtype):
     scene = open_scene(make_raster("a.tif", patch.astype(dtype), nodata=0, compress="deflate"))
     assert is_stretch_of(scene.stretch, patch)
+
+
+def test_a_value_that_fills_nearly_all_of_a_band_does_not_make_it_black(make_raster, patch):
+    """Zeros around the data that nothing declares as nodata; the sample sees them alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputNotice)
+        scene = open_scene(make_raster("a.tif", patch, compress="deflate"))
+    assert is_stretch_of(scene.stretch, patch, within=150)  # of many values every fourth is kept
+    two = (patch > 0).astype(np.uint16) * 900
+    assert open_scene(make_raster("b.tif", two, compress="deflate")).stretch == Stretch((0,) * 3, (900,) * 3)
+
+
+@pytest.mark.parametrize(("fill", "said"), [(-9999, "-9999"), (-3.4028234663852886e38, "-3.4028234663852886e+38")])
+def test_a_fill_value_that_spoils_the_stretch_is_told(make_raster, fill, said):
+    bands = np.random.default_rng(0).random((3, 60, 70)).astype(np.float32)
+    bands[:, :, :20] = fill
+    remedy = (
+        rf"holds {re.escape(said)} in 29% of band 1, far .* gdal_edit.py -a_nodata {re.escape(said)}; .*--stretch 0.0"
+    )
+    with pytest.warns(InputNotice, match=remedy) as told:
+        open_scene(make_raster("a.tif", bands))
+    assert sum(warning.category is InputNotice for warning in told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputNotice)
+        open_scene(make_raster("b.tif", bands, nodata=fill))
+        open_scene(make_raster("c.tif", np.where(bands == np.float32(fill), 0, bands * 9 + 1)))  # sea beside land
 
 
 def test_they_are_the_same_whatever_the_files_blocks_and_in_an_array(make_raster, patch):

@@ -565,6 +565,9 @@ def test_a_scene_behind_a_url(tmp_path):
         assert result.raster.name == "scene.classes.tif"
         with pytest.raises(resegeo.ResegeoError, match="cannot be opened as a raster"):
             resegeo.segment(f"{address}/none.tif", ["water"], tmp_path / "none")
+        tiff(tmp_path, pixels(height=300, width=300), **UTM)  # beyond what GDAL asks for at first
+        with pytest.raises(resegeo.ResegeoError, match="Download the file first"):
+            resegeo.open_scene(f"{address}/scene.tif?large")
     finally:
         server.kill()
         server.wait()
