@@ -101,14 +101,11 @@ def _largest_neighbours(edges: NDArray[np.int64], size: NDArray[np.int64], min_a
 
 def _components(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number from 0 of the connected component that each of ``count`` nodes belongs to, in the order of their first."""
-    first = np.arange(count)
-    while True:
-        one, two = first[pairs]
-        if (one == two).all():
-            return np.asarray(np.unique(first, return_inverse=True)[1], dtype=np.int64)
-        np.minimum.at(first, np.maximum(one, two), np.minimum(one, two))
-        while (first != (further := first[first])).any():
-            first = further
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_array((np.ones(pairs.shape[1], dtype=bool), tuple(pairs)), shape=(count, count))
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
 
 
 def _roots(joined: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
