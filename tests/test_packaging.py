@@ -42,7 +42,7 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors", "tensors", "areas"],
+        ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve"],
         ["files", "clusters", "classes", "sound", "hugging_face"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
