@@ -439,10 +439,10 @@ def test_threads_that_ask_for_the_same_item_read_it_once(tmp_path, scene, monkey
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_raster, picture):
     """In small; tests/kill_test.py does it at twenty moments over two hundred items."""
-    scene = make_raster("scene.tif", picture(500, 700))
+    scene = make_raster("scene.tif", picture(480, 480))
     (tmp_path / "classes.yml").write_text(yaml.safe_dump({"classes": WORDS}))
     command = [sys.executable, "-m", "resegeo_cli", "segment", str(scene), "--prompts", str(tmp_path / "classes.yml")]
-    command += ["--stride", "32", "-q"]
+    command += ["--stride", "44", "--segments", "none", "-q"]
     subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
     items = len(list((tmp_path / "whole/scene.store.zarr/marks/done").iterdir()))
     assert items >= 6
