@@ -7,6 +7,23 @@ sentence: what was found, the values, the remedy. The command line prints it and
 
 from __future__ import annotations
 
+SAID = 80
+"""Characters of a value from a file that a sentence shows at most."""
+
+
+def shown(value: object, most: int = SAID) -> str:
+    """Make a value that came from a file fit to be said: control characters as escapes, cut to ``most`` characters.
+
+    Whatever reaches a terminal or a log may have been written by a stranger; bytes that are no UTF-8 (surrogates) and
+    characters that turn the direction of writing are escaped too.
+    """
+    text = str(value)
+    cut = text[: most + 1]
+    said = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in cut
+    )
+    return said if len(text) <= most and len(said) <= 4 * most else f"{said[: most - 1]}…"
+
 
 class ResegeoError(Exception):
     """Something that the user can put right; the text is one readable sentence."""

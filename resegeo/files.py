@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import zipfile
 import zlib
@@ -12,10 +13,35 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, shown
 
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 """What reading a damaged ZIP archive raises; RuntimeError: a member has a password, or is packed in an unknown way."""
+
+
+def read_limited(path: Path, most: int) -> bytes:
+    """Read a file whose content is trusted in nothing: a regular one, of ``most`` bytes at most.
+
+    Raises
+    ------
+    ResegeoError:
+        When it is a folder, a pipe or a device, larger than that, or cannot be read.
+
+    """
+    try:
+        # A pipe without a writer would keep an ordinary open waiting for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(handle, "rb") as stream:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ResegeoError(f"{shown(path)} is no ordinary file; name one.")
+            content = stream.read(most + 1)
+    except IsADirectoryError as error:
+        raise ResegeoError(f"{shown(path)} is a folder; name a file.") from error
+    except (OSError, ValueError) as error:
+        raise ResegeoError(f"{shown(path)} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if len(content) > most:
+        raise ResegeoError(f"{shown(path)} is larger than {most:,} bytes, the most that is read of such a file.")
+    return content
 
 
 @contextlib.contextmanager
