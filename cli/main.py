@@ -131,12 +131,18 @@ def template() -> None:
 
 @classes.command()
 @click.argument("file")
+@click.option("--model", help="Model that shall read the prompts, as segment takes it.  [default: the bundled one]")
+@click.option("--arch", help="Its open_clip architecture, where the model does not tell.")
 @shows
-def check(file: str) -> None:
+def check(file: str, model: str | None, arch: str | None) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
     from resegeo.class_file import load_class_list
+    from resegeo.recipe import find_model
+    from resegeo.tokens import check_prompts
 
-    for spec in load_class_list(Path(file)).classes:
+    found = load_class_list(Path(file))
+    check_prompts(found, find_model(model, arch))
+    for spec in found.classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)
         click.echo(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
 

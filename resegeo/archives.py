@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from resegeo.zips import open_zip
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,12 +34,15 @@ _STORAGES = {
 _TEXT_LIMIT = 20_000_000
 """Bytes of code that are looked through for the activation."""
 
+_DEPTH, _MODULES = 50, 100_000
+"""How deep modules lie in each other, and how many there are, at most."""
+
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
@@ -56,14 +61,14 @@ def read_torchscript(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
         When it is damaged.
 
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         (name,) = [n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl" and n.count("/") == 1]
         folder = name.rpartition("/")[0]
         with archive.open(name) as stream:
             root = _Unpickler(stream, path, archive, f"{folder}/data").load()
         activation = _activation(archive, folder)
     found: dict[str, torch.Tensor] = {}
-    _collect(root, "", found)
+    _collect(root, found)
     return found, activation
 
 
@@ -90,8 +95,11 @@ def _same(value: Any, *_: Any) -> Any:
     return value
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows tensors, ordered dictionaries and :class:`_Module`; refuses everything else."""
+class _Unpickler(pickle._Unpickler):
+    """Knows tensors, ordered dictionaries and :class:`_Module`; refuses everything else.
+
+    It is pickle's own in Python: the one in C takes as much memory as a number in the file says.
+    """
 
     def __init__(self, stream: IO[bytes], path: Path, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(stream)
@@ -137,15 +145,21 @@ def _rebuild(storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: 
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
-def _collect(node: Any, prefix: str, found: dict[str, torch.Tensor]) -> None:
-    """Gather the tensors below a module."""
+def _collect(root: Any, found: dict[str, torch.Tensor]) -> None:
+    """Gather the tensors below a module; ValueError where modules lie in each other without end."""
     import torch
 
-    for name, value in getattr(node, "attributes", {}).items():
-        if isinstance(value, torch.Tensor):
-            found[prefix + name] = value
-        elif isinstance(value, _Module):
-            _collect(value, f"{prefix}{name}.", found)
+    waiting, seen = [(root, "", 0)], 0
+    while waiting:
+        node, prefix, depth = waiting.pop()
+        seen += 1
+        if depth > _DEPTH or seen > _MODULES:
+            raise ValueError("modules without end")
+        for name, value in getattr(node, "attributes", {}).items():
+            if isinstance(value, torch.Tensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, _Module):
+                waiting.append((value, f"{prefix}{name}.", depth + 1))
 
 
 def _activation(archive: zipfile.ZipFile, folder: str) -> str | None:

@@ -7,25 +7,34 @@ by its name.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
+import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from resegeo.checkpoints import read_checkpoint
-from resegeo.errors import ResegeoError, UsageError
-from resegeo.fetch import cached, file_sha256, kept_path, locked, parts_of, told_apart
+from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.fetch import cached, file_sha256, home, kept_path, locked, parts_of, told_apart
 from resegeo.files import DAMAGED_ZIP, whole
 from resegeo.identify import BUNDLED
+from resegeo.json_files import parse_json
 from resegeo.registry import KnownModel, Remote, known_model
 from resegeo.shelf import imported_path, name_of, on_disk, shelf
 from resegeo.tags import is_tag
 from resegeo.weights import resolve_model
+from resegeo.zips import open_zip
 
 _MANIFEST = "resegeo-models.json"
 _FORMAT = 2
 """Of the archive; those of 1 have no folders, and do not mark what is the user's own."""
+_MANIFEST_LIMIT = 4_000_000
+"""Bytes of a manifest at most; one of a thousand files has some 300,000."""
+_MOST_FILES = 10_000
+"""Files in an archive at most."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +195,9 @@ def imported(archive: str | Path) -> list[Path]:
         raise ResegeoError(f"{archive}: no such file. Expected an archive that `resegeo models export` wrote.")
     paths: list[Path] = []
     try:
-        with zipfile.ZipFile(archive) as files:
-            entries = _entries(json.loads(files.read(_MANIFEST)), archive)
+        with open_zip(archive) as files:
+            entries = _entries(_manifest(files, archive), archive)
+            _refuse_impossible(files, entries, archive)
             for entry in entries:
                 _refuse_another(entry, archive)
             for entry in (entry for entry in entries if not entry.own):
@@ -207,15 +217,49 @@ def imported(archive: str | Path) -> list[Path]:
     return paths
 
 
-def _entries(said: dict[str, object], archive: Path) -> list[Entry]:
+def _manifest(files: zipfile.ZipFile, archive: Path) -> Any:
+    """Read the manifest of an archive, once it is known to be a small one."""
+    size = files.getinfo(_MANIFEST).file_size
+    if size > _MANIFEST_LIMIT:
+        raise ResegeoError(
+            f"{archive} has a {_MANIFEST} of {size:,} bytes, and {_MANIFEST_LIMIT:,} are the most that is read; "
+            "`resegeo models export` writes no such file."
+        )
+    return parse_json(files.read(_MANIFEST), f"{archive}: its {_MANIFEST}")
+
+
+def _refuse_impossible(files: zipfile.ZipFile, entries: Sequence[Entry], archive: Path) -> None:
+    """Refuse members that are links, and more bytes than the disk has, before one of them is written."""
+    needed = 0
+    for entry in entries:
+        member = files.getinfo(entry.member)
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG) or member.is_dir():
+            raise ResegeoError(
+                f"{archive} holds {shown(entry.member)} as a link or folder; expected files alone, as `resegeo models "
+                "export` writes them."
+            )
+        needed += member.file_size
+    place = next(path for path in (home(), *home().absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ResegeoError(
+            f"The models of {archive} take {needed / 1e6:,.0f} MB, but {place} has only {free / 1e6:,.0f} MB free. "
+            "Make room, or name another folder by RESEGEO_HOME."
+        )
+
+
+def _entries(said: Any, archive: Path) -> list[Entry]:
     """Read a manifest; ValueError, TypeError or KeyError where it is none."""
     if not isinstance(said, dict) or not isinstance(said["files"], list):
         raise ValueError("no manifest")
     if said.get("format", 1) not in (1, _FORMAT):
         raise ResegeoError(
-            f"{archive} has the format {said['format']}, which this resegeo does not know (up to {_FORMAT}); install "
-            "the version that wrote it."
+            f"{archive} has the format {shown(repr(said['format']))}, which this resegeo does not know (up to "
+            f"{_FORMAT}); install the version that wrote it."
         )
+    if len(said["files"]) > _MOST_FILES:
+        raise ResegeoError(f"{archive} lists {len(said['files']):,} files; {_MOST_FILES:,} are the most that is read.")
     entries = [_entry(one) for one in said["files"]]
     if not entries:
         raise ResegeoError(f"{archive} holds no models; export them anew.")
@@ -223,8 +267,8 @@ def _entries(said: dict[str, object], archive: Path) -> list[Entry]:
     for entry in entries:
         if seen.setdefault(entry.target, entry.sha256) != entry.sha256:
             raise ResegeoError(
-                f"{archive} holds two different files {entry.file} of the model {entry.model}; give one model another "
-                "name and export them anew."
+                f"{archive} holds two different files {shown(entry.file)} of the model {shown(entry.model)}; give one model "
+                "another name and export them anew."
             )
     return entries
 
@@ -238,12 +282,14 @@ def _entry(said: dict[str, object]) -> Entry:
     if own is None:  # an archive of format 1
         own = known_weights(model) is None and ":" not in model
     parts = file.split("/")
+    if any(part in ("", ".", "..") or Path(part).name != part or not part.isprintable() for part in parts):
+        raise ValueError("a file elsewhere")
+    if not model.isprintable():
+        raise ValueError("no name")
     if own:
         told = parts[0] if len(parts) == 2 else Path(parts[0]).stem
         if len(parts) > 2 or told != model or _is_taken(model):
             raise ValueError("no file of the model")
-        if any(part in ("", ".", "..") or Path(part).name != part for part in parts):
-            raise ValueError("a file elsewhere")
     return Entry(model, file, digest, member, bool(own))
 
 
@@ -266,7 +312,8 @@ def _take_known(files: zipfile.ZipFile, entry: Entry, archive: Path) -> None:
     target, remote = entry.target, entry.remote
     with locked(target), whole(target) as beside:
         _copy(files, entry, beside)
-        wrong = told_apart(remote, entry.sha256) if known_weights(entry.model) and target == kept_path(remote) else None
+        published = known_weights(entry.model) is not None and target == kept_path(remote)
+        wrong = told_apart(remote, entry.sha256, carried=True) if published else None
         if wrong is not None:
             raise ResegeoError(
                 f"{archive} holds a file {entry.file} that is not the one {entry.model} names: {wrong}. It was not "
@@ -277,13 +324,15 @@ def _take_known(files: zipfile.ZipFile, entry: Entry, archive: Path) -> None:
 def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
     """Take out a model of the user's own, whole or not at all."""
     place = shelf(entries[0].model)
-    beside = place.with_name(f".tmp-{place.name}")
     with locked(place):
         there = imported_path(entries[0].model)
         if there is not None:  # the same: another one was refused
             return there
-        shutil.rmtree(beside, ignore_errors=True)  # of an import that was killed
+        for left in place.parent.glob(f".tmp-{place.name}~*"):  # of an import that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        beside = place.with_name(f".tmp-{place.name}~{secrets.token_hex(8)}")
         try:
+            beside.mkdir()
             for entry in entries:
                 target = beside / entry.target.relative_to(place)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +345,7 @@ def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
 
 def _copy(files: zipfile.ZipFile, entry: Entry, target: Path) -> None:
     """Copy a member to a file; BadZipFile where it is not what the manifest says."""
-    with files.open(entry.member) as source, target.open("wb") as out:
+    with files.open(entry.member) as source, target.open("wb") as out:  # no more than the member declares
         shutil.copyfileobj(source, out, 1 << 20)
     if file_sha256(target) != entry.sha256:
         raise zipfile.BadZipFile(entry.member)

@@ -6,7 +6,7 @@ Hugging Face ``CLIPModel``. Tensors stay on the disk until they are asked for. N
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import pickle
 import re
@@ -14,18 +14,22 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.archives import is_torchscript, read_torchscript
-from resegeo.errors import InputNotice, ResegeoError
+from resegeo.errors import InputNotice, ResegeoError, shown
 from resegeo.hugging_face import Said, renamed, said_by_config
+from resegeo.json_files import parse_json, read_json
+from resegeo.model_config import is_plain_name
 from resegeo.normalisation import Normalisation, normalisation, said_beside
 from resegeo.registry import ACTIVATIONS
-from resegeo.sound import SCALE, is_factor, is_safetensors, refuse_unsound, why_cut_off
+from resegeo.sound import SCALE, is_factor, is_safetensors, refuse_long_header, refuse_unsound, why_cut_off
 from resegeo.tensors import Tensors
+from resegeo.zips import open_zip
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +42,10 @@ _MARKS = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
 """A parameter that every CLIP has, by open_clip's name and by Hugging Face's; what is before it, wrappers put there."""
 _NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
 """Entries of some checkpoints that no computation needs."""
+_REPEATED = 2_000_000_000
+"""Bytes that the shapes of tensors may have beyond what is stored of them."""
+_LONG = 1_000
+"""Letters of a name in a file's metadata at most."""
 _VISUAL = "visual.positional_embedding"
 _FOLDER_FILES = (
     "model.safetensors",
@@ -96,7 +104,7 @@ class Differences:
         if self.missing:
             parts.append(f"{len(self.missing)} parameters are missing (first: {self.missing[0]})")
         if self.extra:
-            parts.append(f"{len(self.extra)} are unknown (first: {self.extra[0]})")
+            parts.append(f"{len(self.extra)} are unknown (first: {shown(self.extra[0])})")
         if self.shapes:
             name, found, wanted = self.shapes[0]
             parts.append(
@@ -160,7 +168,8 @@ def _with_logarithm(tensors: Tensors) -> tuple[Tensors, float | None]:
     """Give the logit scale as one number, the logarithm; also return the factor, where the file keeps that instead."""
     import torch
 
-    if SCALE not in tensors or tensors[SCALE].numel() != 1:  # of another shape: named with what else does not fit
+    # Of another shape or kind: named with what else does not fit.
+    if SCALE not in tensors or tensors[SCALE].numel() != 1 or not tensors[SCALE].is_floating_point():
         return tensors, None
     kept = tensors[SCALE].reshape(())  # some files keep it as a vector of one number
     factor = float(kept) if is_factor(float(kept)) else None
@@ -173,7 +182,8 @@ def _unreadable() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     damage = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration)
-    return (*damage, zipfile.BadZipFile, zlib.error, struct.error, SafetensorError)
+    odd = (AttributeError, AssertionError, OverflowError, MemoryError, RecursionError)  # of pickles made to be so
+    return (*damage, *odd, zipfile.BadZipFile, zlib.error, struct.error, SafetensorError)
 
 
 def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
@@ -191,9 +201,10 @@ def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
 def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     from safetensors import safe_open
 
+    refuse_long_header(path)
     with safe_open(path, framework="pt") as opened:
         names, metadata = list(opened.keys()), opened.metadata() or {}
-    facts = json.loads(metadata.get(METADATA, "{}"))
+    facts = parse_json(metadata.get(METADATA, "{}"), f"{path}: what its metadata says under {METADATA}")
     _refuse_odd(facts)
 
     def reader(name: str) -> Callable[[], torch.Tensor]:
@@ -215,8 +226,13 @@ def _refuse_odd(facts: Any) -> None:
     wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name, kind()), kind)]
     if wrong or facts.get("activation", "gelu") not in ACTIVATIONS:
         raise ValueError("facts of another kind")
+    if not is_plain_name(facts.get("architecture", "any")):
+        raise ValueError("an architecture that is none")
+    ancestor = facts.get("ancestor", "any")
+    if len(ancestor) > _LONG or not ancestor.isprintable():
+        raise ValueError("an ancestor that is none")
     for name, weight in facts.get("composition", []):
-        if not (isinstance(name, str) and isinstance(weight, int | float)):
+        if not (isinstance(name, str) and len(name) <= _LONG and isinstance(weight, int | float) and abs(weight) < 1e6):
             raise ValueError("no composition")
 
 
@@ -228,7 +244,12 @@ def _pickled(path: Path) -> tuple[str, Tensors]:
         start = stream.read(2)
     if start != b"PK" and start[:1] != b"\x80":
         raise ValueError("neither zip nor pickle")
-    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")
+    zipped = start == b"PK"
+    if zipped:
+        with open_zip(path) as archive:
+            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+                raise ResegeoError(f"{path} was packed anew by a program that shrinks files; get it as it was made.")
+    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     form = "state dict"
     if isinstance(loaded, dict):
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), None)
@@ -243,8 +264,16 @@ def _held(state: Any, path: Path) -> Tensors:
 
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ResegeoError(f"{path} holds no CLIP state dict: not all of its entries are tensors.")
-    if not all(v.layout == torch.strided and not v.is_quantized for v in state.values()):
+    plain = (torch.Tensor, torch.nn.Parameter)
+    if not all(type(v) in plain and v.layout == torch.strided and not v.is_quantized for v in state.values()):
         raise ResegeoError(f"{path} holds sparse or quantized tensors; save it with plain ones (floating point).")
+    # A shape may repeat what is stored, and takes its memory once it is copied; on "meta" nothing is stored at all.
+    repeated = sum(max(0, v.numel() * v.element_size() - v.untyped_storage().nbytes()) for v in state.values())
+    if repeated > _REPEATED or any(v.is_nested or v.device.type != "cpu" for v in state.values()):
+        raise ResegeoError(
+            f"{path} is refused: its tensors have shapes of {repeated:,} bytes more than are stored. Save it with "
+            "plain tensors."
+        )
     return Tensors({str(name): lambda value=value: value for name, value in state.items()})  # type: ignore[misc]
 
 
@@ -259,7 +288,7 @@ def _unwrapped(tensors: Tensors, path: Path) -> Tensors:
     """
     wraps = {name[: -len(mark)] for name in tensors for mark in _MARKS if name == mark or name.endswith(f".{mark}")}
     if len(wraps) > 1:
-        named = ", ".join(f"{wrap}*" for wrap in sorted(wraps))
+        named = shown(", ".join(f"{wrap}*" for wrap in sorted(wraps)[:9]))
         raise ResegeoError(
             f"{path} holds {len(wraps)} CLIPs ({named}), such as a model and its moving average; save the parameters "
             "of one alone."
@@ -267,7 +296,9 @@ def _unwrapped(tensors: Tensors, path: Path) -> Tensors:
     wrap = wraps.pop() if wraps else ""
     bare = tensors.renamed(lambda name: None if _NO_PARAMETERS.search(name) else name)
     if any(name.startswith(wrap) and wrap and name[len(wrap) :] in bare for name in bare):
-        raise ResegeoError(f"{path} holds parameters twice, with {wrap} and without; save those of one CLIP alone.")
+        raise ResegeoError(
+            f"{path} holds parameters twice, with {shown(wrap)} and without; save those of one CLIP alone."
+        )
     return bare.renamed(lambda name: name.removeprefix(wrap))
 
 
@@ -279,12 +310,12 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     for name in _FOLDER_FILES:
         index = path / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            shards = sorted(set(read_json(index)["weight_map"].values()))
             if any(Path(shard).name != shard for shard in shards):
                 raise ValueError("a shard outside the folder")
             lacking = [shard for shard in shards if not (path / shard).is_file()]
             if lacking:
-                raise ResegeoError(f"{path} lacks {lacking[0]}, one of the {len(shards)} files of its weights.")
+                raise ResegeoError(f"{path} lacks {shown(lacking[0])}, one of the {len(shards)} files of its weights.")
             parts = [_file(path / shard)[1] for shard in shards]
             merged = {name: part.reader(name) for part in parts for name in part}
             return "Hugging Face CLIPModel", Tensors(merged), None, {}
@@ -362,6 +393,24 @@ def shape_of_config(config: Mapping[str, Any]) -> Shape | None:
     )
 
 
+def bytes_of(path: Path) -> int:
+    """Bytes of a checkpoint: of a file, or of all files of a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@contextmanager
+def untouched_logging() -> Iterator[None]:
+    """Leave the root logger as it is: open_clip logs by functions that give it a handler where it has none."""
+    root = logging.getLogger()
+    quiet = logging.NullHandler()
+    root.addHandler(quiet)  # with one there, none is added
+    try:
+        yield
+    finally:
+        root.removeHandler(quiet)
+
+
 def compared(tensors: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Differences:
     """Compare names and shapes with those of a model."""
     wanted = model.state_dict()
@@ -391,7 +440,8 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
     if any(name == _VISUAL for name, _, _ in found.shapes) and _can_resize(state, model):
         old, new = state[_VISUAL].shape[0] - 1, model.visual.positional_embedding.shape[0] - 1
         state[_VISUAL] = state[_VISUAL].float()  # bicubic interpolation knows no float16 on the CPU
-        resize_pos_embed(state, model)
+        with untouched_logging():
+            resize_pos_embed(state, model)
         warnings.warn(
             f"{checkpoint.path} has position embeddings for {_grid(old)} patches, {architecture} takes {_grid(new)}: "
             "they are interpolated, which costs some accuracy.",

@@ -20,6 +20,7 @@ from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.files import whole
 from resegeo.identify import QUICK
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
+from resegeo.tokens import refuse_cut
 from resegeo.weights import ModelSource, facts_for_file
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def _judged(
     phrasings = phrasings_of(classes)
     found = []
     for number, source in enumerate(sources, 1):
+        refuse_cut([text for texts in phrasings.values() for text in texts], source)
         encoder = load_encoder(source, device=device)
         found.append(separation([encoder.encode_texts([[text] for text in texts]) for texts in phrasings.values()]))
         if not math.isfinite(found[-1].quality):

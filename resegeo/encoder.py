@@ -6,12 +6,9 @@ only, :meth:`Encoder.encode_texts` words only.
 
 from __future__ import annotations
 
-import json
-import logging
-import tempfile
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +17,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from resegeo.attention import Schedule, layer_masks
-from resegeo.checkpoints import fill, read_checkpoint
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.checkpoints import bytes_of, fill, read_checkpoint
+from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.normalisation import usual
+from resegeo.tokens import tokenizer_of
 from resegeo.weights import ModelSource, configuration
+
+_LIGHT = 300_000_000
+"""Parameters of an architecture that is built whatever its file: what does not fit is told one by one then."""
 
 
 def _attend(
@@ -283,7 +284,7 @@ def load_encoder(
     act = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return Encoder(
         model=model,
-        tokenizer=_tokenizer(source),
+        tokenizer=tokenizer_of(source),
         name=source.name,
         device=where,
         image_size=int(visual.image_size[0]),
@@ -298,23 +299,6 @@ def load_encoder(
         precision=precision,
         forward=_compiled() if compiled else dense_features,
     )
-
-
-def _tokenizer(source: ModelSource) -> Any:
-    """What splits words for a model: part of open_clip, but for architectures that take one of Hugging Face."""
-    import open_clip
-
-    try:
-        return open_clip.get_tokenizer(source.architecture)
-    except Exception as error:  # hub, HTTP, file system and import errors share no base
-        name = configuration(source).get("text_cfg", {}).get("hf_tokenizer_name")
-        if name is None:
-            raise
-        raise ResegeoError(
-            f"The architecture {source.architecture} splits words by the tokenizer {name} of Hugging Face, which "
-            f"cannot be had here ({type(error).__name__}): it needs the package transformers, and a network on first "
-            "use. Use another model, such as ViT-H-14:laion2b_s32b_b79k."
-        ) from error
 
 
 def _compiled() -> Callable[..., torch.Tensor]:
@@ -334,20 +318,45 @@ def _compiled() -> Callable[..., torch.Tensor]:
 
 
 def build(source: ModelSource) -> Any:
-    """Build the architecture with random weights and the activation that the checkpoint wants."""
-    import open_clip
+    """Build the architecture with random weights and the activation that the checkpoint wants.
 
-    if source.config is not None:
-        with tempfile.TemporaryDirectory() as folder:  # open_clip reads it here and now, under the file's name
-            file = Path(folder) / f"{source.architecture}.json"
-            file.write_text(json.dumps(configuration(source)), "utf-8")
-            open_clip.add_model_config(file)
-    quick = configuration(source).get("quick_gelu", False)
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced right after
+    open_clip's own factory takes a configuration by a name that all threads share, and logs by functions that set up
+    the root logger; so its classes are called here as it calls them.
+
+    Raises
+    ------
+    ResegeoError:
+        When the architecture is larger than the file of its weights can be, or cannot be built.
+
+    """
+    from open_clip.coca_model import CoCa
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    config = copy.deepcopy(configuration(source))
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    foreign = "timm_model_name" in vision or "hf_model_name" in text
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    custom = config.pop("custom_text", False) or "hf_model_name" in text
+    kind = CLIP if not custom else CoCa if "multimodal_cfg" in config else CustomTextCLIP
     try:
-        return open_clip.create_model(source.architecture, pretrained=None, pretrained_text=False, quick_gelu=quick)
-    finally:
-        logging.disable(logging.NOTSET)
+        if not foreign and not source.bundled:
+            with torch.device("meta"):  # shapes alone, before memory is taken for them
+                count = sum(value.numel() for value in kind(**copy.deepcopy(config)).state_dict().values())
+            there = bytes_of(source.path)
+            if count > max(there, _LIGHT):
+                raise ResegeoError(
+                    f"{source.path} has {there:,} bytes, but the architecture {source.architecture} has {count:,} "
+                    "parameters: they do not belong together. Name the architecture it was trained with by --arch."
+                )
+        return kind(**config)
+    except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError, MemoryError) as error:
+        raise ResegeoError(
+            f"The architecture {source.architecture} cannot be built ({type(error).__name__}: {shown(error)}). Use "
+            "another model, or name its architecture by --arch."
+        ) from error
 
 
 def set_threads(threads: int | None) -> None:

@@ -13,17 +13,20 @@ import re
 import shutil
 import sys
 import time
-import zipfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import InputNotice, ResegeoError
 from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.json_files import read_json
 from resegeo.registry import Remote
+from resegeo.zips import open_zip
 
 TRIES = 5
 """How often in a row a download may break off without a byte gained."""
@@ -115,13 +118,29 @@ def verify(remote: Remote, path: Path, digest: str) -> None:
             f"{remote.label}`"
             + ("." if remote.sha256 else f"; if its authors changed it, delete its line in {_record()} too.")
         )
+    if remote.sha256 is None and _known_checksums().get(_carried(remote)) == digest:
+        warnings.warn(
+            f"{remote.label} ({path}) came in an archive, not from its publisher, who names no checksum to compare it "
+            "with: it is what whoever made the archive put there.",
+            InputNotice,
+            stacklevel=5,
+        )
 
 
-def told_apart(remote: Remote, digest: str) -> str | None:
-    """Say how a sha256 differs from the pinned one, or from the first that was seen here; None where it does not."""
+def told_apart(remote: Remote, digest: str, *, carried: bool = False) -> str | None:
+    """Say how a sha256 differs from the pinned one, or from the first that was seen here; None where it does not.
+
+    What was ``carried`` here in an archive is noted as that, and never as what the publisher has.
+    """
     expected, whose = remote.sha256, "published"
     if expected is None:
-        expected, whose = _recorded(remote, digest), "recorded when it was first fetched"
+        known = _known_checksums()
+        if carried and _key(remote) not in known:
+            _note(_carried(remote), digest)
+            return None
+        if not carried and known.get(_carried(remote)) == digest:
+            return None
+        expected, whose = _note(_key(remote), digest), "recorded when it was first fetched"
     if digest == expected:
         return None
     return f"its sha256 is {digest[:16]}…, the one {whose} is {expected[:16]}…"
@@ -171,23 +190,34 @@ def _record() -> Path:
     return home() / "checksums.json"
 
 
-def _recorded(remote: Remote, digest: str) -> str:
-    """The checksum that was first seen of a file; this one, where it is the first."""
-    key = f"{safe_name(remote.label)}/{remote.file}"
+def _key(remote: Remote) -> str:
+    return f"{safe_name(remote.label)}/{remote.file}"
+
+
+def _carried(remote: Remote) -> str:
+    return f"carried: {_key(remote)}"
+
+
+def _known_checksums() -> dict[str, Any]:
+    """What was noted of files seen here."""
+    try:
+        found = read_json(_record())
+    except ResegeoError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _note(key: str, digest: str) -> str:
+    """The checksum that was first noted; this one, where it is the first, or that of another archive than before."""
     path = _record()
-
-    def known() -> dict[str, str]:
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    if key in known():
-        return str(known()[key])
+    known = _known_checksums()
+    if key in known and not (key.startswith("carried: ") and known[key] != digest):
+        return str(known[key])
     with locked(path):
-        entries = known()
-        first = entries.setdefault(key, digest)
+        entries = _known_checksums()
+        if key.startswith("carried: "):
+            entries[key] = digest
+        first = str(entries.setdefault(key, digest))
         with whole(path) as beside:
             beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", "utf-8")
     return first
@@ -348,7 +378,7 @@ def _get(url: str, part: Path, have: int, label: str, progress: Progress) -> boo
 def _extract(remote: Remote, archive: Path, target: Path) -> None:
     """Take the one wanted file out of a ZIP archive."""
     try:
-        with zipfile.ZipFile(archive) as files:
+        with open_zip(archive) as files:
             names = [n for n in files.namelist() if n.rpartition("/")[2] == remote.member and "__MACOSX" not in n]
             if len(names) != 1:
                 raise ResegeoError(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, shown
+from resegeo.json_files import read_json
 from resegeo.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def said_by_config(folder: Path) -> Said:
     """
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        config = read_json(file)
+    except ResegeoError:
         return Said()
     if not isinstance(config, dict) or config.get("model_type", "clip") != "clip":
         return Said()
@@ -51,14 +51,22 @@ def said_by_config(folder: Path) -> Said:
     if not all(isinstance(part, dict) for parts in said.values() for part in parts):
         return Said()
     towers = {tower: {**parts[0], **parts[1]} for tower, parts in said.items()}
-    acts = {name: str(tower.get("hidden_act", "quick_gelu")) for name, tower in towers.items()}
+    acts = {name: _word(tower.get("hidden_act", "quick_gelu")) for name, tower in towers.items()}
     if len(set(acts.values())) > 1 or acts["text"] not in ACTIVATIONS:
         raise ResegeoError(
-            f"{file} says hidden_act {acts['text']} of the text tower and {acts['vision']} of the vision tower; only "
-            "quick_gelu in both, or gelu in both, can be computed. If config.json is wrong, correct it."
+            f"{file} says hidden_act {shown(acts['text'])} of the text tower and {shown(acts['vision'])} of the "
+            "vision tower; only quick_gelu in both, or gelu in both, can be computed. If the file is wrong, correct it."
         )
-    heads = {name: tower.get("num_attention_heads") for name, tower in towers.items()}
-    return Said(ACTIVATIONS[acts["text"]], {name: count for name, count in heads.items() if isinstance(count, int)})
+    heads: dict[str, Any] = {name: tower.get("num_attention_heads") for name, tower in towers.items()}
+    return Said(ACTIVATIONS[acts["text"]], {name: count for name, count in heads.items() if _is_count(count)})
+
+
+def _word(said: object) -> str:
+    return said if isinstance(said, str) else f"of the kind {type(said).__name__}"
+
+
+def _is_count(said: object) -> bool:
+    return isinstance(said, int) and not isinstance(said, bool) and 0 < said < 1_000_000
 
 
 _BLOCK = {
@@ -114,8 +122,8 @@ def renamed(tensors: Tensors, path: Path) -> Tensors:
             found[_TRANSPOSED[name]] = transposed(tensors.reader(name))
         elif layer is None:
             raise ResegeoError(
-                f"{path} holds {name}, which is no part of a Hugging Face CLIPModel; other models of that hub cannot "
-                "be read. Give a checkpoint of open_clip's form."
+                f"{path} holds {shown(name)}, which is no part of a Hugging Face CLIPModel; other models of that hub "
+                "cannot be read. Give a checkpoint of open_clip's form."
             )
         else:
             tower, number, part, kind = layer.groups()

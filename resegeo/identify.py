@@ -7,12 +7,13 @@ two hold the same parameters, so no shape tells them apart, and the wrong one gi
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of, shape_of_config
-from resegeo.errors import ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.json_files import read_json
+from resegeo.model_config import is_plain_name, validated
 from resegeo.normalisation import Normalisation, said_of_colours
 from resegeo.registry import KnownModel
 
@@ -25,42 +26,53 @@ QUICK = "-quickgelu"
 
 
 def config_of(architecture: str, config: Path | None) -> dict[str, Any]:
-    """open_clip's configuration of an architecture, from a file (JSON, or safetensors of ours) or its own list."""
+    """open_clip's configuration of an architecture, from a file (JSON, or safetensors of ours) or its own list.
+
+    Of a name that is not in that list it is empty: names such as ``hf-hub:…`` and ``local-dir:…``, by which open_clip
+    would fetch or read one, are none.
+
+    Raises
+    ------
+    ResegeoError:
+        When a file says what no file may say, see :func:`resegeo.model_config.validated`.
+
+    """
     if config is None:
         import open_clip
 
-        return open_clip.get_model_config(architecture) or {}
+        return (open_clip.get_model_config(architecture) or {}) if architecture in open_clip.list_models() else {}
     if config.suffix != ".json":
-        found = read_checkpoint(config).facts["config"]
-    else:
-        found = json.loads(config.read_text("utf-8"))
+        return validated(read_checkpoint(config).facts.get("config"), str(config))
+    found = read_json(config)
+    if isinstance(found, dict):
         found = found.get("model_cfg", found)  # open_clip_config.json of a hub wraps it
-    return dict(found)
+    return validated(found, str(config))
 
 
 def own_config(path: Path) -> tuple[str, Path]:
     """Check a configuration file that the user gives as architecture."""
+    import open_clip
+
+    if not path.exists():
+        raise UsageError(f"--arch {path}: no such file.")
     try:
-        found = config_of(path.stem, path)
-        if not {"embed_dim", "vision_cfg", "text_cfg"} <= found.keys():
-            raise ValueError("no configuration")
-    except FileNotFoundError as error:
-        raise UsageError(f"--arch {path}: no such file.") from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"--arch {path} is no model configuration of open_clip; expected JSON with embed_dim, vision_cfg and "
-            "text_cfg."
-        ) from error
-    if path.stem in _own_architectures():
+        config_of(path.stem, path)
+    except ResegeoError as error:
+        raise UsageError(f"--arch {error}") from error
+    if path.stem in open_clip.list_models():
         raise UsageError(f"--arch {path} bears the name of an architecture of open_clip; give the file another name.")
+    if not is_plain_name(path.stem):
+        raise UsageError(
+            f"--arch {shown(path)}: its name cannot be that of an architecture; rename it to letters and digits."
+        )
     return path.stem, path
 
 
 def colours_of(path: Path) -> Normalisation | None:
     """What a configuration file that the user gives as architecture says of the colours; None where nothing."""
     try:
-        said = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):  # told by own_config
+        said = read_json(path)
+    except ResegeoError:  # told by own_config
         return None
     return said_of_colours(said, f"--arch {path}") if isinstance(said, dict) else None
 
@@ -71,11 +83,19 @@ def own_words(checkpoint: Checkpoint) -> tuple[str, Path | None]:
     Raises
     ------
     ResegeoError:
-        When the open_clip that is installed does not know it.
+        When the open_clip that is installed does not know it, or the configuration beside it is refused.
 
     """
+    import open_clip
+
     name = str(checkpoint.facts["architecture"])
     if "config" in checkpoint.facts:
+        if name in open_clip.list_models():
+            raise ResegeoError(
+                f"{checkpoint.path} gives the architecture {name} of open_clip a configuration of its own; get the "
+                "file anew from whoever made it."
+            )
+        config_of(name, checkpoint.path)
         return name, checkpoint.path
     if not config_of(name, None):
         raise ResegeoError(
@@ -83,13 +103,6 @@ def own_words(checkpoint: Checkpoint) -> tuple[str, Path | None]:
             "update it (pip install -U open_clip_torch)."
         )
     return name, None
-
-
-def _own_architectures() -> list[str]:
-    """Names of open_clip's own architectures, without those that a user's configuration added to its list."""
-    import open_clip
-
-    return sorted(file.stem for file in (Path(open_clip.__file__).parent / "model_configs").glob("*.json"))
 
 
 def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
@@ -100,7 +113,7 @@ def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
     bundled = FOLDER / f"{BUNDLED}.json"
     if found is not None and found == shape_of_config(config_of(BUNDLED, bundled)):
         return BUNDLED, bundled
-    known = {name: shape_of_config(open_clip.get_model_config(name)) for name in _own_architectures()}
+    known = {name: shape_of_config(open_clip.get_model_config(name)) for name in open_clip.list_models()}
     fitting = sorted((name for name, shape in known.items() if found and shape == found), key=lambda n: (len(n), n))
     if not fitting:
         sizes = (

@@ -5,17 +5,18 @@ Most CLIPs take OpenAI's; some of open_clip's tags do not, and files beside the 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, shown
+from resegeo.json_files import read_json
 
 _FILES = (("preprocessor_config.json", "image_mean", "image_std"), ("open_clip_config.json", "mean", "std"))
 """Of Hugging Face and of open_clip: the file's name, and its keys."""
+_MOST = 1e6
+"""Beyond this a mean or a deviation is none; NaN and infinity are."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def normalisation(mean: Any, std: Any, whose: str) -> Normalisation | None:
     means, stds = _three(mean), _three(std)
     if means is None or stds is None or min(stds) <= 0:
         raise ResegeoError(
-            f"{whose} says mean {mean} and std {std} of the colours; expected three numbers each, those of std above "
-            "0. Correct them, or leave out both for OpenAI's."
+            f"{whose} says mean {_short(mean)} and std {_short(std)} of the colours; expected three numbers each, "
+            "those of std above 0. Correct them, or leave out both for OpenAI's."
         )
     found = Normalisation(means, stds)
     return None if found == usual() else found
@@ -84,17 +85,25 @@ def said_beside(folder: Path, *, hugging_face: bool) -> Normalisation | None:
     name, mean, std = _FILES[0 if hugging_face else 1]
     file = folder / name
     try:
-        said = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        said = read_json(file)
+    except ResegeoError:
         return None
     if not isinstance(said, dict):
         return None
     return normalisation(said.get(mean), said.get(std), str(file)) if hugging_face else said_of_colours(said, str(file))
 
 
+def _short(said: Any) -> str:
+    """For a sentence; str() refuses whole numbers of thousands of digits."""
+    try:
+        return shown(said)
+    except ValueError:
+        return "beyond all bounds"
+
+
 def _three(said: Any) -> tuple[float, float, float] | None:
     if not isinstance(said, list | tuple) or len(said) != 3:
         return None
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in said):
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) < _MOST for one in said):
         return None
     return float(said[0]), float(said[1]), float(said[2])

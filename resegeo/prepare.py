@@ -22,6 +22,7 @@ from resegeo.region import region_of
 from resegeo.scene import open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 from resegeo.stored import stored_scene
+from resegeo.tokens import check_prompts
 from resegeo.weights import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def choose(
 
     """
     found = find_model(method.model, method.arch, method.activation, progress=progress)
+    check_prompts(classes, found)
     attention = _fitting(classes.attention, found)
     settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
     return found, settings, _sam_of(settings, method, progress)
@@ -182,6 +184,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             "itself again."
         )
     found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
+    check_prompts(classes, found)
     resolved = resolve_settings(
         {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
     )

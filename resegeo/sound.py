@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +18,8 @@ SCALE = "logit_scale"
 """Name of the parameter by whose exponential cosines are multiplied."""
 LOGARITHM = 7.0
 """A logit scale beyond this is the factor itself: CLIP's logarithm ends at ln 100 = 4.6, its factor begins at 14.3."""
-_HEADER_LIMIT = 100_000_000
-"""Bytes of header that safetensors allows."""
+HEADER = 16_000_000
+"""Bytes of a header that are read; that of a large checkpoint takes some 100,000."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -43,8 +43,8 @@ def refuse_unsound(whose: str, name: str, tensor: torch.Tensor) -> None:
     if not tensor.is_floating_point() and tensor.ndim:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ResegeoError(
-            f"{whose} holds {name} as whole numbers ({kind}), which are no weights without what they were quantized "
-            "by; get the file in floating point."
+            f"{whose} holds {shown(name)} as whole numbers ({kind}), which are no weights without what they were "
+            "quantized by; get the file in floating point."
         )
     if not tensor.is_floating_point() or not tensor.numel():
         return
@@ -53,12 +53,22 @@ def refuse_unsound(whose: str, name: str, tensor: torch.Tensor) -> None:
     lowest, highest = (float(value) for value in torch.aminmax(wide))
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ResegeoError(
-            f"{whose} holds {name} with values that are no numbers (NaN or infinite); get the file anew."
+            f"{whose} holds {shown(name)} with values that are no numbers (NaN or infinite); get the file anew."
         )
     if name == SCALE and max(-lowest, highest) > LOGARITHM:
         raise ResegeoError(
             f"{whose} holds a {SCALE} of {highest:.4g}, which is neither the factor of CLIP's cosines (up to "
             f"{math.exp(LOGARITHM):.0f}) nor its logarithm; get the file anew."
+        )
+
+
+def refuse_long_header(path: Path) -> None:
+    """Refuse a safetensors file whose header is longer than that of any checkpoint; see :class:`ResegeoError`."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+    if HEADER < length <= path.stat().st_size:
+        raise ResegeoError(
+            f"{path} has a header of {length:,} bytes, and {HEADER:,} are the most that is read: it is no checkpoint."
         )
 
 
@@ -69,7 +79,7 @@ def is_safetensors(path: Path) -> bool:
             start = stream.read(9)
     except OSError:
         return False
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER_LIMIT
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= HEADER
 
 
 def why_cut_off(path: Path, error: BaseException) -> str | None:
@@ -100,7 +110,7 @@ def why_cut_off(path: Path, error: BaseException) -> str | None:
 def _short_of_its_header(path: Path, start: bytes, size: int) -> str | None:
     """Compare a safetensors file with the length that its header tells."""
     length = int.from_bytes(start[:8], "little")
-    if length > _HEADER_LIMIT or start[8:] != b"{":
+    if length > HEADER or start[8:] != b"{":
         return None
     if 8 + length > size:
         return f"{size:,} bytes are there, its header alone has {8 + length:,}"
@@ -109,6 +119,6 @@ def _short_of_its_header(path: Path, start: bytes, size: int) -> str | None:
     try:
         entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
         whole = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
         return None
     return f"{size:,} of {whole:,} bytes are there" if size < whole else None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -9,8 +8,9 @@ import pytest
 import torch
 
 from resegeo.attention import Schedule, default_schedule, layer_masks
-from resegeo.encoder import Encoder, _tokenizer, dense_features, load_encoder, pick_device
+from resegeo.encoder import Encoder, dense_features, load_encoder, pick_device
 from resegeo.errors import ResegeoError, UsageError
+from resegeo.tokens import tokenizer_of
 from resegeo.weights import ModelSource, file_sha256, resolve_model
 
 DEPTH, GRID = 6, 4
@@ -231,19 +231,15 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_runs(tmp_path):
 
 
 def test_a_tokenizer_that_cannot_be_had_is_one_sentence(monkeypatch, tmp_path):
-    config = open_clip.get_model_config("ViT-B-32")
-    config["text_cfg"]["hf_tokenizer_name"] = "facebook/xlm-v-base"
-    (tmp_path / "worldwide.json").write_text(json.dumps(config))
-
     def failing(*args, **kwargs):
         raise OSError("We couldn't connect")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", failing)
-    source = ModelSource("test", "worldwide", tmp_path / "none.pt", "0", tmp_path / "worldwide.json")
-    with pytest.raises(ResegeoError, match=r"splits words by the tokenizer facebook/xlm-v-base .*\(OSError\)"):
-        _tokenizer(source)
+    source = ModelSource("test", "xlm-roberta-base-ViT-B-32", tmp_path / "none.pt", "0")
+    with pytest.raises(ResegeoError, match=r"splits words by the tokenizer xlm-roberta-base .*\(OSError\)"):
+        tokenizer_of(source)
     with pytest.raises(OSError, match="connect"):  # that of open_clip itself needs no network: another matter
-        _tokenizer(ModelSource("test", "ViT-B-32", tmp_path / "none.pt", "0"))
+        tokenizer_of(ModelSource("test", "ViT-B-32", tmp_path / "none.pt", "0"))
 
 
 def test_a_text_file_is_no_checkpoint(tmp_path):

@@ -421,7 +421,7 @@ def test_a_file_that_is_not_the_published_one_is_told_of_the_archive(tmp_path, m
 def test_what_a_killed_import_left_behind_goes_into_no_model(variants, tmp_path):
     archive = tmp_path / "own.zip"
     assert run("export", hub_folder(tmp_path / "own"), "-o", archive).exit_code == 0
-    left = shelf(".").with_name(".tmp-own") / "own" / "left.safetensors"
+    left = shelf(".").with_name(".tmp-own~0123") / "own" / "left.safetensors"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of an earlier archive")
     done = run("import", archive)
