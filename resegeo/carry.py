@@ -267,8 +267,8 @@ def _entries(said: Any, archive: Path) -> list[Entry]:
     for entry in entries:
         if seen.setdefault(entry.target, entry.sha256) != entry.sha256:
             raise ResegeoError(
-                f"{archive} holds two different files {shown(entry.file)} of the model {shown(entry.model)}; give one model "
-                "another name and export them anew."
+                f"{archive} holds two different files {shown(entry.file)} of the model {shown(entry.model)}; give one "
+                "model another name and export them anew."
             )
     return entries
 

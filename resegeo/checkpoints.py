@@ -124,6 +124,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ResegeoError(f"{shown(path)} is neither a file nor a folder; expected a CLIP checkpoint.")
     try:
         form, tensors, activation, facts = _folder(path) if path.is_dir() else _file(path)
     except pickle.UnpicklingError as error:
