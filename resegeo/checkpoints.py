@@ -42,7 +42,7 @@ _MARKS = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
 """A parameter that every CLIP has, by open_clip's name and by Hugging Face's; what is before it, wrappers put there."""
 _NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
 """Entries of some checkpoints that no computation needs."""
-_REPEATED = 2_000_000_000
+_REPEATED = 4_000_000_000
 """Bytes that the shapes of tensors may have beyond what is stored of them."""
 _LONG = 1_000
 """Letters of a name in a file's metadata at most."""
@@ -133,7 +133,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is refused: loading it would run code stored in the file. Convert it to safetensors "
             "on a machine you trust, or get the weights in that format."
         ) from error
-    except _unreadable() as error:
+    except unreadable() as error:
         cut = why_cut_off(path, error)
         if cut is not None:
             raise ResegeoError(
@@ -180,7 +180,8 @@ def _with_logarithm(tensors: Tensors) -> tuple[Tensors, float | None]:
     return Tensors({**readers, SCALE: lambda: scale}), factor
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+def unreadable() -> tuple[type[Exception], ...]:
+    """What reading a damaged file of weights raises, or one that was made to do so."""
     from safetensors import SafetensorError
 
     damage = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration)
@@ -207,7 +208,7 @@ def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     with safe_open(path, framework="pt") as opened:
         names, metadata = list(opened.keys()), opened.metadata() or {}
     facts = parse_json(metadata.get(METADATA, "{}"), f"{path}: what its metadata says under {METADATA}")
-    _refuse_odd(facts)
+    _refuse_odd(facts, path)
 
     def reader(name: str) -> Callable[[], torch.Tensor]:
         def read() -> torch.Tensor:
@@ -220,8 +221,8 @@ def _safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     return Tensors({name: reader(name) for name in names}), facts
 
 
-def _refuse_odd(facts: Any) -> None:
-    """Refuse what resegeo would not have written into a file: ValueError."""
+def _refuse_odd(facts: Any, path: Path) -> None:
+    """Refuse what resegeo would not have written into a file: ValueError, or :class:`ResegeoError`."""
     if not isinstance(facts, dict):
         raise ValueError("no facts")
     kinds = {"architecture": str, "activation": str, "ancestor": str, "config": dict, "normalisation": dict}
@@ -229,7 +230,10 @@ def _refuse_odd(facts: Any) -> None:
     if wrong or facts.get("activation", "gelu") not in ACTIVATIONS:
         raise ValueError("facts of another kind")
     if not is_plain_name(facts.get("architecture", "any")):
-        raise ValueError("an architecture that is none")
+        raise ResegeoError(
+            f"{path} says that its architecture is {shown(repr(facts['architecture']))}, which cannot be the name of "
+            "one; get the file anew from whoever made it."
+        )
     ancestor = facts.get("ancestor", "any")
     if len(ancestor) > _LONG or not ancestor.isprintable():
         raise ValueError("an ancestor that is none")
@@ -239,19 +243,8 @@ def _refuse_odd(facts: Any) -> None:
 
 
 def _pickled(path: Path) -> tuple[str, Tensors]:
-    """Open a file of torch.save with weights_only; zipped ones are mapped, older ones read."""
-    import torch
-
-    with path.open("rb") as stream:
-        start = stream.read(2)
-    if start != b"PK" and start[:1] != b"\x80":
-        raise ValueError("neither zip nor pickle")
-    zipped = start == b"PK"
-    if zipped:
-        with open_zip(path) as archive:
-            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
-                raise ResegeoError(f"{path} was packed anew by a program that shrinks files; get it as it was made.")
-    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    """Open a file of torch.save."""
+    loaded = load_pickle(path, mapped=True)
     form = "state dict"
     if isinstance(loaded, dict):
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), None)
@@ -260,12 +253,33 @@ def _pickled(path: Path) -> tuple[str, Tensors]:
     return form, _held(loaded, path)
 
 
-def _held(state: Any, path: Path) -> Tensors:
-    """Check a state dict and wrap it."""
+def load_pickle(path: Path, *, mapped: bool = False) -> Any:
+    """Read a file of torch.save with weights_only; ``mapped``: tensors of zipped ones stay on the disk.
+
+    Raises
+    ------
+    ResegeoError, pickle.UnpicklingError, one of :func:`unreadable`:
+        When it is packed in another way, would run code, or is damaged.
+
+    """
     import torch
 
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ResegeoError(f"{path} holds no CLIP state dict: not all of its entries are tensors.")
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    zipped = start == b"PK"
+    if not zipped and start[:1] != b"\x80":
+        raise ValueError("neither zip nor pickle")
+    if zipped:
+        with open_zip(path) as archive:
+            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+                raise ResegeoError(f"{path} was packed anew by a program that shrinks files; get it as it was made.")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
+
+
+def refuse_odd_tensors(state: Mapping[Any, torch.Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain ones, or of which next to nothing is stored; see :class:`ResegeoError`."""
+    import torch
+
     plain = (torch.Tensor, torch.nn.Parameter)
     if not all(type(v) in plain and v.layout == torch.strided and not v.is_quantized for v in state.values()):
         raise ResegeoError(f"{path} holds sparse or quantized tensors; save it with plain ones (floating point).")
@@ -276,6 +290,15 @@ def _held(state: Any, path: Path) -> Tensors:
             f"{path} is refused: its tensors have shapes of {repeated:,} bytes more than are stored. Save it with "
             "plain tensors."
         )
+
+
+def _held(state: Any, path: Path) -> Tensors:
+    """Check a state dict and wrap it."""
+    import torch
+
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ResegeoError(f"{path} holds no CLIP state dict: not all of its entries are tensors.")
+    refuse_odd_tensors(state, path)
     return Tensors({str(name): lambda value=value: value for name, value in state.items()})  # type: ignore[misc]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of
 from resegeo.distances import distances, refuse_outliers
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
 from resegeo.files import whole
 from resegeo.identify import QUICK
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
@@ -221,7 +221,9 @@ def _refuse_strangers(sources: Sequence[ModelSource], opened: Sequence[Checkpoin
         ours, theirs = (s.architecture.removesuffix(QUICK) for s in (first, source))
         if ours != theirs or shape != base_shape:
             where = next((n for n in base.tensors if _shape(checkpoint, n) != _shape(base, n)), None)
-            detail = "" if where is None else f"; {where} is {_shape(checkpoint, where)} and {_shape(base, where)}"
+            detail = (
+                "" if where is None else f"; {shown(where)} is {_shape(checkpoint, where)} and {_shape(base, where)}"
+            )
             raise ResegeoError(f"{pair} their architectures differ ({theirs}, {ours}{detail}). Leave one out.")
         if source.activation != first.activation:
             raise ResegeoError(
@@ -240,11 +242,11 @@ def _refuse_strangers(sources: Sequence[ModelSource], opened: Sequence[Checkpoin
             )
         different = sorted(set(base.tensors) ^ set(checkpoint.tensors))
         if different:
-            raise ResegeoError(f"{pair} {len(different)} parameters are in one alone (first: {different[0]}).")
+            raise ResegeoError(f"{pair} {len(different)} parameters are in one alone (first: {shown(different[0])}).")
         changed = [name for name in base.tensors if _shape(base, name) != _shape(checkpoint, name)]
         if changed:
             raise ResegeoError(
-                f"{pair} {changed[0]} is {_shape(checkpoint, changed[0])} and {_shape(base, changed[0])}."
+                f"{pair} {shown(changed[0])} is {_shape(checkpoint, changed[0])} and {_shape(base, changed[0])}."
             )
 
 
@@ -284,7 +286,9 @@ def _average(ordered: Sequence[Checkpoint], weights: Sequence[float], report: Pr
         base = ordered[0].tensors[name]
         if not base.is_floating_point():
             if any(not torch.equal(base, other.tensors[name]) for other in ordered[1:]):
-                raise ResegeoError(f"The whole numbers {name} differ between the variants and cannot be averaged.")
+                raise ResegeoError(
+                    f"The whole numbers {shown(name)} differ between the variants and cannot be averaged."
+                )
             result[name] = base.clone()
             continue
         base = base.float()

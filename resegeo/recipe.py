@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,8 +21,9 @@ from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, Progress, compose, read_weights
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
 from resegeo.fetch import home, locked
+from resegeo.files import read_limited
 from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, facts_for_file, resolve_model
 
@@ -31,6 +31,10 @@ PREFIX = "compose:"
 """What ``--model`` begins with to mean a composition file."""
 
 _KEYS = ("models", "weights", "classes", "temperature", "allow_outlier")
+_MOST = 1_000_000
+"""Bytes of a composition file at most."""
+_FAR = 1e9
+"""Numbers in a composition file are smaller than this."""
 _MODEL_KEYS = ("model", "arch", "activation")
 
 
@@ -104,12 +108,23 @@ def read_recipe(path: Path) -> Recipe:
     said = f"--model {PREFIX}{path}"
     if path.is_dir():
         raise UsageError(f"{said} is a folder; expected a YAML file with a list 'models'.")
+    if not path.exists():
+        raise UsageError(f"{said}: no such file.")
     try:
-        found = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"{said}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_limited(path, _MOST)
+        # An alias repeats what stands elsewhere: a few hundred bytes of them become any number.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
+            raise UsageError(f"{said} has an alias (*name); write out what it stands for.")
+        found = yaml.safe_load(content)
+    except UsageError:
+        raise
+    except ResegeoError as error:
+        raise UsageError(f"--model {PREFIX}{error}") from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"{said} cannot be read as text; expected YAML with a list 'models'.") from error
+    except (ValueError, OverflowError, RecursionError, AttributeError, KeyError, TypeError, IndexError) as error:
+        # what PyYAML itself stumbles over: dates that are none, numbers without end, lists as keys
+        raise UsageError(f"{said} is no YAML that can be read ({shown(error)}).") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -118,19 +133,19 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
     for key in found:
         if key not in _KEYS:
-            raise UsageError(f"{said}: there is no key {key!r}; known are {', '.join(_KEYS)}.")
+            raise UsageError(f"{said}: there is no key {shown(repr(key))}; known are {', '.join(_KEYS)}.")
     weights: Any = found.get("weights", "uniform")
     if isinstance(weights, list):
-        if not all(isinstance(number, int | float) for number in weights):
-            raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+        if not all(isinstance(number, int | float) and abs(number) < _FAR for number in weights):
+            raise UsageError(f"{said}: weights is {_said(weights)}; expected uniform, separation, or numbers.")
         weights = tuple(float(number) for number in weights)
     elif not isinstance(weights, str):
-        raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+        raise UsageError(f"{said}: weights is {_said(weights)}; expected uniform, separation, or numbers.")
     else:
         weights = read_weights(weights)
     temperature = found.get("temperature", TEMPERATURE)
-    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
-        raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
+    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < _FAR:
+        raise UsageError(f"{said}: temperature is {_said(temperature)}; expected a number above 0.")
     classes = found.get("classes")
     return Recipe(
         tuple(_variant(entry, path, said) for entry in found["models"]),
@@ -141,13 +156,21 @@ def read_recipe(path: Path) -> Recipe:
     )
 
 
+def _said(value: object) -> str:
+    """A value of the file for a sentence."""
+    try:
+        return shown(repr(value))
+    except ValueError:  # of a whole number of thousands of digits
+        return "a number beyond all bounds"
+
+
 def _variant(entry: Any, path: Path, said: str) -> tuple[str, str | None, str | None]:
     """Read one entry of ``models``."""
     given: Mapping[str, Any] = entry if isinstance(entry, dict) else {"model": entry}
     unknown = [key for key in given if key not in _MODEL_KEYS]
     if unknown or not isinstance(given.get("model"), str):
         raise UsageError(
-            f"{said}: models has the entry {entry!r}; expected a name or file, or a mapping of "
+            f"{said}: models has the entry {_said(entry)}; expected a name or file, or a mapping of "
             f"{', '.join(_MODEL_KEYS)}."
         )
     model, arch, activation = (None if given.get(key) is None else str(given[key]) for key in _MODEL_KEYS)

@@ -6,13 +6,13 @@ What runs the model is :mod:`resegeo.sam_masks`. Nothing here imports torch befo
 from __future__ import annotations
 
 import pickle
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.errors import ResegeoError, UsageError
-from resegeo.sound import refuse_unsound, why_cut_off
+from resegeo.checkpoints import load_pickle, refuse_odd_tensors, unreadable
+from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.sound import refuse_long_header, refuse_unsound, why_cut_off
 
 if TYPE_CHECKING:
     import torch
@@ -106,34 +106,31 @@ def load_sam(checkpoint: str | Path, architecture: str | None = None, *, device:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict; whatever is wrong with the file becomes one sentence."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    unreadable = (
+    cannot = (
         f"--sam-checkpoint {path} cannot be read; expected a state dict of segment-anything in .pth or .safetensors."
     )
     try:
         if path.suffix == ".safetensors":
+            refuse_long_header(path)
             return dict(load_file(path))
-        with path.open("rb") as stream:
-            start = stream.read(2)
-        if start != b"PK" and start[:1] != b"\x80":  # neither zip nor pickle
-            raise ResegeoError(unreadable)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pickle(path)
     except pickle.UnpicklingError as error:
         raise ResegeoError(
             f"--sam-checkpoint {path} is refused: loading it would run code stored in the file. Convert it to "
             "safetensors on a machine you trust, or get the authors' own file."
         ) from error
-    except (RuntimeError, SafetensorError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+    except unreadable() as error:
         cut = why_cut_off(path, error)
         if cut is not None:
             raise ResegeoError(
                 f"--sam-checkpoint {path} cannot be read: it is probably cut off ({cut}). Copy or download it anew."
             ) from error
-        raise ResegeoError(unreadable) from error
+        raise ResegeoError(cannot) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ResegeoError(f"--sam-checkpoint {path} holds no state dict: not all of its entries are tensors.")
+    refuse_odd_tensors(state, path)
     return state
 
 
@@ -141,10 +138,10 @@ def _architecture_of(state: dict[str, torch.Tensor], path: Path) -> str:
     """Tell the architecture from the width of the image encoder."""
     position = state.get(_WIDTH_KEY)
     if position is None or position.ndim == 0:
-        first = min(state) if state else "none"
+        first = min(map(str, state)) if state else "none"
         raise ResegeoError(
             f"--sam-checkpoint {path} is no SAM checkpoint: it has no {_WIDTH_KEY} of SAM's shape "
-            f"(first parameter: {first}). Expected the weights as segment-anything publishes them."
+            f"(first parameter: {shown(first)}). Expected the weights as segment-anything publishes them."
         )
     width = int(position.shape[-1])
     if width not in _WIDTHS:
@@ -161,14 +158,14 @@ def _filled(architecture: str, state: dict[str, torch.Tensor], path: Path) -> An
     with torch.device("meta"):  # no random start values, which would cost seconds and twice the memory
         model = sam_model_registry[architecture](None)
     wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(map(str, state.keys() - wanted.keys()))
     shapes = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
     if missing or extra or shapes:
         parts = []
         if missing:
             parts.append(f"{len(missing)} parameters are missing (first: {missing[0]})")
         if extra:
-            parts.append(f"{len(extra)} are unknown (first: {extra[0]})")
+            parts.append(f"{len(extra)} are unknown (first: {shown(extra[0])})")
         if shapes:
             parts.append(f"{len(shapes)} have another shape (first: {shapes[0]})")
         raise ResegeoError(

@@ -1,4 +1,4 @@
-"""Models from strangers: whatever they hold, nothing of it runs, nothing is written elsewhere, and one sentence says why."""
+"""Models from strangers: nothing in them runs, nothing is written elsewhere, and one sentence says why."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def test_a_configuration_that_open_clip_publishes_for_a_plain_clip_is_taken():
         config = open_clip.get_model_config(name)
         text, vision = config["text_cfg"], config["vision_cfg"]
         foreign = {"hf_tokenizer_name", "hf_model_name", "timm_model_name"} & {*text, *vision}
-        if foreign or "multimodal_cfg" in config or isinstance(vision["layers"], list) or text.get("vocab_size") == 32000:
+        other = text.get("vocab_size", 49408) < 49408 or isinstance(vision.get("layers"), list)
+        if foreign or other or "multimodal_cfg" in config:
             continue
         assert validated(config, name) == config
         taken += 1
@@ -125,7 +126,7 @@ def test_an_architecture_that_is_a_path_overwrites_nothing(tmp_path, name):
     victim.write_text("mine")
     said = {"architecture": str(tmp_path / "in" / name), "activation": "gelu", "config": TINY}
     save_file(clip().state_dict(), tmp_path / "a.safetensors", metadata={"resegeo": json.dumps(said)})
-    with pytest.raises(ResegeoError, match="cannot be read as a CLIP checkpoint"):
+    with pytest.raises(ResegeoError, match="which cannot be the name of one"):
         load_encoder(resolve_model(str(tmp_path / "a.safetensors")), device="cpu")
     assert victim.read_text() == "mine"
 
@@ -219,7 +220,7 @@ def test_a_carried_model_is_never_taken_for_its_publishers(tmp_path):
 def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypatch):
     bundled = resolve_model()
     assert resolve_recorded("resegeo-small", bundled.sha256) == bundled
-    with pytest.raises(ResegeoError, match="differ. Name the file that was used by --model"):
+    with pytest.raises(ResegeoError, match=r"differ\. Name the file that was used by --model"):
         resolve_recorded("resegeo-small", "0" * 64)
     tiny = tmp_path / "mine.safetensors"
     torch.save(clip().state_dict(), tmp_path / "a.pt")
@@ -264,7 +265,7 @@ def test_templates_count_among_the_tokens():
 )
 def test_classes_of_the_same_tokens_are_refused(first, second):
     words = class_list([{"name": "one", "prompts": [first]}, {"name": "two", "prompts": ["lake", second]}])
-    with pytest.raises(ResegeoError, match="The classes one and two have .* same tokens"):
+    with pytest.raises(ResegeoError, match=r"The classes one and two have .* same tokens"):
         check_prompts(words, resolve_model())
 
 
