@@ -252,18 +252,31 @@ def _hub_cache() -> str | None:
 def _from_hub(remote: Remote) -> Path:
     """Fetch by huggingface_hub, which resumes, locks, checks the length and renames at the end."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     try:
         for name in (*remote.beside, remote.file):
-            path = huggingface_hub.hf_hub_download(
-                str(remote.repository), name, cache_dir=_hub_cache(), endpoint=os.environ.get("HF_ENDPOINT")
-            )
+            with _bars_on_terminals():
+                path = huggingface_hub.hf_hub_download(
+                    str(remote.repository), name, cache_dir=_hub_cache(), endpoint=os.environ.get("HF_ENDPOINT")
+                )
     except Exception as error:  # hub, HTTP and file system errors share no base
         raise ResegeoError(_missing(remote, f"could not be downloaded ({why_failed(error)})")) from error
     return Path(path)
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Keep huggingface_hub's bars out of files, and leave its own setting as it was."""
+    from huggingface_hub import utils
+
+    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    if quiet:
+        utils.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if quiet:
+            utils.enable_progress_bars()  # type: ignore[attr-defined]
 
 
 def why_failed(error: BaseException) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
+import signal
 import threading
 import warnings
 from pathlib import Path
@@ -12,12 +14,12 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from clips import TINY, arch_file, clip
+from clips import TINY, arch_file, clip, nearby
 from hostile_models import MARK, hostile_archives, hostile_configs, hostile_models
 from safetensors.torch import save_file
 
 from resegeo.carry import export, imported
-from resegeo.class_file import class_list
+from resegeo.compose import compose
 from resegeo.encoder import load_encoder
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.fetch import file_sha256, home, kept_path
@@ -25,7 +27,6 @@ from resegeo.model_config import validated
 from resegeo.models import checked
 from resegeo.registry import known_model
 from resegeo.sam import load_sam
-from resegeo.tokens import check_prompts, context_of
 from resegeo.weights import facts_for_file, resolve_model, resolve_recorded
 
 MEMORY = 600_000
@@ -214,6 +215,70 @@ def test_a_carried_model_is_never_taken_for_its_publishers(tmp_path):
         assert resolve_model(known.name).sha256 == file_sha256(kept)
 
 
+def killed(run) -> None:
+    """Run something in a process of its own that is killed by the machine on its way."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("moment", ["in a file", "between files", "before the name"])
+def test_an_import_that_is_killed_leaves_nothing_under_a_name_and_is_made_good(tmp_path, monkeypatch, moment):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    save_file(clip().state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
+    export([str(folder)], tmp_path / "a.zip")
+    from resegeo import carry
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def half(source, out, _):
+        out.write(source.read(100))
+        out.flush()
+        die()
+
+    copy = carry._copy
+    with monkeypatch.context() as changed:
+        if moment == "in a file":
+            changed.setattr(carry.shutil, "copyfileobj", half)
+        elif moment == "between files":
+            changed.setattr(carry, "_copy", lambda *one: (copy(*one), die()))
+        else:
+            changed.setattr(Path, "replace", die)
+        killed(lambda: imported(tmp_path / "a.zip"))
+    assert list((home() / "imported").glob("[!.]*")) == []
+    (there,) = imported(tmp_path / "a.zip")
+    assert file_sha256(there) == file_sha256(folder)
+    assert list((home() / "imported").glob(".tmp-*")) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_average_that_is_killed_leaves_nothing_under_its_name(tmp_path, monkeypatch):
+    sources = []
+    for seed in (0, 1):
+        torch.save(nearby(clip(), seed), tmp_path / f"{seed}.pt")
+        sources.append(resolve_model(str(tmp_path / f"{seed}.pt"), str(arch_file(tmp_path)), "gelu"))
+
+    def half(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    out = tmp_path / "mean.safetensors"
+    with monkeypatch.context() as changed:
+        changed.setattr("safetensors.torch.save_file", half)
+        killed(lambda: compose(sources, out))
+    assert not out.exists()
+    compose(sources, out)
+    assert resolve_model(str(out)).architecture == "tiny"
+
+
 # records
 
 
@@ -236,52 +301,3 @@ def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypa
     (there,) = imported(tmp_path / "a.zip")
     (tmp_path / "mine").write_text("a file of that name in the working folder")
     assert resolve_recorded("mine", digest).path == there
-
-
-# prompts
-
-LONG = "a very long prompt " * 20
-
-
-def test_a_prompt_that_the_model_would_cut_is_told_with_its_tokens():
-    bundled = resolve_model()
-    assert context_of(bundled) == 32
-    check_prompts(class_list(["water", {"name": "x", "prompts": ["a " * 30]}]), bundled)  # 30 and two marks
-    with pytest.raises(ResegeoError, match=r"The prompt 'a a a.* has 33 tokens, .*resegeo-small reads 32"):
-        check_prompts(class_list(["water", {"name": "x", "prompts": ["a " * 31]}]), bundled)
-    with pytest.raises(ResegeoError, match="has 82 tokens"):
-        check_prompts(class_list(["water", LONG]), bundled)
-
-
-def test_templates_count_among_the_tokens():
-    words = class_list(["water", "forest"], templates=["a " * 29 + "{}"])
-    check_prompts(words, resolve_model())
-    with pytest.raises(ResegeoError, match="has 33 tokens"):
-        check_prompts(class_list(["water", "forest"], templates=["a " * 30 + "{}"]), resolve_model())
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [("water", "Water  "), ("water", "WATER"), ("b747", "b 7 4 7"), ("a-b", "a - b"), ("é", "É")]
-)
-def test_classes_of_the_same_tokens_are_refused(first, second):
-    words = class_list([{"name": "one", "prompts": [first]}, {"name": "two", "prompts": ["lake", second]}])
-    with pytest.raises(ResegeoError, match=r"The classes one and two have .* same tokens"):
-        check_prompts(words, resolve_model())
-
-
-def test_the_same_prompt_twice_in_one_class_is_no_matter():
-    check_prompts(class_list([{"name": "one", "prompts": ["water", "Water"]}, "forest"]), resolve_model())
-
-
-def test_what_plain_words_are_told_apart_by_are_their_tokens():
-    tokenizer = open_clip.SimpleTokenizer(context_length=32)
-    texts = ["foot ball", "football", "b747", "b 747", "B 7 4 7", "road1", "road 1", "roads", "a road", "aroad"]
-    rows = [tuple(tokenizer([text])[0].tolist()) for text in texts]
-    for number, text in enumerate(texts):
-        for other in range(number):
-            words = class_list([{"name": "one", "prompts": [text]}, {"name": "two", "prompts": [texts[other]]}])
-            if rows[number] == rows[other]:
-                with pytest.raises(ResegeoError, match="same tokens"):
-                    check_prompts(words, resolve_model())
-            else:
-                check_prompts(words, resolve_model())
