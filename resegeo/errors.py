@@ -18,11 +18,18 @@ def shown(value: object, most: int = SAID) -> str:
     characters that turn the direction of writing are escaped too.
     """
     text = str(value)
-    cut = text[: most + 1]
-    said = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in cut
-    )
+    said = escaped(text[: most + 1])
     return said if len(text) <= most and len(said) <= 4 * most else f"{said[: most - 1]}…"
+
+
+def escaped(text: object) -> str:
+    """Write characters that a terminal would obey instead of showing as escapes; text that can be shown stays exact."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in text
+    )
 
 
 class ResegeoError(Exception):
