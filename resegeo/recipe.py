@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, Progress, compose, read_weights
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.documents import read_yaml
+from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
 from resegeo.fetch import home, locked
 from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, facts_for_file, resolve_model
@@ -101,36 +100,25 @@ def read_recipe(path: Path) -> Recipe:
         When it is missing or says something else than expected.
 
     """
-    said = f"--model {PREFIX}{path}"
-    if path.is_dir():
-        raise UsageError(f"{said} is a folder; expected a YAML file with a list 'models'.")
-    try:
-        found = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"{said}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{said} cannot be read as text; expected YAML with a list 'models'.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{said}{where}: this is not valid YAML.") from error
+    said = f"--model {PREFIX}{escaped(path)}"
+    found = read_yaml(path, said, expected="a YAML file with a list 'models'", error=UsageError)
     if not isinstance(found, dict) or not isinstance(found.get("models"), list):
         raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
     for key in found:
         if key not in _KEYS:
-            raise UsageError(f"{said}: there is no key {key!r}; known are {', '.join(_KEYS)}.")
+            raise UsageError(f"{said}: there is no key '{shown(key)}'; known are {', '.join(_KEYS)}.")
     weights: Any = found.get("weights", "uniform")
     if isinstance(weights, list):
         if not all(isinstance(number, int | float) for number in weights):
-            raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+            raise UsageError(f"{said}: weights is {shown(repr(weights))}; expected uniform, separation, or numbers.")
         weights = tuple(float(number) for number in weights)
     elif not isinstance(weights, str):
-        raise UsageError(f"{said}: weights is {weights!r}; expected uniform, separation, or numbers.")
+        raise UsageError(f"{said}: weights is {shown(repr(weights))}; expected uniform, separation, or numbers.")
     else:
         weights = read_weights(weights)
     temperature = found.get("temperature", TEMPERATURE)
     if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < math.inf:
-        raise UsageError(f"{said}: temperature is {temperature!r}; expected a number above 0.")
+        raise UsageError(f"{said}: temperature is {shown(repr(temperature))}; expected a number above 0.")
     classes = found.get("classes")
     return Recipe(
         tuple(_variant(entry, path, said) for entry in found["models"]),
