@@ -344,8 +344,10 @@ def read_table(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma, skipinitialspace=True, strict=True)
     lines: list[Line] = []
     columns: list[str] | None = None
+    before = 0
     try:
         for fields in reader:
+            before = reader.line_num
             values = [field.strip() for field in fields]
             if not any(values):
                 continue
@@ -368,7 +370,7 @@ def read_table(
             )
     except csv.Error as problem:
         raise error(
-            f"{said.what} is no CSV file from line {reader.line_num} on ({problem}); is a quote missing?"
+            f"{said.what} is no CSV file from line {before + 1} on ({problem}); is a quote missing?"
         ) from problem
     return Table(tuple(name for name in columns or () if name), lines)
 
