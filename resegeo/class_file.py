@@ -135,16 +135,6 @@ def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
     return parser.classes_file(node)
 
 
-def _printable(text: str) -> bool:
-    """Tell whether text can be shown, and so kept in XML; scripts and emoji need the two joiners."""
-    return text.replace("\u200c", "").replace("\u200d", "").isprintable()
-
-
-def _clean(text: str) -> str:
-    """Escape what a terminal cannot show."""
-    return "".join(char if _printable(char) else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -163,7 +153,7 @@ class _Parser:
         return self.where(node.start_mark.line + 1)
 
     def fail(self, node: yaml.Node, found: str, expected: str) -> NoReturn:
-        raise ClassFileError(_clean(f"{self.place(node)}: found {found}; expected {expected}."))
+        raise ClassFileError(escaped(f"{self.place(node)}: found {found}; expected {expected}."))
 
     @staticmethod
     def shown(node: yaml.Node) -> str:
@@ -300,7 +290,7 @@ class _Parser:
         for key_node, value in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.fail(key_node, self.shown(key_node), "a key")
-            if not _printable(key_node.value):
+            if escaped(key_node.value) != key_node.value:
                 self.fail(key_node, self.shown(key_node), "a key of printable characters")
             key = (aliases or {}).get(key_node.value, key_node.value)
             if known is not None and key not in known:
@@ -324,7 +314,7 @@ class _Parser:
             self.fail(node, "nothing", what)
         if len(text) > most:
             self.fail(node, _short(repr(text)), f"{what} of at most {most:,} characters, not {len(text):,}")
-        if not _printable(text):
+        if escaped(text) != text:
             self.fail(node, _short(repr(text)), f"{what} of printable characters")
         return text
 

@@ -11,6 +11,10 @@ SAID = 80
 """Characters of a value from a file that a sentence shows at most."""
 
 
+JOINERS = "\u200c\u200d"
+"""Characters that are not seen, which scripts and emoji need."""
+
+
 def shown(value: object, most: int = SAID) -> str:
     """Make a value that came from a file fit to be said: control characters as escapes, cut to ``most`` characters.
 
@@ -28,7 +32,10 @@ def escaped(text: object) -> str:
     if text.isprintable():
         return text
     return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in text
+        sign
+        if sign.isprintable() or sign in JOINERS
+        else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for sign in text
     )
 
 

@@ -65,7 +65,7 @@ def _found(source: str, output: tuple[str, ...], asset: str | None) -> tuple[lis
         return rows, _common([_here(path.parent), *(_here(row.scene)[:-1] for row in rows if is_local(row.scene))])
     if path.is_dir() and not is_store(source):
         below = (file for file in _matching(path, ("**", "*"), output) if file.suffix.lower() in SUFFIXES)
-        files = sorted(file for file in below if file.is_file())
+        files = sorted(file for file in below if os.path.isfile(file))  # noqa: PTH113  Path's raises
         what, base = (
             f"{escaped(source)}: no raster lies in this folder; expected {', '.join(sorted(SUFFIXES))}.",
             _here(path),
@@ -120,11 +120,12 @@ def _matching(
     for entry in entries:
         fit = [number for number in at if number < len(pattern) and _fits(entry.name, pattern[number])]
         path = folder / entry.name
-        if not fit or (entry.is_dir() and _here(path) == output):
+        within = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(path))  # noqa: PTH112  Path's raises
+        if not fit or (within and _here(path) == output):
             continue
         if len(pattern) in _with_next(_after(fit, pattern), pattern):
             yield path
-        if not entry.is_dir() or entry.name.lower().endswith(".zarr"):
+        if not within or entry.name.lower().endswith(".zarr"):
             continue
         if entry.is_symlink():
             up = _leads_up(path)
