@@ -21,7 +21,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from resegeo.clusters import finished, workers_of
-from resegeo.errors import ResegeoError, ResegeoWarning
+from resegeo.errors import ResegeoError, ResegeoWarning, shown
 from resegeo.features import is_store
 from resegeo.pipeline import segment
 from resegeo.prepare import Classes
@@ -71,7 +71,7 @@ def segmented(order: Order) -> Made:
     except UnicodeError:
         return Made(None, "Its path is not UTF-8; rename the file or its folder.")
     except OSError as error:
-        return Made(None, f"{error}. Check the path, free space and permissions.")
+        return Made(None, f"{shown(error, 200)}. Check the path, free space and permissions.")
     except MemoryError:
         return Made(None, "Out of memory. A smaller scene or model needs less.")
     except Exception as error:  # whatever befalls one scene spares the next
