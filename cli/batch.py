@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import ScenesBar, shows
+from resegeo.errors import escaped
+
+from .console import ScenesBar, say, shows
 from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: 
         result = segment_many(scenes, prompts, output, progress=bar, **options)
     finally:
         bar.close()
-    click.echo(_table(result))
+    say(_table(result))
     if result.failed:
-        click.echo("Warning: scenes failed; the same command tries them again.", err=True)
+        say("Warning: scenes failed; the same command tries them again.", err=True)
         raise SystemExit(3)
 
 
@@ -52,7 +54,11 @@ def _table(result: BatchResult) -> str:
     """A line for each scene, or of many for each that failed, and the counts."""
     scenes = result.scenes
     shown = [scene for scene in scenes if len(scenes) <= LONGEST or scene.state == "failed"]
-    width = max((len(scene.scene) for scene in shown), default=0)
-    lines = [f"{scene.state:8}{scene.scene:{width}}  {scene.reason or scene.folder}" for scene in shown]
+    names = [escaped(scene.scene) for scene in shown]
+    width = max(map(len, names), default=0)
+    lines = [
+        f"{scene.state:8}{name:{width}}  {escaped(scene.reason or scene.folder)}"
+        for name, scene in zip(names, shown, strict=True)
+    ]
     counts = ", ".join(f"{result.counts[state]} {state}" for state in ("done", "skipped", "failed"))
-    return "\n".join([*lines, f"{counts}; {result.table}"])
+    return "\n".join([*lines, f"{counts}; {escaped(result.table)}"])

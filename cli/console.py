@@ -14,9 +14,18 @@ from typing import Any, NoReturn, ParamSpec, TextIO
 
 import click
 
-from resegeo.errors import ResegeoError, ResegeoWarning
+from resegeo.errors import ResegeoError, ResegeoWarning, escaped
 
 P = ParamSpec("P")
+
+
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text as :func:`click.echo` does; what a terminal would obey instead of showing stands as escapes.
+
+    File names, names of models and ids come from others. A path on a line of its own passes ``escaped`` first, as it
+    may hold the end of a line.
+    """
+    click.echo("\n".join(map(escaped, str(text).split("\n"))), err=err, nl=nl)
 
 
 @contextmanager
@@ -35,9 +44,9 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
         if issubclass(category, ResegeoWarning):
             if not quiet and str(message) not in shown:
                 shown.add(str(message))
-                click.echo(f"Note: {message}", err=True)
+                say(f"Note: {message}", err=True)
         elif verbose:
-            click.echo(f"{category.__name__}: {message}", err=True)
+            say(f"{category.__name__}: {message}", err=True)
 
     if not sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # redirected on Windows, it would know few letters
@@ -49,7 +58,7 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
         except ResegeoError as error:
             _stop(str(error), error.exit_code, verbose=verbose)
         except KeyboardInterrupt as error:
-            click.echo(str(error) or "Interrupted. Nothing half-written was left; the same command goes on.", err=True)
+            say(str(error) or "Interrupted. Nothing half-written was left; the same command goes on.", err=True)
             sys.exit(130)
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -68,8 +77,8 @@ def console(*, verbose: bool, quiet: bool) -> Iterator[None]:
 
 def _stop(sentence: str, code: int, *, verbose: bool) -> NoReturn:
     if verbose:
-        traceback.print_exc()
-    click.echo(f"Error: {sentence}", err=True)
+        say(traceback.format_exc(), err=True)
+    say(f"Error: {sentence}", err=True)
     sys.exit(code)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .console import Bars, shows
+from .console import Bars, say, shows
 
 
 @click.command()
@@ -55,4 +55,4 @@ def evaluate(prediction: str | None, truth: str | None, pairs: str | None, as_js
         result = run(wanted, progress=bars, **options)
     finally:
         bars.close()
-    click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
+    say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())

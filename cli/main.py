@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from resegeo.errors import escaped
+
 from .batch import batch
-from .console import Bars, shows
+from .console import Bars, say, shows
 from .evaluate import evaluate
 from .models import models
 from .options import BANDS, RESULTS, GroupedCommand, segmenting
@@ -56,11 +58,11 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
     finally:
         bars.close()
     if result.reused:
-        click.echo("Note: these results are complete already; nothing was computed.", err=True)
+        say("Note: these results are complete already; nothing was computed.", err=True)
     for path in result.files():
-        click.echo(path)
+        say(escaped(path))
     if result.failed:
-        click.echo(
+        say(
             f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
             "are marked unprocessed. The same command tries them again.",
             err=True,
@@ -86,11 +88,11 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 
     facts = inspect(scene, bands=bands)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name:{width}}  {value}")
+        say(f"{name:{width}}  {value}")
 
 
 @main.command()
@@ -112,7 +114,7 @@ def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None
     """
     from resegeo.pipeline import vectorize as run
 
-    click.echo(run(raster, Path(output), overwrite=overwrite, **options))
+    say(escaped(run(raster, Path(output), overwrite=overwrite, **options)))
 
 
 @main.group()
@@ -126,7 +128,7 @@ def template() -> None:
     """Print a commented class file to begin with."""
     from resegeo.class_file import TEMPLATE
 
-    click.echo(TEMPLATE, nl=False)
+    say(TEMPLATE, nl=False)
 
 
 @classes.command()
@@ -144,7 +146,7 @@ def check(file: str, model: str | None, arch: str | None) -> None:
     check_prompts(found, find_model(model, arch))
     for spec in found.classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)
-        click.echo(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
+        say(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
 
 
 @classes.command()
@@ -154,4 +156,4 @@ def vocabulary() -> None:
     from resegeo.weights import vocabulary as words
 
     for word in sorted(words()):
-        click.echo(word)
+        say(word)

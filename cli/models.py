@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from .console import Bars, shows
+from resegeo.errors import escaped
+
+from .console import Bars, say, shows
 
 ACTIVATION = click.Choice(["quickgelu", "gelu"])
 
@@ -29,7 +31,7 @@ def list_models(as_json: bool) -> None:
     from resegeo.models import listed, table
 
     rows = listed()
-    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
+    say(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
 
 
 @models.command()
@@ -48,7 +50,7 @@ def fetch(names: tuple[str, ...]) -> None:
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
         for name in names:
-            click.echo(fetched(name, bars))
+            say(escaped(fetched(name, bars)))
     finally:
         bars.close()
 
@@ -73,9 +75,9 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
 
     result = checked(file, arch, activation)
     if as_json:
-        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo(report(result))
+        say(report(result))
     if result.problem is not None:
         raise ResegeoError(result.problem)
 
@@ -94,7 +96,7 @@ def export(names: tuple[str, ...], output: str, overwrite: bool) -> None:
     """
     from resegeo.carry import export as run
 
-    click.echo(run(names, output, overwrite=overwrite))
+    say(escaped(run(names, output, overwrite=overwrite)))
 
 
 @models.command("import")
@@ -111,7 +113,7 @@ def import_models(archive: str) -> None:
     from resegeo.carry import imported
 
     for path in imported(archive):
-        click.echo(path)
+        say(escaped(path))
 
 
 @models.command()
@@ -181,5 +183,5 @@ def compose(
         )
     finally:
         bars.close()
-    click.echo(json.dumps(made.as_dict(), indent=2, ensure_ascii=False) if as_json else made.table())
-    click.echo(f"Written: {made.path}", err=True)
+    say(json.dumps(made.as_dict(), indent=2, ensure_ascii=False) if as_json else made.table())
+    say(f"Written: {escaped(made.path)}", err=True)

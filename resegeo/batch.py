@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.classes import ClassList
-from resegeo.errors import Interrupted, ResegeoError, UsageError
+from resegeo.documents import JSON_BYTES, parse_json, read_text
+from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, shown
 from resegeo.features import is_store
-from resegeo.files import output_folder, whole, writable_folder
+from resegeo.files import alone, output_folder, whole, writable_folder
 from resegeo.manifest import Row
 from resegeo.mosaic import build_mosaic, mosaic_path
-from resegeo.options import Options
+from resegeo.options import Options, stamp
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
 from resegeo.prepare import Classes, as_class_list, choose
@@ -43,6 +44,9 @@ _ALONE = SUFFIXES - {".vrt"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
+"""Table of what became of the scenes. A cell that a spreadsheet would take for a formula, as it begins with =, +, -, @
+or an apostrophe, has one more apostrophe before it; what cannot be printed stands as escapes such as \\x1b."""
+
 LEDGER = ".batch.jsonl"
 
 MANY = 2
@@ -148,13 +152,14 @@ def segment_many(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
         methods.of(Row(mosaic, {}, "--mosaic"))
-        with _put_back(mosaic_path(root, mosaic)):
+        with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
             rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
     for row in rows:
         methods.of(row)  # all mistakes in options are told before anything starts
-    return _Batch(rows, folders, root, methods, options, cluster, watch).run()
+    with alone({root / TABLE: 0}):  # two batches in one folder would each note what the other has in hand as failed
+        return _Batch(rows, folders, root, methods, options, cluster, watch).run()
 
 
 @contextlib.contextmanager
@@ -162,11 +167,11 @@ def _put_back(vrt: Path) -> Iterator[None]:
     """Let a mosaic be written anew, and put the old one back where the results beside it stay those of the old one."""
     before = vrt.read_bytes() if vrt.is_file() else None
     report = vrt.with_suffix(".json")
-    stood = _stamp(report)
+    stood = stamp(report)
     try:
         yield
     finally:
-        if before is not None and report.exists() and _stamp(report) == stood:
+        if before is not None and report.exists() and stamp(report) == stood:
             vrt.write_bytes(before)
 
 
@@ -210,18 +215,17 @@ class _Methods:
             common.pop("stride", None)
             common.pop("overlap", None)
         options = {**common, **own}
-        source, settings, sam = choose(classes, Options.of(options).method)
-        if options.get("only"):
-            codes_of(classes, options["only"])
+        chosen = Options.of(options)
+        source, settings, sam = choose(classes, chosen.method)
+        if chosen.only:
+            codes_of(classes, chosen.only)
         facts = [
             classes.to_json(),
             identity(source),
             settings.as_dict(),
+            [stamp(name) for name in settings.segments.split(",")],
             None if sam is None else sam.sha256,
-            [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],
-            # What is kept besides results: whoever asks for it later has the scene looked at again.
-            [options.get(name) or None for name in ("keep_features", "discard_store")],
-            [_stamp(name) for name in [options.get("aoi"), *settings.segments.split(",")] if name],
+            chosen.facts(),
             versions()["resegeo"],
         ]
         return classes, options, json.dumps(facts, sort_keys=True, default=str)
@@ -236,14 +240,6 @@ class _Methods:
         if str(wanted) not in self._lists:
             self._lists[str(wanted)] = as_class_list(wanted)
         return self._lists[str(wanted)]
-
-
-def _stamp(path: Any) -> list[Any]:
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 # The run
@@ -328,7 +324,7 @@ class _Batch:
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given)
 
     def _stages(self, number: int) -> Progress:
-        done, total, name = self.done, len(self.rows), Path(self.rows[number].scene).name
+        done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
         return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
 
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
@@ -353,9 +349,13 @@ class _Batch:
     def _key(self, row: Row, files: _Files) -> str | None:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
         path = Path(row.scene)
-        if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+        try:
+            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+                return None
+            known = f"{self.methods.of(row)[2]}{files.belonging_to(path)}"
+        except OSError:  # a name that is too long, a folder that may not be read: its segmentation will tell
             return None
-        return hashlib.sha256(f"{self.methods.of(row)[2]}{files.belonging_to(path)}".encode()).hexdigest()
+        return hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class _Files:
@@ -382,29 +382,29 @@ class _Ledger:
     def __init__(self, root: Path) -> None:
         self._path, self._root = root / LEDGER, root
         self._lines: dict[str, dict[str, Any]] = {}
-        try:
-            text = self._path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            return
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off when the process was killed
-                entry = json.loads(line)
-                self._lines[entry["folder"]] = entry
+        with contextlib.suppress(ResegeoError):
+            for line in read_text(self._path, most=JSON_BYTES).splitlines():
+                with contextlib.suppress(ResegeoError, KeyError, TypeError):  # cut off when the process was killed
+                    entry = parse_json(line, "")
+                    self._lines[entry["folder"]] = entry
 
     def holds(self, folder: Path, key: str) -> bool:
         """Whether a scene is finished with these options, and its results lie there as they were left."""
         entry = self._lines.get(self._name(folder))
         if entry is None or entry.get("key") != key:
             return False
-        *others, report = entry["files"]
-        return _stamp(folder / report)[1:] == entry["report"] and all((folder / name).exists() for name in others)
+        try:
+            *others, report = entry["files"]
+            return stamp(folder / report)[1:] == entry["report"] and all((folder / name).exists() for name in others)
+        except (KeyError, TypeError, ValueError):  # written by somebody else
+            return False
 
     def add(self, folder: Path, key: str, files: Sequence[Path]) -> None:
         """Note that a scene is finished."""
         names = [file.name for file in files]
-        entry = {"folder": self._name(folder), "key": key, "files": names, "report": _stamp(files[-1])[1:]}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write("\n" + json.dumps(entry, ensure_ascii=False))  # first, in case the last line was cut off
+        entry = {"folder": self._name(folder), "key": key, "files": names, "report": stamp(files[-1])[1:]}
+        with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as stream:
+            stream.write("\n" + json.dumps(entry))  # first, in case the last line was cut off
 
     def _name(self, folder: Path) -> str:
         return folder.relative_to(self._root).as_posix()
@@ -417,7 +417,13 @@ def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
             lines = csv.writer(stream, lineterminator="\n")
             lines.writerow(["scene", "state", "results", "reason"])
             for result in results:
-                lines.writerow([result.scene, result.state, result.folder.relative_to(root).as_posix(), result.reason])
+                cells = (result.scene, result.state, result.folder.relative_to(root).as_posix(), result.reason)
+                lines.writerow(map(_cell, cells))
     except OSError as error:
         raise ResegeoError(f"{path} cannot be written ({error.strerror}). Check free space and rights.") from error
     return path
+
+
+def _cell(text: str) -> str:
+    """Write text so that a spreadsheet shows it, see :data:`TABLE`."""
+    return f"'{escaped(text)}" if text.startswith(("=", "+", "-", "@", "'")) else escaped(text)

@@ -5,7 +5,6 @@ A mistake is answered with its line, what was found and what is expected.
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import json
 import re
@@ -16,12 +15,16 @@ from typing import Any, NoReturn
 import yaml
 from PIL import ImageColor
 
-from resegeo.classes import ClassList, ClassSpec
+from resegeo.classes import MOST_CODES, MOST_NAME, ClassList, ClassSpec
 from resegeo.colors import free_colors
-from resegeo.errors import ClassFileError
+from resegeo.documents import compose_yaml, read_text
+from resegeo.errors import ClassFileError, escaped
 
-MOST_CLASSES = 65_000
+MOST_PROMPTS, MOST_TEXTS = 5_000, 20_000
+"""Most prompts of a class file, and most texts for the model: each prompt makes one with each template."""
 
+MOST_SIGNS = 2_000
+"""Most characters of a prompt or a template."""
 
 TEMPLATE = """\
 # Classes for resegeo. Run:  resegeo segment scene.tif --prompts classes.yml
@@ -63,20 +66,14 @@ def load_class_list(path: str | Path) -> ClassList:
         With file, line, what was found and what is expected.
 
     """
-    try:
-        data = Path(path).read_bytes()
-        # PowerShell's `resegeo classes template > classes.yml` writes UTF-16.
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError as error:
-        raise ClassFileError(f"{path}: no such file. `resegeo classes template > {path}` writes an example.") from error
-    except UnicodeDecodeError as error:
-        raise ClassFileError(f"{path} is not UTF-8 text; expected a class file in YAML.") from error
-    except OSError as error:
-        raise ClassFileError(f"{path} cannot be read ({error.strerror}); expected a class file in YAML.") from error
-    except ValueError as error:  # a NUL or a lone surrogate in the path
-        raise ClassFileError(f"{str(path)!r} cannot be a file's name; expected the path of a class file.") from error
-    return parse_class_list(text, Path(path).name)
+    said = escaped(path)
+    text = read_text(
+        path,
+        expected="a class file in YAML",
+        missing=f"no such file. `resegeo classes template > {said}` writes an example.",
+        error=ClassFileError,
+    ).replace("\r\n", "\n")
+    return parse_class_list(text, escaped(Path(path).name))
 
 
 def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
@@ -125,44 +122,25 @@ def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassL
 
 
 def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = where(mark.line + 1) if mark is not None else source
-        problem = getattr(error, "problem", None)
-        if isinstance(error, yaml.reader.ReaderError):
-            at = where(text.count("\n", 0, error.position) + 1)
-            problem = f"the character U+{error.character:04X} is not allowed"
-        raise ClassFileError(
-            f"{at}: this is not valid YAML ({_clean(problem or 'no structure')}). Check indentation and quotes."
-        ) from error
-    except RecursionError as error:
-        raise ClassFileError(f"{source}: this is not valid YAML (nested too deeply).") from error
-    except (ValueError, OverflowError) as error:  # PyYAML hands "\UFFFFFFFF" to chr() as it is
-        raise ClassFileError(f"{source}: this is not valid YAML (\\U with a number beyond 10FFFF).") from error
+    node = compose_yaml(text, where, source, error=ClassFileError)
     parser = _Parser(where)
     if node is None:
         raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
     if not isinstance(node, yaml.MappingNode):
-        parser.fail(node, parser.shown(node), "a line 'classes:' and the classes below it")
+        # What is no class file is not shown: whoever wrote its name in a manifest may not read it.
+        found = "a list" if isinstance(node, yaml.SequenceNode) else "a text"
+        parser.fail(node, found, "a line 'classes:' and the classes below it")
     if any(getattr(key, "value", None) == "text_queries" for key, _ in node.value):
         return parser.reference(node, source)
     return parser.classes_file(node)
 
 
-def _printable(text: str) -> bool:
-    """Tell whether text can be shown, and so kept in XML; scripts and emoji need the two joiners."""
-    return text.replace("\u200c", "").replace("\u200d", "").isprintable()
-
-
-def _clean(text: str) -> str:
-    """Escape what a terminal cannot show."""
-    return "".join(char if _printable(char) else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(_short, names[:10]), *([f"and {len(names) - 10:,} more"] if len(names) > 10 else [])])
 
 
 class _Parser:
@@ -175,7 +153,7 @@ class _Parser:
         return self.where(node.start_mark.line + 1)
 
     def fail(self, node: yaml.Node, found: str, expected: str) -> NoReturn:
-        raise ClassFileError(_clean(f"{self.place(node)}: found {found}; expected {expected}."))
+        raise ClassFileError(escaped(f"{self.place(node)}: found {found}; expected {expected}."))
 
     @staticmethod
     def shown(node: yaml.Node) -> str:
@@ -196,25 +174,25 @@ class _Parser:
                 self.shown(listed) if not isinstance(listed, yaml.SequenceNode) else "an empty list",
                 "a list of classes, each on a line that begins with '- '",
             )
-        if len(listed.value) > MOST_CLASSES:
-            self.fail(listed, f"{len(listed.value)} classes", f"at most {MOST_CLASSES}")
         entries = [self.entry(item) for item in listed.value]
         self.unique([(entry["name"], entry["node"]) for entry in entries])
         if all(entry.get("background") for entry in entries):
             self.fail(listed, "background classes alone", "at least one class without 'background: true'")
         threshold = self.probability(keys["threshold"]) if "threshold" in keys else None
-        return ClassList(tuple(_numbered(entries)), self.templates(keys.get("templates")), threshold)
+        templates = self.templates(keys.get("templates"))
+        self.few(listed, sum(len(entry["prompts"]) for entry in entries), len(templates))
+        return ClassList(tuple(_numbered(entries)), templates, threshold)
 
     def entry(self, node: yaml.Node) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
-            name = self.text(node, "a class name")
+            name = self.name(node)
             return {"name": name, "prompts": (name,), "node": node}
         keys = self.mapping(
             node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"}
         )
         if "name" not in keys:
             self.fail(node, "a class without a name", "a line 'name: ...'")
-        name = self.text(keys["name"], "a class name")
+        name = self.name(keys["name"])
         if "prompt" in keys and "prompts" in keys:
             self.fail(keys["prompt"], "both 'prompt' and 'prompts'", "one of the two")
         prompts = keys.get("prompts", keys.get("prompt"))
@@ -234,13 +212,14 @@ class _Parser:
         found = self.texts(node, "a template such as 'an aerial photo of {}'")
         for text in found:
             if text.count("{}") != 1:
-                self.fail(node, repr(text), "a template with one {} where the prompt goes")
+                self.fail(node, _short(repr(text)), "a template with one {} where the prompt goes")
         return found
 
     def reference(self, node: yaml.MappingNode, source: str) -> ClassList:
         """Read the reference's own config.yml: query index -> class_mapping -> category_to_index + 1."""
         keys = self.mapping(node, None)
         queries = self.texts(keys["text_queries"], "a text query")
+        self.few(keys["text_queries"], len(queries), 0)
         for needed in ("class_mapping", "category_to_index"):
             if not isinstance(keys.get(needed), yaml.MappingNode):
                 expected = (
@@ -250,21 +229,25 @@ class _Parser:
         mapping: dict[int, tuple[str, yaml.Node]] = {}
         for key, value in keys["class_mapping"].value:
             if self.index(key) in mapping:
-                self.fail(key, f"query {key.value} a second time", "one class for each text query")
-            mapping[self.index(key)] = (self.text(value, "a class name"), value)
+                self.fail(key, f"query {_short(key.value)} a second time", "one class for each text query")
+            mapping[self.index(key)] = (self.name(value), value)
         codes: dict[str, int] = {}
         for key, value in keys["category_to_index"].value:
-            if (name := self.text(key, "a class name")) in codes:
+            if (name := self.name(key)) in codes:
                 self.fail(key, f"the class {name!r} a second time", "one index for each class")
             codes[name] = self.index(value)
         if len(set(codes.values())) < len(codes):
             self.fail(keys["category_to_index"], "two categories with the same index", "an index of its own for each")
-        if codes and max(codes.values()) >= MOST_CLASSES:
-            self.fail(keys["category_to_index"], f"the index {max(codes.values())}", f"one below {MOST_CLASSES}")
+        if codes and max(codes.values()) >= MOST_CODES:
+            self.fail(keys["category_to_index"], f"the index {max(codes.values())}", f"one below {MOST_CODES}")
         prompts: dict[str, list[str]] = {}
         for number, query in enumerate(queries):
             if number not in mapping:
-                self.fail(keys["class_mapping"], f"no entry for query {number} ({query!r})", "one for each text query")
+                self.fail(
+                    keys["class_mapping"],
+                    f"no entry for query {number} ({_short(repr(query))})",
+                    "one for each text query",
+                )
             name, at = mapping[number]
             if name not in codes:
                 self.fail(at, f"the class {name!r}", "a name that category_to_index lists")
@@ -279,7 +262,7 @@ class _Parser:
         known = {"text_queries", "class_mapping", "category_to_index", "attention"}
         ignored = [key for key in keys if key not in known]
         if ignored:
-            notices.append(f"{source}: ignored {', '.join(ignored)}; files, model and output are given as options.")
+            notices.append(f"{source}: ignored {_listed(ignored)}; files, model and output are given as options.")
         return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
 
     def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:
@@ -295,7 +278,7 @@ class _Parser:
         keys = self.mapping(node, None)
         found = {names[key]: self.index(value) for key, value in keys.items() if key in names}
         ignored = [key for key in keys if key not in names]
-        notices = [f"{source}: ignored in attention: {', '.join(ignored)}."] if ignored else []
+        notices = [f"{source}: ignored in attention: {_listed(ignored)}."] if ignored else []
         return found or None, notices
 
     # the kinds of values
@@ -307,7 +290,7 @@ class _Parser:
         for key_node, value in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.fail(key_node, self.shown(key_node), "a key")
-            if not _printable(key_node.value):
+            if escaped(key_node.value) != key_node.value:
                 self.fail(key_node, self.shown(key_node), "a key of printable characters")
             key = (aliases or {}).get(key_node.value, key_node.value)
             if known is not None and key not in known:
@@ -319,7 +302,7 @@ class _Parser:
             result[key] = value
         return result
 
-    def text(self, node: yaml.Node, what: str) -> str:
+    def text(self, node: yaml.Node, what: str, most: int = MOST_SIGNS) -> str:
         if not isinstance(node, yaml.ScalarNode):
             self.fail(node, self.shown(node), what)
         if node.tag == "tag:yaml.org,2002:bool":
@@ -329,9 +312,25 @@ class _Parser:
         text = " ".join(node.value.split())
         if not text or node.tag == "tag:yaml.org,2002:null":
             self.fail(node, "nothing", what)
-        if not _printable(text):
+        if len(text) > most:
+            self.fail(node, _short(repr(text)), f"{what} of at most {most:,} characters, not {len(text):,}")
+        if escaped(text) != text:
             self.fail(node, _short(repr(text)), f"{what} of printable characters")
         return text
+
+    def name(self, node: yaml.Node) -> str:
+        return self.text(node, "a class name", MOST_NAME)
+
+    def few(self, node: yaml.Node, prompts: int, templates: int) -> None:
+        """Refuse more prompts, alone or with templates, than anybody can wait for."""
+        if prompts > MOST_PROMPTS:
+            self.fail(node, f"{prompts:,} prompts", f"at most {MOST_PROMPTS:,}")
+        if prompts * templates > MOST_TEXTS:
+            self.fail(
+                node,
+                f"{prompts:,} prompts, with {templates:,} templates {prompts * templates:,} texts for the model",
+                f"at most {MOST_TEXTS:,} of them",
+            )
 
     def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:
         if not isinstance(node, yaml.SequenceNode):

@@ -9,6 +9,9 @@ from typing import Any
 
 from resegeo.errors import ResegeoError
 
+MOST_CODES, MOST_NAME = 65_000, 200
+"""Most codes of a class raster, and most characters of a class name; a Shapefile's field takes 254 bytes."""
+
 
 @dataclass(frozen=True)
 class ClassSpec:
@@ -119,9 +122,54 @@ class ClassList:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> ClassList:
-        """Build a list from what :meth:`to_json` gave."""
-        specs = [
-            ClassSpec(**{**spec, "prompts": tuple(spec["prompts"]), "color": tuple(spec["color"])})
-            for spec in plain["classes"]
-        ]
-        return cls(tuple(specs), tuple(plain["templates"]), plain["threshold"])
+        """Build a list from what :meth:`to_json` gave, or what a file says that it gave.
+
+        Raises
+        ------
+        ValueError:
+            When it is something else.
+
+        """
+        try:
+            specs = tuple(
+                ClassSpec(**{**spec, "prompts": _tuple(spec["prompts"]), "color": _tuple(spec["color"])})
+                for spec in plain["classes"]
+            )
+            found = cls(specs, _tuple(plain["templates"]), plain["threshold"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no class list ({type(error).__name__})") from error
+        codes = [spec.code for spec in specs if not spec.background]
+        sound = (
+            all(_sound(spec) for spec in specs)
+            and 0 < len(codes) == len(set(codes))
+            and all(isinstance(template, str) for template in found.templates)
+            and _share(found.threshold)
+        )
+        if not sound:
+            raise ValueError("this is no class list: it has values that none can have")
+        return found
+
+
+def _sound(spec: ClassSpec) -> bool:
+    """Whether a class is one that a class file can give."""
+    return (
+        isinstance(spec.name, str)
+        and 0 < len(spec.name) <= MOST_NAME
+        and type(spec.code) is int
+        and isinstance(spec.background, bool)
+        and (spec.code == 0 if spec.background else 0 < spec.code <= MOST_CODES)
+        and all(isinstance(prompt, str) for prompt in spec.prompts)
+        and len(spec.color) == 3
+        and all(type(channel) is int and 0 <= channel <= 255 for channel in spec.color)
+        and _share(spec.threshold)
+    )
+
+
+def _tuple(plain: Any) -> tuple[Any, ...]:
+    if not isinstance(plain, list):
+        raise TypeError
+    return tuple(plain)
+
+
+def _share(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value <= 1)

@@ -90,11 +90,12 @@ def _both(points: Sequence[GroundControlPoint]) -> tuple[NDArray[np.float64], ND
 
 def _spread(places: NDArray[np.float64]) -> bool:
     """Whether positions (n, 2) differ in both directions and, if more than two, do not lie on a line."""
-    span = np.ptp(places, axis=0)
-    if not (span > 0).all():
+    with np.errstate(all="ignore"):  # a file may say that a point lies at infinity, or nowhere
+        span = np.ptp(places, axis=0)
+        unit = (places - places.mean(axis=0)) / span  # pixels of a long strip lie on no line
+    if not (span > 0).all() or not np.isfinite(unit).all():
         return False
     if len(places) == 2:
         return True
-    unit = (places - places.mean(axis=0)) / span  # pixels of a long strip lie on no line
     wide, narrow = np.linalg.svd(unit, compute_uv=False)
     return bool(narrow > _FLAT * wide)

@@ -11,6 +11,10 @@ SAID = 80
 """Characters of a value from a file that a sentence shows at most."""
 
 
+JOINERS = "\u200c\u200d"
+"""Characters that are not seen, which scripts and emoji need."""
+
+
 def shown(value: object, most: int = SAID) -> str:
     """Make a value that came from a file fit to be said: control characters as escapes, cut to ``most`` characters.
 
@@ -18,11 +22,21 @@ def shown(value: object, most: int = SAID) -> str:
     characters that turn the direction of writing are escaped too.
     """
     text = str(value)
-    cut = text[: most + 1]
-    said = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in cut
-    )
+    said = escaped(text[: most + 1])
     return said if len(text) <= most and len(said) <= 4 * most else f"{said[: most - 1]}…"
+
+
+def escaped(text: object) -> str:
+    """Write characters that a terminal would obey instead of showing as escapes; text that can be shown stays exact."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        sign
+        if sign.isprintable() or sign in JOINERS
+        else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for sign in text
+    )
 
 
 class ResegeoError(Exception):

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.classes import ClassList
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.documents import read_table
+from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
 from resegeo.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.metrics import UNKNOWN, Accuracy
 from resegeo.raster import read_class_raster_info
@@ -151,26 +151,19 @@ def read_pairs(path: str | Path) -> list[tuple[Path, Path]]:
 
     """
     path = Path(path)
-    expected = "expected a CSV file with the columns prediction,truth"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            head = [(name or "").strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = head
-            if not {"prediction", "truth"} <= set(head):
-                raise ResegeoError(f"--pairs {path} has the columns {', '.join(head) or 'none'}; {expected}.")
-            pairs = []
-            for row in reader:
-                prediction, truth = ((row[name] or "").strip() for name in ("prediction", "truth"))
-                if not prediction or not truth:
-                    raise ResegeoError(f"--pairs {path}, line {reader.line_num}: a path is missing; {expected}.")
-                pairs.append((_from(path, prediction), _from(path, truth)))
-    except FileNotFoundError as error:
-        raise ResegeoError(f"--pairs {path}: no such file; {expected}.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResegeoError(f"--pairs {path} cannot be read as text; {expected}.") from error
+    expected, said = "a CSV file with the columns prediction,truth", f"--pairs {escaped(path)}"
+    table = read_table(path, said, expected=expected, missing=f"no such file; expected {expected}.")
+    if not {"prediction", "truth"} <= set(table.columns):
+        columns = shown(", ".join(table.columns) or "none")
+        raise ResegeoError(f"{said} has the columns {columns}; expected {expected}.")
+    pairs = []
+    for number, values in table.lines:
+        prediction, truth = (values.get(name, "") for name in ("prediction", "truth"))
+        if not prediction or not truth:
+            raise ResegeoError(f"{said}, line {number}: a path is missing; expected {expected}.")
+        pairs.append((_from(path, prediction), _from(path, truth)))
     if not pairs:
-        raise ResegeoError(f"--pairs {path} holds no pair; {expected}.")
+        raise ResegeoError(f"{said} holds no pair; expected {expected}.")
     return pairs
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from resegeo.errors import UsageError
+from resegeo.documents import compose_yaml, read_text
+from resegeo.errors import UsageError, escaped
 
 BACKGROUND = "background"
 """Name of "none of the named classes"."""
@@ -115,25 +116,19 @@ class Legend:
 
 def _yaml_pairs(path: Path) -> list[tuple[str, str]]:
     """Read a YAML mapping as pairs of texts, as they stand there."""
-    try:
-        node = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise UsageError(f"--map {path}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--map {path} cannot be read as a UTF-8 text file.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"--map {path}{line}: this is not valid YAML.") from error
+    said = f"--map {escaped(path)}"
+    node = compose_yaml(
+        read_text(path, said, error=UsageError), lambda line: f"{said}, line {line}", said, error=UsageError
+    )
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise UsageError(
-            f"--map {path} holds no pairs; expected lines such as '255: road', colours in quotes ('\"#3C1098\": road')."
+            f"{said} holds no pairs; expected lines such as '255: road', colours in quotes ('\"#3C1098\": road')."
         )
     for pair in node.value:
         for part in pair:
             if not isinstance(part, yaml.ScalarNode):
                 raise UsageError(
-                    f"--map {path}, line {part.start_mark.line + 1}: found a list or a mapping; expected one value "
+                    f"{said}, line {part.start_mark.line + 1}: found a list or a mapping; expected one value "
                     "and one class name, such as '255: road'."
                 )
     return [(key.value, value.value) for key, value in node.value]

@@ -1,16 +1,13 @@
 """Lists of scenes with options of their own: CSV, GeoJSON, or a STAC ItemCollection.
 
 A manifest names a scene a line (a feature, an item) and may set any option of ``segment`` that concerns the scene or
-the method, under the option's name. Paths in it count from its folder.
+the method, under the option's name. Paths in it count from its folder. Manifests are passed around: class files and
+settings that one names must lie beside it or below, and nothing in it says where results go.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
-import json
 import os.path
 import re
 import types
@@ -20,7 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
+from resegeo.documents import read_json, read_table
+from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, shown
 from resegeo.settings import Settings
 from resegeo.sources import is_local
 
@@ -32,6 +30,12 @@ SCENE_KEYS = ("scene", "path", "location")
 
 ASSETS = ("visual", "data", "image")
 """Assets of a STAC item that are taken without being asked for, in this order."""
+
+TEXTS = ("prompts", "settings")
+"""Options that name a file of text, which a manifest may have only beside itself or below."""
+
+LARGEST = 1e15
+"""Largest number that an option takes."""
 
 PREFIX = "resegeo:"
 """What may stand before the name of an option among a feature's properties."""
@@ -76,73 +80,49 @@ def read_manifest(path: str | Path, *, asset: str | None = None) -> list[Row]:
 
     """
     path = Path(path)
-    text = _text(path)
-    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text, asset)
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    rows = read(path, asset)
     if not rows:
-        raise ResegeoError(f"{path} names no scene; expected one a line or feature.")
+        raise ResegeoError(f"{escaped(path)} names no scene; expected one a line or feature.")
     return rows
 
 
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's redirections
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except FileNotFoundError as error:
-        raise ResegeoError(f"{path}: no such file. Check the path of the manifest.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResegeoError(f"{path} cannot be read as text; expected a list of scenes (CSV or GeoJSON).") from error
+_MISSING = "no such file. Check the path of the manifest."
 
 
-def _csv_rows(path: Path, text: str) -> list[Row]:
-    head = text.lstrip().split("\n", 1)[0]
-    comma = max(",;\t", key=head.count)  # spreadsheets of many languages write semicolons
-    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, skipinitialspace=True, strict=True)
-    rows = []
-    try:
-        columns = {column: column.strip() for column in lines.fieldnames or () if column}
-        key = _scene_key(columns.values())
-        if key is None:
-            raise ResegeoError(
-                f"{path} has the columns {', '.join(columns.values()) or 'none'}; expected one named scene, and others "
-                "named as options of segment."
-            )
-        names = {column: None if name == key else option_name(name, str(path)) for column, name in columns.items()}
-        for line in lines:
-            where = f"{path}, line {lines.line_num}"
-            if None in line:
-                raise ResegeoError(
-                    f"{where} has more fields than the first line has columns; a value with a comma in it, such as "
-                    'bands, needs quotes: "4,3,2".'
-                )
-            scene = next((line[column] or "").strip() for column, name in names.items() if name is None)
-            given = {name: (line[column] or "").strip() for column, name in names.items() if name is not None}
-            if scene or any(given.values()):
-                rows.append(_row(path, scene, given, where))
-    except csv.Error as error:
+def _csv_rows(path: Path, _: str | None) -> list[Row]:
+    said = escaped(path)
+    table = read_table(path, expected="a list of scenes (CSV or GeoJSON)", missing=_MISSING)
+    key = _scene_key(table.columns)
+    if key is None:
         raise ResegeoError(
-            f"{path} is no CSV file from line {lines.line_num} on ({error}); is a quote missing?"
-        ) from error
+            f"{said} has the columns {_listed(table.columns)}; expected one named scene, and others named as options "
+            "of segment."
+        )
+    names = {column: option_name(column, said) for column in table.columns if column != key}
+    rows = []
+    for number, values in table.lines:
+        given = {names[column]: value for column, value in values.items() if column != key}
+        rows.append(_row(path, values.get(key, ""), given, f"{said}, line {number}"))
     return rows
 
 
-def _json_rows(path: Path, text: str, asset: str | None) -> list[Row]:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        line = getattr(error, "lineno", 1)
-        raise ResegeoError(f"{path}, line {line}: this is not valid JSON; expected a FeatureCollection.") from error
+def _json_rows(path: Path, asset: str | None) -> list[Row]:
+    said = escaped(path)
+    document = read_json(path, expected="a FeatureCollection", missing=_MISSING)
     features = document.get("features", [document]) if isinstance(document, dict) else None
     if not isinstance(features, list) or not all(
         isinstance(feature, dict) and feature.get("type") == "Feature" for feature in features
     ):
-        raise ResegeoError(f"{path} is no FeatureCollection; expected GeoJSON features or STAC items, one a scene.")
+        raise ResegeoError(f"{said} is no FeatureCollection; expected GeoJSON features or STAC items, one a scene.")
     rows, unused = [], set()
     for number, feature in enumerate(features, start=1):
-        where = f"{path}, {feature.get('id') or f'feature {number}'}"
+        where = f"{said}, {shown(feature.get('id') or f'feature {number}')}"
         properties = feature.get("properties") or {}
         if not isinstance(properties, dict):
-            raise ResegeoError(f"{where} has the properties {properties!r:.40}; expected a mapping, as GeoJSON has it.")
+            raise ResegeoError(
+                f"{where} has the properties {shown(repr(properties))}; expected a mapping, as GeoJSON has it."
+            )
         item = isinstance(feature.get("assets"), dict)
         given = {}
         for name, value in properties.items():
@@ -158,17 +138,21 @@ def _json_rows(path: Path, text: str, asset: str | None) -> list[Row]:
         key = None if item else _scene_key(properties)
         if not item and key is None:
             raise ResegeoError(
-                f"{where} has the properties {', '.join(properties) or 'none'}; expected one named scene, or assets as "
-                "a STAC item has them."
+                f"{where} has the properties {_listed(properties)}; expected one named scene, or assets as a STAC "
+                "item has them."
             )
         rows.append(_row(path, _href(feature, where, asset) if key is None else properties[key], given, where))
     for name, near in sorted(unused):
         warnings.warn(
-            f"{path}: the property {name} is no option of segment and is ignored; did you mean {near}?",
+            f"{said}: the property {shown(name)} is no option of segment and is ignored; did you mean {near}?",
             IgnoredSettingWarning,
             stacklevel=3,
         )
     return rows
+
+
+def _listed(names: Iterable[str]) -> str:
+    return shown(", ".join(names) or "none", 300)
 
 
 def _scene_key(names: Iterable[str]) -> str | None:
@@ -186,7 +170,7 @@ def _href(item: Mapping[str, Any], where: str, wanted: str | None) -> Any:
         found = found if len(found) == 1 else []
     if not found:
         given = "" if wanted is None else f"--asset {wanted}: "
-        raise ResegeoError(f"{given}{where} has the assets {', '.join(assets) or 'none'}; name one of them by --asset.")
+        raise ResegeoError(f"{given}{where} has the assets {_listed(assets)}; name one of them by --asset.")
     return assets[found[0]].get("href", "")
 
 
@@ -214,7 +198,7 @@ def option_name(name: str, where: str) -> str:
     if known is None:
         near = _near(name, 0.6)
         hint = f"did you mean {near}?" if near else f"known are {', '.join(_KINDS)}."
-        raise UsageError(f"{where}: {name!r} is no option that a scene can have; {hint}")
+        raise UsageError(f"{where}: '{shown(name)}' is no option that a scene can have; {hint}")
     return known
 
 
@@ -224,7 +208,7 @@ def _known(name: str) -> str | None:
 
 
 def _near(name: str, likeness: float = 0.75) -> str | None:
-    plain = name.strip().removeprefix("--").replace("-", "_").lower()
+    plain = name.strip()[:80].removeprefix("--").replace("-", "_").lower()
     return next(iter(difflib.get_close_matches(plain, _KINDS, 1, likeness)), None)
 
 
@@ -232,9 +216,31 @@ def _value(name: str, value: Any, folder: Path, where: str) -> Any:
     """Read a value, which is text or what JSON gave, as the option wants it."""
     expected, read = _KINDS[name]
     try:
-        return read(value, folder)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{where}: {name} is {value!r}; expected {expected}.") from error
+        found = read(value, folder)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{where}: {name} is {shown(repr(value))}; expected {expected}.") from error
+    if name in TEXTS:
+        _own(found, folder, f"{where}: {name} is {shown(repr(value))}")
+    return found
+
+
+def _own(file: str, folder: Path, said: str) -> None:
+    """Refuse a file that a manifest may not have read: what stands in it could be said in a sentence.
+
+    Raises
+    ------
+    UsageError:
+        When it is no YAML file by its name, or lies, links followed, neither beside nor below the manifest.
+
+    """
+    if not file.lower().endswith((".yml", ".yaml")):
+        raise UsageError(f"{said}; expected a file whose name ends in .yml or .yaml.")
+    home, real = (os.path.realpath(path) for path in (folder, file))
+    if os.path.commonpath([home, real]) != home:
+        raise UsageError(
+            f"{said}; a manifest may name only files that lie beside it or below. Put it there, or pass it as an "
+            "option."
+        )
 
 
 Reader = Callable[[Any, Path], Any]
@@ -258,7 +264,10 @@ def _number(value: Any, kind: type[int] | type[float]) -> float:
         if not value.is_integer():
             raise ValueError
         return int(value)
-    return kind(value)
+    found = kind(value)
+    if not -LARGEST <= found <= LARGEST:  # nor is what is no number
+        raise ValueError
+    return found
 
 
 def _word(value: Any, _: Path) -> str:
@@ -290,7 +299,7 @@ def _file(value: Any, folder: Path) -> str:
 def _file_or_word(value: Any, folder: Path) -> str:
     """Files count from the manifest's folder; what is none there is a name (sam, ViT-B-32:laion2b_s34b_b79k)."""
     parts = _word(value, folder).split(",")
-    return ",".join(str(folder / part) if (folder / part).exists() else part for part in parts)
+    return ",".join(str(folder / part) if os.path.exists(folder / part) else part for part in parts)  # noqa: PTH110  Path's raises
 
 
 def _as_it_is(value: Any, _: Path) -> Any:

@@ -62,6 +62,10 @@ class RunOptions:
     """Models that are loaded already, and keep those that are not."""
 
 
+IRRELEVANT = frozenset({"device", "threads", "overwrite", "cluster", "read_ahead", "progress", "models"})
+"""Options that neither results nor what is kept depend on; all others count as different ones."""
+
+
 @dataclass(frozen=True)
 class Options:
     """All that :func:`resegeo.segment` takes by keyword, sorted by what it is for."""
@@ -83,3 +87,23 @@ class Options:
         view, run, method = View(**taken(View)), RunOptions(**taken(RunOptions)), taken(Method)
         own = {name: rest.pop(name) for name in ("only", "store") if name in rest}
         return cls(view, Method(**method, knobs=rest), run, **own)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that results and store depend on, beside pixels, words, model and knobs, as plain values.
+
+        Model and knobs are what :func:`resegeo.prepare.choose` makes of them. A file is named with its size and time.
+        """
+        values: dict[str, Any] = {"only": self.only}
+        for part in (self.view, self.run):
+            values |= {each.name: getattr(part, each.name) for each in fields(part)}
+        found = {name: value for name, value in values.items() if name not in IRRELEVANT}
+        return {**found, "aoi": None if self.view.aoi is None else stamp(self.view.aoi)}
+
+
+def stamp(path: str | Path) -> list[Any]:
+    """Return path, size and time of a file, by which a change is told; the path alone where there is none."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):
+        return [str(path)]
+    return [str(path), stat.st_size, stat.st_mtime_ns]

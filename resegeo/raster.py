@@ -19,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from resegeo.classes import ClassList
+from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
 from resegeo.sieve import without_small_areas
@@ -245,6 +246,6 @@ def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
             ".classes.tif that `resegeo segment` wrote."
         )
     try:
-        return ClassList.from_json(json.loads(tag)), where
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return ClassList.from_json(parse_json(tag, "the tag")), where
+    except (ValueError, ResegeoError) as error:
         raise ResegeoError(f"{path}: the class list in its tag {CLASSES_TAG} cannot be read; write it anew.") from error

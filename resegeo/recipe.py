@@ -15,15 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, Progress, compose, read_weights
-from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
+from resegeo.documents import read_yaml
+from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
 from resegeo.fetch import home, locked
-from resegeo.files import read_limited
 from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, facts_for_file, resolve_model
 
@@ -105,30 +103,8 @@ def read_recipe(path: Path) -> Recipe:
         When it is missing or says something else than expected.
 
     """
-    said = f"--model {PREFIX}{path}"
-    if path.is_dir():
-        raise UsageError(f"{said} is a folder; expected a YAML file with a list 'models'.")
-    if not path.exists():
-        raise UsageError(f"{said}: no such file.")
-    try:
-        content = read_limited(path, _MOST)
-        # An alias repeats what stands elsewhere: a few hundred bytes of them become any number.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
-            raise UsageError(f"{said} has an alias (*name); write out what it stands for.")
-        found = yaml.safe_load(content)
-    except UsageError:
-        raise
-    except ResegeoError as error:
-        raise UsageError(f"--model {PREFIX}{error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{said} cannot be read as text; expected YAML with a list 'models'.") from error
-    except (ValueError, OverflowError, RecursionError, AttributeError, KeyError, TypeError, IndexError) as error:
-        # what PyYAML itself stumbles over: dates that are none, numbers without end, lists as keys
-        raise UsageError(f"{said} is no YAML that can be read ({shown(error)}).") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{said}{where}: this is not valid YAML.") from error
+    said = f"--model {PREFIX}{escaped(path)}"
+    found = read_yaml(path, said, expected="a YAML file with a list 'models'", error=UsageError)
     if not isinstance(found, dict) or not isinstance(found.get("models"), list):
         raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
     for key in found:

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from resegeo.attention import Schedule, default_schedule
-from resegeo.errors import UsageError
+from resegeo.documents import read_yaml
+from resegeo.errors import UsageError, escaped, shown
 from resegeo.sam import PAPER_LEVELS, SamLevel
 
 SUFFIXES: Mapping[str, str] = {
@@ -221,26 +220,18 @@ def resolve_settings(
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a settings file; lists become tuples."""
-    try:
-        loaded = yaml.safe_load(path.read_bytes())  # UTF-8, or the UTF-16 of PowerShell
-    except FileNotFoundError as error:
-        raise UsageError(f"--settings {path}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--settings {path} cannot be read as text; expected lines such as 'stride: 64'.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"--settings {path}{where}: this is not valid YAML.") from error
+    said, expected = f"--settings {escaped(path)}", "lines such as 'stride: 64'"
+    loaded = read_yaml(path, said, expected=expected, error=UsageError)
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UsageError(f"--settings {path} holds a {type(loaded).__name__}; expected lines such as 'stride: 64'.")
+        raise UsageError(f"{said} holds a {type(loaded).__name__}; expected {expected}.")
     names = [field.name for field in fields(Settings)]
     for key in loaded:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
+            near = difflib.get_close_matches(shown(key), names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise UsageError(f"--settings {path}: there is no setting {key!r}; {hint}")
+            raise UsageError(f"{said}: there is no setting '{shown(key)}'; {hint}")
     for key in ("vector", "superpixel_area"):
         if isinstance(loaded.get(key), str | int):
             loaded[key] = [loaded[key]]

@@ -21,7 +21,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from resegeo.clusters import finished, workers_of
-from resegeo.errors import ResegeoError, ResegeoWarning
+from resegeo.errors import ResegeoError, ResegeoWarning, shown
 from resegeo.features import is_store
 from resegeo.pipeline import segment
 from resegeo.prepare import Classes
@@ -68,6 +68,12 @@ def segmented(order: Order) -> Made:
         made = segment(order.scene, order.classes, order.folder, **order.options)
     except ResegeoError as error:
         return Made(None, str(error), error, hopeless=error is models.failure)
+    except UnicodeError:
+        return Made(None, "Its path is not UTF-8; rename the file or its folder.")
+    except OSError as error:
+        return Made(None, f"{shown(error, 200)}. Check the path, free space and permissions.")
+    except MemoryError:
+        return Made(None, "Out of memory. A smaller scene or model needs less.")
     except Exception as error:  # whatever befalls one scene spares the next
         return Made(None, f"This is a defect of resegeo or of this machine ({type(error).__name__}: {error}).")
     if made.failed:

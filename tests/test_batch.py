@@ -231,7 +231,7 @@ def write(name, document):
         ("a.csv", "scene,taper\na.tif,perhaps\n", r"taper is 'perhaps'; expected true or false"),
         ("a.csv", "scene,stride\na.tif,6.5\n", r"stride is '6.5'; expected a whole number"),
         ("a.csv", "scene,gsd\n,1\n", r"a.csv, line 2: the scene's path is missing"),
-        ("a.csv", 'scene\n"a.tif\n', r"a.csv is no CSV file from line 1 on .* is a quote missing"),
+        ("a.csv", 'scene\n"a.tif\n', r"a.csv is no CSV file from line 2 on .* is a quote missing"),
         ("a.json", "{", r"a.json, line 1: this is not valid JSON"),
         ("a.json", "[]", r"a.json is no FeatureCollection"),
         ("a.json", '{"features": []}', r"a.json names no scene"),

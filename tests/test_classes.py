@@ -135,9 +135,9 @@ def test_a_mistake_names_its_line_what_was_found_and_what_is_expected(text, word
 def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path):
     with pytest.raises(ClassFileError, match="no such file"):
         load_class_list(tmp_path / "none.yml")
-    with pytest.raises(ClassFileError, match="cannot be read"):
+    with pytest.raises(ClassFileError, match="is a folder; expected a class file in YAML"):
         load_class_list(tmp_path)
-    with pytest.raises(ClassFileError, match="cannot be a file's name"):
+    with pytest.raises(ClassFileError, match="cannot be read"):
         load_class_list("a\0b")
     (tmp_path / "latin.yml").write_bytes("classes: [Straße]".encode("latin-1"))
     with pytest.raises(ClassFileError, match="not UTF-8"):
@@ -327,9 +327,67 @@ def test_names_of_all_scripts_are_taken(name):
     assert parse_class_list(f"classes: ['{name}']").classes[0].name == name
 
 
-def test_too_many_classes_are_refused():
-    with pytest.raises(ClassFileError, match="found 65001 classes; expected at most 65000"):
-        parse_class_list(f"classes: [{','.join(map(str, range(65_001)))}]")
+def test_more_prompts_than_anybody_can_wait_for_are_refused():
+    with pytest.raises(ClassFileError, match="line 1: found 5,001 prompts; expected at most 5,000"):
+        parse_class_list(f"classes: [{','.join(map(str, range(5_001)))}]")
+    many = "classes: [{name: a, prompts: [" + "b," * 3000 + "]}]\ntemplates: [" + "'{}'," * 3000 + "]"
+    found = "line 1: found 3,000 prompts, with 3,000 templates 9,000,000 texts for the model; expected at most 20,000"
+    with pytest.raises(ClassFileError, match=found):
+        parse_class_list(many)
+    with pytest.raises(ClassFileError, match="line 1: found 5,001 prompts"):
+        parse_class_list(f"text_queries: [{'a,' * 5001}]\nclass_mapping: {{}}\ncategory_to_index: {{}}")
+
+
+def test_long_names_and_prompts_are_refused_and_said_shortened():
+    assert len(parse_class_list(f"classes: [{'x' * 200}]").classes[0].name) == 200
+    with pytest.raises(
+        ClassFileError, match=r"found 'x{76}\\.\\.\\.; expected a class name of at most 200 characters, not 201"
+    ):
+        parse_class_list(f"classes: [{'x' * 201}]")
+    with pytest.raises(ClassFileError, match="expected a prompt of at most 2,000 characters, not 2,001"):
+        parse_class_list(f"classes: [{{name: a, prompts: [{'x' * 2001}]}}]")
+
+
+def test_what_is_no_class_file_is_not_shown():
+    with pytest.raises(ClassFileError) as caught:
+        parse_class_list("root secret /root", "shadow")
+    assert str(caught.value) == "shadow, line 1: found a text; expected a line 'classes:' and the classes below it."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": 5},
+        {"name": ""},
+        {"name": "x" * 201},
+        {"code": True},
+        {"code": 0},
+        {"code": 70_000},
+        {"code": "1"},
+        {"prompts": "ab"},
+        {"prompts": [1]},
+        {"color": [1, 2]},
+        {"color": [1, 2, 256]},
+        {"color": [1, 2, 2.5]},
+        {"threshold": "high"},
+        {"threshold": 2},
+        {"background": 1},
+        {"background": True},
+        {"other": 1},
+    ],
+)
+def test_a_stored_list_with_values_that_none_can_have_is_refused(change):
+    plain = class_list(["a", "b"]).to_json()
+    assert ClassList.from_json(plain) == class_list(["a", "b"])
+    plain["classes"][1].update(change)
+    with pytest.raises(ValueError, match="no class list"):
+        ClassList.from_json(plain)
+
+
+@pytest.mark.parametrize("plain", [None, [], {}, {"classes": []}, {"classes": 5}, {"classes": [5]}])
+def test_what_is_no_stored_list_is_refused(plain):
+    with pytest.raises(ValueError, match="no class list"):
+        ClassList.from_json(plain)
 
 
 # Machado, Oliveira & Fernandes 2009, severity 1, in linear RGB
