@@ -44,6 +44,7 @@ def test_imports_go_one_way():
     floors = [
         ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve"],
         ["files", "clusters", "classes", "sound", "hugging_face", "normalisation"],
+        ["documents"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
         ["identify", "samples", "distances"],
