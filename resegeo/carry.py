@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import read_checkpoint
+from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.fetch import cached, file_sha256, home, kept_path, locked, parts_of, told_apart
 from resegeo.files import DAMAGED_ZIP, whole
 from resegeo.identify import BUNDLED
-from resegeo.json_files import parse_json
 from resegeo.registry import KnownModel, Remote, known_model
 from resegeo.shelf import imported_path, name_of, on_disk, shelf
 from resegeo.tags import is_tag

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.archives import is_torchscript, read_torchscript
+from resegeo.documents import parse_json, read_json
 from resegeo.errors import InputNotice, ResegeoError, shown
 from resegeo.hugging_face import Said, renamed, said_by_config
-from resegeo.json_files import parse_json, read_json
 from resegeo.model_config import is_plain_name
 from resegeo.normalisation import Normalisation, normalisation, said_beside
 from resegeo.registry import ACTIVATIONS

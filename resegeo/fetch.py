@@ -22,9 +22,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from resegeo.documents import read_json
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.files import DAMAGED_ZIP, whole
-from resegeo.json_files import read_json
 from resegeo.registry import Remote
 from resegeo.zips import open_zip
 

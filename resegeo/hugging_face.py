@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, shown
-from resegeo.json_files import read_json
 from resegeo.tensors import Tensors
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of, shape_of_config
+from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.json_files import read_json
 from resegeo.model_config import is_plain_name, validated
 from resegeo.normalisation import Normalisation, said_of_colours
 from resegeo.registry import KnownModel

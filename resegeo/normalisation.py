@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, shown
-from resegeo.json_files import read_json
 
 _FILES = (("preprocessor_config.json", "image_mean", "image_std"), ("open_clip_config.json", "mean", "std"))
 """Of Hugging Face and of open_clip: the file's name, and its keys."""
