@@ -104,7 +104,7 @@ def test_features_can_be_had_of_a_finished_run_that_kept_none(scene, tmp_path):
     assert not resegeo.segment(scene, WORDS, gone, keep_features=True).reused
     store = Store.open(str(gone / "scene.store.zarr"))
     assert store is not None
-    assert store.header["features"]
+    assert store.header.features
 
 
 def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
