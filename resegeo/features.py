@@ -115,8 +115,8 @@ class Store:
             _clear(url, place)
             # First: from now on what lies there is known as ours. Without the rest it does not count.
             place.write("zarr.json", _group_document({"format": FORMAT, "id": header.id}))
-            group = zarr.open_group(store=url, mode="r+", use_consolidated=False)
-            arrays = {name: _laid_out(group, name, spec) for name, spec in header.layout.item_arrays().items()}
+            group = _group(url)
+            arrays = {name: _laid_out(url, group, name, spec) for name, spec in header.layout.item_arrays().items()}
             for name in arrays:
                 place.sync(f"{name}/zarr.json", name)
             place.write("zarr.json", _group_document(header.document()))
@@ -162,7 +162,7 @@ class Store:
             raise ForeignFolderError(
                 f"The store {url} holds the symbolic link {shown(link)}, which no store of resegeo does; remove it."
             )
-        group = _tried(url, lambda: zarr.open_group(store=url, mode="r+", use_consolidated=False))
+        group = _group(url)
         arrays = {}
         for name, spec in header.layout.item_arrays().items():
             arrays[name] = _opened(url, group, name, spec)
@@ -306,7 +306,7 @@ class Store:
         It counts once :meth:`seal` was told that it is complete.
         """
         self.drop_array(name)
-        return _laid_out(self._group, name, self.header.layout.kept_array(name))
+        return self._patient(_laid_out(self.url, self._group, name, self.header.layout.kept_array(name)))
 
     def seal(self, name: str, **facts: str) -> None:
         """Note that an array of :meth:`keep_array` is complete, and plain facts with it."""
@@ -321,7 +321,7 @@ class Store:
         if array is None or any(array.attrs.get(key) != value for key, value in facts.items()):
             return None
         try:
-            return array if array.attrs.get("sum") == self._array_sum(name, array) else None
+            return self._patient(array) if array.attrs.get("sum") == self._array_sum(name, array) else None
         except _DECODING:
             return None
 
@@ -369,6 +369,9 @@ class Store:
     def _array_sum(self, name: str, array: Any) -> str:
         """Checksum of a kept array, chunk by chunk."""
         return f"{_crc(f'{self.header.id} {name}', (self._part(array, cut) for cut in _cuts(array))):08x}"
+
+    def _patient(self, array: Any) -> Any:
+        return array if self.local is not None else _PatientArray(self.url, array)
 
     def _part(self, array: Any, cut: tuple[slice, ...]) -> NDArray[Any]:
         return np.ascontiguousarray(_tried(self.url, lambda: array[cut], *_DECODING))
@@ -521,11 +524,40 @@ def _group_document(header: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def _laid_out(group: zarr.Group, name: str, spec: ArraySpec) -> Any:
+def _group(url: str) -> zarr.Group:
+    return _tried(url, lambda: zarr.open_group(store=url, mode="r+", use_consolidated=False))
+
+
+def _laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
     checked = [ZstdCodec(level=0), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
-    return group.create_array(
-        name, shape=spec.shape, chunks=spec.chunks, dtype=spec.dtype, fill_value=spec.fill, compressors=checked
+    return _tried(
+        url,
+        lambda: group.create_array(
+            name,
+            shape=spec.shape,
+            chunks=spec.chunks,
+            dtype=spec.dtype,
+            fill_value=spec.fill,
+            compressors=checked,
+            overwrite="://" in url,  # a request that was answered by an error may have been carried out
+        ),
     )
+
+
+class _PatientArray:
+    """A Zarr array behind a URL, whose parts are read and written as :func:`_tried` does."""
+
+    def __init__(self, url: str, array: Any) -> None:
+        self._url, self._array = url, array
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._array, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _tried(self._url, lambda: self._array[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _tried(self._url, lambda: self._array.__setitem__(key, value))
 
 
 def _opened(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any | None:
@@ -606,9 +638,9 @@ class _Folder:
     def link(self) -> str | None:
         """Name a symbolic link where a store has folders of its own."""
         for folder in (self._root, *(path for path in self._root.iterdir() if path.is_dir())):
-            for entry in os.scandir(folder):
-                if entry.is_symlink():
-                    return str(Path(entry.path).relative_to(self._root))
+            for path in folder.iterdir():
+                if path.is_symlink():
+                    return str(path.relative_to(self._root))
         return None
 
     def others(self) -> list[str]:
