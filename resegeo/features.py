@@ -589,14 +589,17 @@ def _crc(seed: str, arrays: Iterable[NDArray[Any]]) -> int:
 
 
 def _tried(url: str, act: Callable[[], T], *passed: type[Exception]) -> T:
-    """Do what may fail behind a URL: several times, then in a sentence; errors of ``passed`` are an answer."""
+    """Do what may fail behind a URL: several times, then in a sentence; what is not there or forbidden stays so.
+
+    Errors of ``passed`` are an answer too.
+    """
     if "://" not in url:
         return act()
     for pause in (*PAUSES, None):
         try:
             return act()
         except Exception as error:  # the libraries behind fsspec share no base of errors
-            if isinstance(error, (FileNotFoundError, ResegeoError, *passed)):
+            if isinstance(error, (FileNotFoundError, PermissionError, ResegeoError, *passed)):
                 raise
             if pause is None:
                 raise ResegeoError(

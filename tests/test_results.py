@@ -227,7 +227,7 @@ def test_new_words_for_a_store_that_may_only_be_read_have_scores_too(scene, tmp_
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    for name in ("keep_array", "drop_array", "note"):
+    for name in ("keep_array", "drop_array", "_note"):
         monkeypatch.setattr(Store, name, refused)
     again = resegeo.segment(tmp_path / "out/scene.store.zarr", WORDS, tmp_path / "again")
     assert drawn(again.vectors[0]).equals(drawn(first.vectors[0]))
