@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from resegeo.clusters import local_workers
 from resegeo.features import Store
 from resegeo.labels import WindowScores
-from resegeo.machine import Batch, Kept, Machine, reduced, start_machine
+from resegeo.machine import Batch, Machine, reduced, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Plan
 from resegeo.produce import SCORES_KEPT, Labeller, one_thread_each
@@ -95,8 +95,8 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         store = None
     features = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
     if store is not None:
-        features = store.header["features"]
-    kept = Kept.asked_by(plan, features=features)
+        features = store.header.features
+    kept = plan.kept(features=features)
     done = 0 if store is None else len(store.done())
     machine = start_machine(plan, kept, device=options.device, threads=options.threads)
     threads = options.threads or os.cpu_count() or 1
@@ -118,7 +118,7 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         windows=plan.grid.count,
         features=kept.features,
         feature_bytes=plan.feature_bytes(),
-        store_bytes=plan.kept_bytes(features=kept.features),
+        store_bytes=plan.kept_bytes(kept),
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
         memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),

@@ -22,8 +22,8 @@ import torch
 from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError
 from resegeo.features import LostStoreError, Store
-from resegeo.machine import Batch, Kept, Machine, Models, start_machine
-from resegeo.plan import Job, plan_job
+from resegeo.machine import Batch, Machine, Models, start_machine
+from resegeo.plan import Job, Plan, plan_job
 from resegeo.windows import WorkItem
 
 Progress = Callable[[str, int, int], None]
@@ -193,6 +193,12 @@ def worker_device(device: str | None) -> str | None:
     return f"cuda:{int(name) % torch.cuda.device_count()}" if name.isdigit() else device
 
 
+def _sees(plan: Plan) -> dict[str, Any]:
+    """What identifies the files that a plan reads, wherever it is laid."""
+    options = plan.image_options()
+    return {key: options[key] for key in ("scene", "scene_files", "segment_files", "region")}
+
+
 @lru_cache(maxsize=1)
 def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     """Load the model once a process, and keep it."""
@@ -203,13 +209,13 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has had these notes already
         plan = plan_job(task.job)
-        if store is None or store.header["image"]["scene"] != plan.scene.fingerprint:
+        if store is None or _sees(plan) != {key: store.header.image[key] for key in _sees(plan)}:
             raise ResegeoError(
                 f"A worker does not see the scene {task.job.scene} or the store {task.store} as the rest do."
             )
         machine = start_machine(
             plan,
-            Kept.by(store),
+            store.header.kept,
             device=worker_device(task.device),
             threads=task.threads,
             tiles=task.tiles,

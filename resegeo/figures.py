@@ -18,6 +18,7 @@ from rasterio.windows import Window
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
+from resegeo.header import look_shape
 from resegeo.raster import CACHE_BYTES
 from resegeo.scene import Scene
 
@@ -26,9 +27,6 @@ SCENE_SHARE = 0.45
 
 STRIP_PIXELS = 4_000_000
 """Pixels that are read at once; at least 64 rows, so that blocks are not read too often."""
-
-LOOK_SIDE = 2048
-"""Longest side of a quicklook in pixels."""
 
 LARGEST_FACTOR = 16
 """A small scene is enlarged by this whole factor at most."""
@@ -43,7 +41,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Quicklook:
-    """A scene thinned to at most :data:`LOOK_SIDE` pixels a side; filled while its blocks pass by."""
+    """A scene thinned to at most :data:`resegeo.header.LOOK_SIDE` pixels a side; filled while its blocks pass by."""
 
     height: int
     """Of the scene."""
@@ -54,9 +52,7 @@ class Quicklook:
     @classmethod
     def blank(cls, height: int, width: int) -> Quicklook:
         """Prepare the look at a scene of ``height`` × ``width`` pixels."""
-        scale = min(1.0, LOOK_SIDE / max(height, width))
-        shape = (max(1, round(height * scale)), max(1, round(width * scale)), 3)
-        return cls(height, width, np.full(shape, 255, dtype=np.uint8))
+        return cls(height, width, np.full(look_shape(height, width), 255, dtype=np.uint8))
 
     @property
     def rows(self) -> NDArray[np.int64]:

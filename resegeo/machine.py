@@ -16,9 +16,10 @@ from resegeo.attention import INVALID_GROUP, mostly_invalid, patch_ids
 from resegeo.canvas import VALID
 from resegeo.encoder import Encoder, load_encoder, pick_device, set_threads
 from resegeo.errors import ResegeoError
-from resegeo.features import ArraySpec, ItemResult, Store, quantise, restore
+from resegeo.features import ItemResult, quantise, restore
+from resegeo.header import Kept
 from resegeo.plan import Plan
-from resegeo.scores import EXTRA, patch_scores, unit
+from resegeo.scores import patch_scores, unit
 from resegeo.segments import SamTiles, SamWindows, SegmentSource, segment_source
 from resegeo.weights import ModelSource, SamSource
 from resegeo.windows import Rect, WorkItem
@@ -60,37 +61,6 @@ def _load_sam(source: SamSource, device: str) -> Any:
     from resegeo.sam import load_sam
 
     return load_sam(source.path, source.architecture, device=device)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a store keeps of every window.
-
-    It is settled when the store is made: a run that goes on with it may ask for fewer words, for the same ones in
-    another order, or for no voting any more, and still has to add what the others of its windows left.
-    """
-
-    prompts: tuple[tuple[str, ...], ...] | None
-    """Texts of each prompt whose scores are kept; None: the features are."""
-    segments: bool
-    """Whether segment ids are kept, for label voting."""
-
-    @classmethod
-    def asked_by(cls, plan: Plan, *, features: bool) -> Kept:
-        """Say what a new store for a plan keeps."""
-        return cls(None if features else plan.classes.prompt_texts, plan.settings.vote_segments)
-
-    @classmethod
-    def by(cls, store: Store) -> Kept:
-        """Say what a store keeps."""
-        header = store.header
-        prompts = None if header["features"] else tuple(tuple(texts) for texts in header["prompts"])
-        return cls(prompts, "segments" in header["arrays"])
-
-    @property
-    def features(self) -> bool:
-        """Whether features are kept, which any words can be met with."""
-        return self.prompts is None
 
 
 @dataclass(frozen=True)
@@ -141,25 +111,6 @@ class Machine:
 def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Scores of rounded features: ``reduced`` (B, Q + 4, g, g) and ``cls`` (B, Q)."""
     return {"reduced": patch_scores(restore(kept), texts), "cls": unit(kept["cls"]) @ texts.T}
-
-
-def layout(plan: Plan, kept: Kept) -> dict[str, ArraySpec]:
-    """Say what a window leaves behind in the store, array by array."""
-    grid, side, width = plan.geometry.grid, plan.geometry.image_size, plan.geometry.dimension
-    if kept.prompts is None:
-        dtype = plan.settings.feature_dtype
-        arrays = {"features": ArraySpec((grid, grid, width), dtype), "cls": ArraySpec((width,), "float16")}
-        if dtype == "int8":
-            arrays["factor"] = ArraySpec((grid, grid), "float16")
-    else:
-        prompts = len(kept.prompts)
-        arrays = {
-            "reduced": ArraySpec((prompts + EXTRA, grid, grid), "float32"),
-            "cls": ArraySpec((prompts,), "float32"),
-        }
-    if kept.segments:
-        arrays["segments"] = ArraySpec((side, side), "uint16", compressed=True)
-    return arrays
 
 
 def start_machine(

@@ -6,22 +6,23 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resegeo import windows
 from resegeo.attention import Schedule
 from resegeo.canvas import Canvas, canvas_of
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.files import output_folder
+from resegeo.header import Kept, Layout
 from resegeo.region import Region, region_of
 from resegeo.scene import Scene, Stretch, open_scene
-from resegeo.scores import EXTRA
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 from resegeo.stamps import stamp
 from resegeo.weights import Geometry, ModelSource, SamSource, geometry, identity, resolve_model
-from resegeo.windows import ITEM_SIDE, WindowGrid, window_grid
+from resegeo.windows import WindowGrid, window_grid
 
 FEATURE_BUDGET = 2e9
 """Bytes up to which features are kept without being asked for."""
@@ -77,6 +78,8 @@ class Plan:
     """Codes to write; pixels of other classes become background. None: all."""
     made_with: Mapping[str, Any] | None = None
     """Over a finished store: the :meth:`image_options` of the run that made it, none of which need be at hand now."""
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
     def image_options(self) -> dict[str, Any]:
         """Everything that the image side depends on, as plain values: free of words, and of what follows scoring."""
@@ -100,14 +103,35 @@ class Plan:
                 "stretch": None
                 if self.scene.stretch is None
                 else {"low": self.scene.stretch.low, "high": self.scene.stretch.high},
-                "segment_files": _segment_stamp(self.settings.segments),
+                "segment_files": self.sources["segment_files"],
                 "sam": None if self.sam is None else self.sam.sha256,
                 "region": None if self.region is None else self.region.fingerprint,
                 "settings": knobs | {"stride": self.grid.stride},
                 "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
-                "model": {"name": self.source.name, **identity(self.source)},
+                "model": {"name": self.source.name, **self.sources["model"]},
             }
         )
+
+    def refuse_changes(self) -> None:
+        """See that scene, segment files and model are still those that the plan was made for.
+
+        Raises
+        ------
+        ResegeoError:
+            When one of them was replaced or edited meanwhile.
+
+        """
+        if self.made_with is not None:
+            return
+        changed = [] if self.scene.is_unchanged() else [self.scene.source]
+        now = _sources(self.settings, self.source)
+        changed += [self.settings.segments] if now["segment_files"] != self.sources["segment_files"] else []
+        changed += [f"the configuration of {self.source.name}"] if now["model"] != self.sources["model"] else []
+        if changed:
+            raise ResegeoError(
+                f"{' and '.join(changed)} changed while this run read it: what was computed meanwhile does not count. "
+                "Run the same command again with --overwrite once nothing writes there any more."
+            )
 
     def label_options(self) -> dict[str, Any]:
         """Everything beyond the image side that the class raster depends on."""
@@ -131,36 +155,42 @@ class Plan:
         down, across = self.grid.item_shape
         return down * across
 
-    @property
-    def _stored(self) -> int:
-        """Windows that the store has room for: an item at the scene's border takes what a full one takes."""
-        return self.items * ITEM_SIDE**2
+    def kept(self, *, features: bool) -> Kept:
+        """Say what a new store for this plan keeps."""
+        return Kept(None if features else self.classes.prompt_texts, self.settings.vote_segments)
+
+    def layout(self, kept: Kept) -> Layout:
+        """Return the sizes from which the arrays of a store follow."""
+        return Layout(
+            items=self.items,
+            windows=windows.ITEM_SIDE**2,
+            grid=self.geometry.grid,
+            side=self.geometry.image_size,
+            dimension=self.geometry.dimension,
+            dtype=self.settings.feature_dtype,
+            prompts=None if kept.prompts is None else len(kept.prompts),
+            segments=kept.segments,
+            height=self.scene.height,
+            width=self.scene.width,
+        )
 
     def feature_bytes(self) -> int:
         """Size of all features, were they kept."""
-        width = 1 if self.settings.feature_dtype == "int8" else 2
-        tokens = self.geometry.grid**2 + 1
-        return self._stored * tokens * (self.geometry.dimension * width + (2 if width == 1 else 0))
+        return self.layout(Kept(None, segments=False)).item_bytes
 
-    def segment_bytes(self) -> int:
-        """Size of the segment ids that label voting keeps, before they are compressed."""
-        return self._stored * self.geometry.image_size**2 * 2 if self.settings.vote_segments else 0
+    def score_bytes(self) -> int:
+        """Size of the patch scores of all windows."""
+        return self.layout(Kept(self.classes.prompt_texts, segments=False)).item_bytes
 
-    def kept_bytes(self, *, features: bool) -> int:
-        """Size of the store at most: features or scores, segments for voting, scores of pixels for the polygons."""
-        pixels = self.scene.height * self.scene.width if self.settings.vector else 0
-        return (self.feature_bytes() if features else self.score_bytes()) + self.segment_bytes() + pixels
+    def kept_bytes(self, kept: Kept) -> int:
+        """Size of the store at most; with the scores of pixels that polygons take."""
+        return self.layout(kept).bytes(scores=bool(self.settings.vector))
 
     def keeps_features(self, *, keep: bool | None, discard: bool) -> bool:
         """Whether a new store keeps features: as asked for, else where they are small and the store stays."""
         if keep is not None:
             return keep
         return not discard and self.feature_bytes() <= FEATURE_BUDGET
-
-    def score_bytes(self) -> int:
-        """Size of the patch scores of all windows."""
-        prompts = len(self.classes.prompt_texts)
-        return self._stored * 4 * (self.geometry.grid**2 * (prompts + EXTRA) + prompts)
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +258,7 @@ def make_plan(
         region=region,
         only=codes_of(classes, only) if only else None,
         made_with=made_with,
+        sources={} if made_with is not None else _sources(settings, source),
     )
 
 
@@ -309,6 +340,11 @@ def _segment_stamp(segments: str) -> str | None:
     files = [segments] if Path(segments).exists() else segments.split(",")
     beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
     return stamp([*files, *beside])
+
+
+def _sources(settings: Settings, source: ModelSource) -> dict[str, Any]:
+    """Identity of segment files and model as they lie there now."""
+    return _plain({"segment_files": _segment_stamp(settings.segments), "model": identity(source)})
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:

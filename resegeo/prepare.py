@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from resegeo.canvas import Canvas, ground_sample_distance
 from resegeo.class_file import class_list, load_class_list
 from resegeo.classes import ClassList
-from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError
-from resegeo.features import Store, is_store
+from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError, shown
+from resegeo.features import Store, UnusableStoreError, is_store
+from resegeo.header import StoreHeader
 from resegeo.options import Method, Options
 from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
 from resegeo.recipe import find_model
 from resegeo.region import region_of
 from resegeo.scene import open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
+from resegeo.shelf import imported_path
 from resegeo.stored import stored_scene
 from resegeo.tokens import check_prompts
 from resegeo.weights import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
@@ -160,46 +162,83 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     given = [f"--{name.replace('_', '-')}" for name in _fixed_by_a_store(options)]
     if given:
         raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
-    source = header["scene"]["source"]
     if not store.is_finished():
         raise ResegeoError(
             f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
-            f"{source}` with the same options again; it continues."
+            f"{header.scene.source}` with the same options again; it continues."
         )
-    wanted = header["image"]["model"]
-    model, arch, activation = method.model, method.arch, method.activation
-    stored = header["model"]
-    if model is None and stored["model"] is not None:
-        model, arch, activation = stored["model"], arch or stored["architecture"], activation or stored["activation"]
-    found = find_model(model, arch, activation)
-    if found.sha256 != wanted["sha256"]:
-        raise ResegeoError(
-            f"{url} was made with {wanted['name']} (sha256 {wanted['sha256'][:12]}…), not with {found.path} "
-            f"(sha256 {found.sha256[:12]}…). Name that file by --model."
-        )
-    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted[name] != value]
-    if changed:
-        raise ResegeoError(
-            f"{url} was made with {wanted['name']}, whose {' and '.join(changed)} has changed since; segment the scene "
-            "itself again."
-        )
-    found = replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
+    found = _model_of_store(url, header, method)
     check_prompts(classes, found)
     resolved = resolve_settings(
-        {**header["settings"], "stride": header["image"]["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+        {**header.settings, "stride": header.image["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
     )
-    scene = stored_scene(header["scene"], store.require("valid"))
-    canvas = Canvas(scene, header["canvas"]["down"], header["canvas"]["across"])
-    plan = make_plan(scene, classes, resolved, found, only=options.only, canvas=canvas, made_with=header["image"])
-    if resolved.vote_segments and "segments" not in header["arrays"]:
+    try:
+        scene = stored_scene(header.scene, store.require("valid"))
+        plan = make_plan(
+            scene,
+            classes,
+            resolved,
+            found,
+            only=options.only,
+            canvas=Canvas(scene, *header.canvas),
+            made_with=header.image,
+        )
+    except ValueError as error:
+        raise UnusableStoreError(
+            f"The header of the store {url} is damaged ({shown(error)}). Run `resegeo segment` on the scene with "
+            "--overwrite to make it anew."
+        ) from error
+    if plan.layout(header.kept) != replace(header.layout, windows=plan.layout(header.kept).windows):
+        raise UnusableStoreError(
+            f"The header of the store {url} does not agree with itself: its sizes are not those that its scene and "
+            f"{shown(found.name)} come to. Run `resegeo segment` on the scene with --overwrite to make it anew."
+        )
+    if resolved.vote_segments and not header.layout.segments:
         raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
-    if not header["features"] and store.channels(plan.classes.prompt_texts) is None:
+    if not header.features and store.channels(plan.classes.prompt_texts) is None:
         raise ResegeoError(
             f"{url} holds scores of other words and no features. Words known to it: "
-            f"{', '.join(texts[0] for texts in header['prompts'][:8])}…; for others run the scene with --keep-features "
-            "--overwrite."
+            f"{shown(', '.join(texts[0] for texts in header.prompts[:8]), 200)}…; for others run the scene with "
+            "--keep-features --overwrite."
         )
     return plan
+
+
+def _model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
+    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
+
+    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
+
+    Raises
+    ------
+    ResegeoError:
+        When that is another model, or has to be named.
+
+    """
+    wanted = header.image["model"]
+    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
+    model, arch, activation = method.model, method.arch, method.activation
+    imported = None if model is not None else imported_path(wanted["name"])
+    if imported is not None:
+        import open_clip
+
+        own = header.model.architecture  # a name of open_clip's, never a file
+        model, activation = str(imported), activation or header.model.activation
+        arch = arch or (own if own in open_clip.list_models() else None)
+    found = find_model(model, arch, activation)
+    if found.sha256 != wanted["sha256"]:
+        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
+        raise ResegeoError(
+            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
+            "by --model."
+        )
+    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
+    if changed:
+        raise ResegeoError(
+            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by --model with the "
+            "--arch and --activation of then, or segment the scene itself again with --overwrite."
+        )
+    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
 
 
 def _fixed_by_a_store(options: Options) -> list[str]:

@@ -24,7 +24,6 @@ from resegeo.produce import Block, Scores, label_scene, look_of
 from resegeo.raster import write_class_raster
 from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
 from resegeo.vectors import no_geojson, write_polygons
-from resegeo.windows import BLOCK
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ def make_raster(
     ``scored`` keeps the pixels' scores too, for the polygons.
     """
     scene = plan.scene
-    stored = store.header["finished"]
+    stored = store.header.finished
     look = Quicklook.blank(scene.height, scene.width)
-    valid = None if stored else _laid(store, plan, "valid")
+    valid = None if stored else store.keep_array("valid")
     scores = _fresh_scores(store, plan, outputs, scored=scored)
     unreadable = 0
 
@@ -68,6 +67,7 @@ def make_raster(
         for block in blocks:
             unreadable += not block.readable
             yield block.rect.row, block.rect.col, block.codes
+        plan.refuse_changes()  # after the last read, and before the raster gets its name
 
     labelled = label_scene(plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored)
     counts = write_class_raster(
@@ -82,14 +82,16 @@ def make_raster(
     )
     sums = checksums(outputs.raster)
     if scores is not None:
-        _name_owner(scores, raster_identity(plan.options(), sums))
+        _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), sums))
     if stored:
         look = _stored_look(plan, store)
     else:
-        kept = store.keep_array("quicklook", look.rgb.shape, look.rgb.shape, "uint8")
+        kept = store.keep_array("quicklook")
         kept[...] = look.rgb
         if not store.failed() and not unreadable:
-            store.note(finished=True)
+            store.seal("quicklook")
+            store.seal("valid")
+            store.finish()
     pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
     return MadeRaster(pixels, sums, unreadable, look, scores)
 
@@ -101,7 +103,7 @@ def kept_raster(
 
     ``earlier`` is that run's report.
     """
-    if store is None or earlier is None or not store.header["finished"]:  # else it needs more than scores anew
+    if store is None or earlier is None or not store.header.finished:  # else it needs more than scores anew
         return None
     if not raster_holds(earlier, outputs, plan.options()):
         return None
@@ -113,7 +115,7 @@ def kept_raster(
 
 def _stored_look(plan: Plan, store: Store) -> Quicklook:
     """Return the quicklook that an earlier run kept."""
-    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.array("quicklook")[...]))
+    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.require("quicklook")[...]))
 
 
 def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any | None:
@@ -122,10 +124,7 @@ def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any 
     None where there are none of that very raster, which ``report`` tells: a store serves several folders, and names may
     be the same there.
     """
-    if not store.has_array(_name(raster)):
-        return None
-    scores = store.array(_name(raster))
-    return scores if scores.attrs.get(_OWNER) == raster_identity(report["resegeo"], report["raster"]) else None
+    return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], report["raster"])})
 
 
 def scores_of(raster: Path) -> Any | None:
@@ -147,15 +146,10 @@ def _name(raster: Path) -> str:
     return f"scores-{raster.stem}"
 
 
-def _name_owner(scores: Any, identity: str) -> None:
+def _name_owner(store: Store, raster: Path, scores: Any, identity: str) -> None:
     """Write to an array of scores whose they are: last, so that those of a run that was killed are nobody's."""
     if not isinstance(scores, np.ndarray):
-        scores.attrs[_OWNER] = identity
-
-
-def _laid(store: Store, plan: Plan, name: str) -> Any:
-    """Lay out an array of a byte a pixel, 255 until it is written."""
-    return store.keep_array(name, (plan.scene.height, plan.scene.width), (BLOCK, BLOCK), "uint8", fill=NO_SCORE)
+        store.seal(_name(raster), **{_OWNER: identity})
 
 
 def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -> Any | None:
@@ -163,7 +157,7 @@ def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -
     name = _name(outputs.raster)
     try:
         if scored:
-            return _laid(store, plan, name)
+            return store.keep_array(name)
         store.drop_array(name)
     except OSError:  # a finished store that may only be read
         if scored:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from pathlib import Path
 
-from resegeo.errors import InputNotice, ResegeoError
-from resegeo.features import Store, UnusableStoreError
-from resegeo.machine import Kept, layout
+from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.features import ForeignFolderError, Store, UnusableStoreError
+from resegeo.header import Kept, StoredModel, StoreHeader
 from resegeo.options import RunOptions
 from resegeo.plan import Plan, differences
 from resegeo.stored import scene_facts
@@ -26,6 +25,8 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
     """
     try:
         store = Store.open(url, sweep=True)
+    except ForeignFolderError:
+        raise
     except UnusableStoreError:
         if not options.overwrite or plan.made_with is not None:
             raise
@@ -34,6 +35,9 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
         raise ResegeoError(f"{url} was removed by another run.")
     changed = [] if store is None else differs(store, plan, options)
     if not changed:
+        found = 0 if store is None or plan.made_with is not None else store.sift()
+        if found:
+            warnings.warn(f"{found} work items of {url} were damaged and are computed anew.", InputNotice, stacklevel=4)
         return store
     if not options.overwrite:
         raise ResegeoError(
@@ -47,12 +51,12 @@ def differs(store: Store, plan: Plan, options: RunOptions) -> list[str]:
     """Name what keeps a plan from going on with a store."""
     if plan.made_with is not None:  # words for a finished store: checked when the plan was laid
         return []
-    changed = differences(store.header.get("image", {}), plan.image_options())
+    changed = differences(store.header.image, plan.image_options())
     if changed:
         return changed
-    if plan.settings.vote_segments and "segments" not in store.header["arrays"]:
+    if plan.settings.vote_segments and not store.header.layout.segments:
         return ["vote_segments (the store has no segments)"]
-    if store.header["features"]:
+    if store.header.features:
         return []
     if options.keep_features:
         return ["keep_features (the store holds scores)"]
@@ -70,7 +74,7 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
         When nothing can be written there, or too little room is left.
 
     """
-    needed = plan.kept_bytes(features=kept.features)
+    needed = plan.kept_bytes(kept)
     if "://" not in url:
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(Path(url).parent).free
@@ -79,22 +83,21 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
                 f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
                 "room, name another place by --store, or take a larger --stride."
             )
-    header = {
-        "image": plan.image_options(),
-        "features": kept.features,
-        "prompts": [list(texts) for texts in kept.prompts or plan.classes.prompt_texts],
-        "settings": plan.settings.as_dict(),
-        "model": {
-            "model": None if plan.source.bundled else str(plan.source.path.resolve()),
-            "architecture": plan.source.stated_architecture,
-            "activation": None if plan.source.bundled else plan.source.activation,
-        },
-        "scene": scene_facts(plan.scene),
-        "canvas": {"down": plan.canvas.down, "across": plan.canvas.across},
-        "finished": False,
-    }
-    header = json.loads(json.dumps(header))
-    return Store.create(url, header, items=plan.items, arrays=layout(plan, kept))
+    source = plan.source
+    header = StoreHeader(
+        image=plan.image_options(),
+        settings=plan.settings.as_dict(),
+        prompts=kept.prompts or plan.classes.prompt_texts,
+        layout=plan.layout(kept),
+        model=StoredModel(
+            path=None if source.bundled else shown(source.path.resolve(), 4000),
+            architecture=source.stated_architecture,
+            activation=None if source.bundled else source.activation,
+        ),
+        scene=scene_facts(plan.scene),
+        canvas=(plan.canvas.down, plan.canvas.across),
+    )
+    return Store.create(url, header)
 
 
 def keeps_features(plan: Plan, options: RunOptions) -> bool:
@@ -120,6 +123,6 @@ def lacks_anything(plan: Plan, url: str, options: RunOptions) -> bool:
         return False  # the results lie there all the same
     if store is None:
         return bool(options.keep_features)
-    if options.keep_features and not store.header["features"]:
+    if options.keep_features and not store.header.features:
         return True
-    return not store.header["finished"] and store.header["image"] == plan.image_options()
+    return not store.header.finished and store.header.image == plan.image_options()

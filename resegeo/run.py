@@ -22,7 +22,8 @@ from resegeo.execute import Progress, Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import write_overlay
 from resegeo.files import alone, sweep_locks, writable_folder
-from resegeo.machine import Kept, Machine, Models, start_machine
+from resegeo.header import Kept
+from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
 from resegeo.plan import Job, Outputs, Plan, fingerprint
 from resegeo.produce import Scorer, label_scene
@@ -160,7 +161,7 @@ def _run(
     started, clock = datetime.now(UTC), _Clock()
     store = existing_store(plan, url, options)
     if not options.overwrite:
-        refuse_foreign(outputs, earlier, () if store is None else store.header.get("outputs", ()))
+        refuse_foreign(outputs, earlier, () if store is None else store.header.outputs)
     raster = kept_raster(plan, outputs, store, earlier, scored=drawable)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
@@ -255,7 +256,7 @@ class _Ready:
         """Load the model, open the segment source and embed the words."""
         set_threads(options.threads)
         models = options.models or Models()
-        kept = Kept.asked_by(plan, features=keeps_features(plan, options)) if store is None else Kept.by(store)
+        kept = plan.kept(features=keeps_features(plan, options)) if store is None else store.header.kept
         if plan.made_with is not None or (store is not None and len(store.done()) == store.items):
             settings = plan.settings
             encoder = models.encoder(plan.source, device=options.device, precision=settings.precision)
@@ -300,11 +301,17 @@ def _compute_items(
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
-        identity = fingerprint(plan.image_options() | {"store": store.header["id"]})
+        identity = fingerprint(plan.image_options() | {"store": store.header.id})
         task = Task(job, where, options.device, options.threads, tiles, identity)
         run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)
+    try:
+        plan.refuse_changes()
+    except ResegeoError:
+        store.undo(pending)
+        raise
+    store.settle()
 
 
 @contextlib.contextmanager

@@ -73,6 +73,13 @@ class Scene:
     stamp: str | None = None
     """Checksum over size and time of the files, or over ETags; changes with a file that the fingerprint, which looks
     at a sample, may take for the same."""
+    files: tuple[str, ...] = ()
+    """What the stamp was taken of, see :meth:`is_unchanged`."""
+    part: str = ""
+
+    def is_unchanged(self) -> bool:
+        """Whether its files are still those that it was opened from."""
+        return not self.files or stamp(self.files, self.part) == self.stamp
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a rectangle, which may reach beyond the scene.
@@ -159,6 +166,7 @@ def open_scene(
         raw = file_source(str(source), assigned=assign_crs is not None)
     else:
         raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
+    found = stamp(raw.files, raw.part)  # before the first pixel: a file that is replaced meanwhile is noticed
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
     georeference = _with_crs(raw, assign_crs)
@@ -194,7 +202,9 @@ def open_scene(
         array=array,
         fingerprint=_fingerprint(raw, sample),
         palette=raw.palette,
-        stamp=stamp(raw.files, raw.part),
+        stamp=found,
+        files=raw.files,
+        part=raw.part,
     )
 
 

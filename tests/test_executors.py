@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from stores import header
 from test_store import bytes_of
 
 import resegeo
@@ -117,7 +118,7 @@ def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkey
     import resegeo.execute
 
     url = str(tmp_path / "a.store.zarr")
-    store = Store.create(url, {}, items=64, arrays={})
+    store = Store.create(url, header(64))
     client = _Dying(store, 13)
     monkeypatch.setattr(resegeo.execute, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
     ticks = []

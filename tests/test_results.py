@@ -104,7 +104,7 @@ def test_features_can_be_had_of_a_finished_run_that_kept_none(scene, tmp_path):
     assert not resegeo.segment(scene, WORDS, gone, keep_features=True).reused
     store = Store.open(str(gone / "scene.store.zarr"))
     assert store is not None
-    assert store.header["features"]
+    assert store.header.features
 
 
 def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
@@ -227,7 +227,7 @@ def test_new_words_for_a_store_that_may_only_be_read_have_scores_too(scene, tmp_
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    for name in ("keep_array", "drop_array", "note"):
+    for name in ("keep_array", "drop_array", "_note"):
         monkeypatch.setattr(Store, name, refused)
     again = resegeo.segment(tmp_path / "out/scene.store.zarr", WORDS, tmp_path / "again")
     assert drawn(again.vectors[0]).equals(drawn(first.vectors[0]))

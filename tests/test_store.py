@@ -14,10 +14,11 @@ import pytest
 import rasterio
 import torch
 import yaml
+from stores import header
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.features import ArraySpec, ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
+from resegeo.features import ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
 from resegeo.files import alone
 from resegeo.windows import blocks
 
@@ -41,6 +42,11 @@ def bytes_of(result: resegeo.Segmentation) -> dict[str, bytes]:
     return files | {"report": json.dumps(report, sort_keys=True).encode()}
 
 
+def ones(windows: int) -> dict[str, np.ndarray]:
+    """What so many windows of a store of tests/stores.py may leave behind."""
+    return {"features": np.ones((windows, 2, 2, 5), np.float16), "cls": np.ones((windows, 5), np.float16)}
+
+
 @pytest.fixture
 def scene(make_raster, picture):
     return make_raster("scene.tif", picture(300, 420))
@@ -49,10 +55,13 @@ def scene(make_raster, picture):
 def test_a_store_gives_back_what_was_put_and_knows_what_is_done(tmp_path):
     url = str(tmp_path / "a.store.zarr")
     numbers = np.random.default_rng(0)
-    arrays = {"a": ArraySpec((7, 4, 4), "float32"), "b": ArraySpec((3,), "uint16", compressed=True)}
-    store = Store.create(url, {"image": {"x": 1}}, items=4, arrays=arrays)
+    store = Store.create(url, header(4, prompts=3, segments=True))
     flags = np.array([True, False, True])
-    values = {"a": numbers.normal(size=(2, 7, 4, 4)).astype(np.float32), "b": np.array([[1, 2, 3], [4, 5, 6]])}
+    values = {
+        "reduced": numbers.normal(size=(2, 7, 2, 2)).astype(np.float32),
+        "cls": numbers.normal(size=(2, 3)).astype(np.float32),
+        "segments": np.arange(32).reshape(2, 4, 4),
+    }
     store.put(1, ItemResult(flags, values, halved=True))
     store.put(2, ItemResult(np.array([False]), {}))
     store.fail(3, "it broke")
@@ -60,7 +69,7 @@ def test_a_store_gives_back_what_was_put_and_knows_what_is_done(tmp_path):
     assert again is not None
     assert (again.done(), again.failed(), again.items) == ({1, 2}, {3: "it broke"}, 4)
     assert again.counts() == (2, 2, 1)
-    assert again.header["image"] == {"x": 1}
+    assert again.header == store.header
     assert again.get(0) is None
     assert again.get(3) is None
     found = again.get(1)
@@ -75,9 +84,9 @@ def test_marks_behind_a_url_are_read_together(monkeypatch):
     from fsspec.implementations.memory import MemoryFileSystem
 
     url = "memory://bucket/a.store.zarr"
-    store = Store.create(url, {}, items=5, arrays={"a": ArraySpec((1,), "float32")})
+    store = Store.create(url, header(5))
     for index, flags in enumerate(([True, False], [False, False], [True, True])):
-        store.put(index, ItemResult(np.array(flags), {"a": np.ones((sum(flags), 1), "float32")}))
+        store.put(index, ItemResult(np.array(flags), ones(sum(flags))))
     store.fail(3, "it broke")
     asked = []
     cat = MemoryFileSystem.cat
@@ -89,18 +98,22 @@ def test_marks_behind_a_url_are_read_together(monkeypatch):
     assert Store.open(url) is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16"])
-def test_an_item_of_zeros_is_told_from_one_that_was_lost(tmp_path, dtype):
+@pytest.mark.parametrize("kept", [{"dtype": "float16"}, {"dtype": "int8"}, {"prompts": 2, "segments": True}])
+def test_an_item_of_zeros_is_told_from_one_that_was_lost(tmp_path, kept):
     """Zarr answers for a chunk that is not there as if it had been full of one value."""
     url = str(tmp_path / "a.store.zarr")
-    store = Store.create(url, {}, items=2, arrays={"a": ArraySpec((2,), dtype)})
+    store = Store.create(url, header(2, **kept))
     for index in range(2):
-        store.put(index, ItemResult(np.array([True]), {"a": np.zeros((1, 2), dtype)}))
-    (tmp_path / "a.store.zarr/a/c/1/0/0").unlink()
+        values = {
+            name: np.full((1, *spec.shape[2:]), index, spec.dtype)
+            for name, spec in store.header.layout.item_arrays().items()
+        }
+        store.put(index, ItemResult(np.array([True]), values))
+    next((tmp_path / "a.store.zarr/cls/c/1").rglob("0")).joinpath("0").unlink()
     again = Store.open(url)
     assert again is not None
     assert again.done() == {0, 1}
-    assert (again.get(0).values["a"] == 0).all()
+    assert (again.get(0).values["cls"] == 0).all()
     with pytest.raises(ResegeoError, match="is damaged: work item 1"):
         again.get(1)
     assert again.done() == {0}
@@ -108,18 +121,19 @@ def test_an_item_of_zeros_is_told_from_one_that_was_lost(tmp_path, dtype):
 
 def test_what_a_killed_process_left_half_written_does_not_count_and_is_swept(tmp_path):
     folder = tmp_path / "a.store.zarr"
-    Store.create(str(folder), {}, items=2, arrays={"a": ArraySpec((2,), "float32")})
+    Store.create(str(folder), header(2))
     (folder / "marks/done").mkdir(parents=True)
-    (folder / "marks/done/0.123.tmp").write_text("1")
-    (folder / "a/c/0").mkdir(parents=True)
-    (folder / "a/c/0/0.77.partial").write_bytes(b"xx")
+    (folder / "marks/done/.0.0123456789abcdef.tmp").write_text("1")
+    (folder / "cls/c/0").mkdir(parents=True)
+    (folder / f"cls/c/0/0.{'7' * 32}.partial").write_bytes(b"xx")
     store = Store.open(str(folder), sweep=True)
     assert store is not None
     assert store.done() == set()
     assert not list(folder.rglob("*.tmp")) + list(folder.rglob("*.partial"))
-    header = json.loads((folder / "zarr.json").read_text("utf-8"))
-    del header["attributes"]["resegeo"]  # written last
-    (folder / "zarr.json").write_text(json.dumps(header))
+    document = json.loads((folder / "zarr.json").read_text("utf-8"))
+    for key in ("facts", "sha256"):  # written last
+        del document["attributes"]["resegeo"][key]
+    (folder / "zarr.json").write_text(json.dumps(document))
     assert Store.open(str(folder)) is None
 
 
@@ -345,7 +359,6 @@ def test_failed_items_are_marked_recorded_and_retried_alone(tmp_path, scene, mon
     import resegeo.windows
 
     monkeypatch.setattr(resegeo.windows, "ITEM_SIDE", 2)
-    monkeypatch.setattr("resegeo.features.ITEM_SIDE", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Machine, "read", broken)
         result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
@@ -391,9 +404,9 @@ def test_features_too_large_are_not_kept_unless_asked_for(tmp_path, scene, monke
     monkeypatch.setattr("resegeo.plan.FEATURE_BUDGET", 1000)
     with pytest.warns(InputNotice, match="are not kept: other words will need a new pass"):
         resegeo.segment(scene, WORDS, tmp_path / "small", vector=())
-    assert Store.open(str(tmp_path / "small/scene.store.zarr")).header["features"] is False
+    assert Store.open(str(tmp_path / "small/scene.store.zarr")).header.features is False
     resegeo.segment(scene, WORDS, tmp_path / "kept", vector=(), keep_features=True)
-    assert Store.open(str(tmp_path / "kept/scene.store.zarr")).header["features"] is True
+    assert Store.open(str(tmp_path / "kept/scene.store.zarr")).header.features is True
     assert read(tmp_path / "small/scene.classes.tif").tobytes() == read(tmp_path / "kept/scene.classes.tif").tobytes()
     gone = resegeo.segment(scene, WORDS, tmp_path / "gone", vector=(), discard_store=True)
     assert not list(gone.raster.parent.glob("*.store.zarr"))
@@ -413,7 +426,6 @@ def test_a_full_disk_is_said_before_the_work(tmp_path, scene, monkeypatch):
 def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monkeypatch):
     usual = read(resegeo.segment(scene, WORDS, tmp_path / "usual", vector=(), stride=32).raster)
     monkeypatch.setattr("resegeo.windows.ITEM_SIDE", 3)
-    monkeypatch.setattr("resegeo.features.ITEM_SIDE", 3)
     other = read(resegeo.segment(scene, WORDS, tmp_path / "other", vector=(), stride=32).raster)
     assert (usual == other).mean() >= 0.99999
 
@@ -471,34 +483,48 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
 
 
 def test_a_store_whose_removal_was_cut_short_counts_as_none(tmp_path, scene, monkeypatch):
-    resegeo.segment(scene, WORDS, tmp_path)
+    from resegeo.features import _Folder
+
+    first = resegeo.segment(scene, WORDS, tmp_path).raster.read_bytes()
     url = tmp_path / "scene.store.zarr"
-    monkeypatch.setattr("resegeo.features.shutil.rmtree", lambda *_, **__: None)  # killed before the first chunk
-    remove(str(url))
-    assert (url / "marks/done").is_dir()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Folder, "remove", killed)  # before the first chunk
+        with pytest.raises(KeyboardInterrupt):
+            remove(str(url))
+    assert len(list((url / "marks/done").iterdir())) == 2
     assert Store.open(str(url)) is None
+    assert resegeo.segment(scene, WORDS, tmp_path, overwrite=True).raster.read_bytes() == first
+    assert Store.open(str(url)).is_finished()
 
 
 def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_path, scene, monkeypatch):
     resegeo.segment(scene, WORDS, tmp_path / "out").report.unlink()
-    header = tmp_path / "out/scene.store.zarr/zarr.json"
-    text = header.read_text("utf-8")
+    file = tmp_path / "out/scene.store.zarr/zarr.json"
+    text = file.read_text("utf-8")
 
     def stale(*_, **__):
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr("resegeo.features._Marks.header", stale)
+        patch.setattr("resegeo.features._Folder.header", stale)
         for overwrite in (False, True):
             with pytest.raises(ResegeoError, match=r"cannot be opened .*Stale file handle.* Nothing was changed"):
                 resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=overwrite)
-    for damage, what in ((text[:100], "is damaged"), (text.replace('"format": 2', '"format": 1'), "another version")):
-        header.write_text(damage)
-        with pytest.raises(UnusableStoreError, match=rf"{what}.* Pass --overwrite"):
+    for damage, what in (
+        (text.replace('"height": 300', '"height": 301'), "is damaged"),
+        (text.replace('"format": 3', '"format": 2'), "another version"),
+    ):
+        assert damage != text
+        file.write_text(damage)
+        with pytest.raises(UnusableStoreError, match=rf"{what}.* --overwrite to make it anew"):
             resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
-        assert header.read_text("utf-8") == damage
+        assert file.read_text("utf-8") == damage
     resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=True)
-    assert json.loads(header.read_text("utf-8"))["attributes"]["resegeo"]["format"] == 2
+    assert json.loads(file.read_text("utf-8"))["attributes"]["resegeo"]["format"] == 3
 
 
 @pytest.mark.parametrize(
@@ -540,11 +566,10 @@ def test_a_damaged_store_is_told_and_what_it_lacks_computed_anew(tmp_path, scene
 
 def test_a_run_whose_store_is_replaced_stops_instead_of_mixing(tmp_path):
     url = str(tmp_path / "a.store.zarr")
-    arrays = {"a": ArraySpec((2,), "float32")}
-    result = ItemResult(np.array([True]), {"a": np.ones((1, 2), np.float32)})
-    first = Store.create(url, {}, items=2, arrays=arrays)
+    result = ItemResult(np.array([True]), ones(1))
+    first = Store.create(url, header(2))
     first.put(0, result)
-    second = Store.create(url, {}, items=2, arrays=arrays)
+    second = Store.create(url, header(2))
     for write in (lambda: first.put(1, result), lambda: first.fail(1, "why")):
         with pytest.raises(LostStoreError, match="was replaced or removed by another run"):
             write()
@@ -664,5 +689,7 @@ def test_a_configuration_that_was_edited_is_another_model(tmp_path, make_raster,
     arch_file(tmp_path, vision_cfg={"head_width": 16})
     with pytest.raises(ResegeoError, match="different: model"):
         resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **given)
-    with pytest.raises(ResegeoError, match="whose config has changed since"):
-        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)
+    with pytest.raises(ResegeoError, match=r"then .*mine\.safetensors, not with .*Name that file by --model"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)  # no path in a store is followed
+    with pytest.raises(ResegeoError, match="whose config is another now"):
+        resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, **given)
