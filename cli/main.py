@@ -11,7 +11,7 @@ from .batch import batch
 from .console import Bars, shows
 from .evaluate import evaluate
 from .models import models
-from .options import BANDS, RESULTS, GroupedCommand, segmenting
+from .options import ALPHA, BANDS, FORMATS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 
 
@@ -72,8 +72,10 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @click.argument("scene")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--bands", **BANDS)
+@click.option("--formats", **FORMATS)
+@click.option("--alpha", **ALPHA)
 @shows
-def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
+def info(scene: str, as_json: bool, **options: Any) -> None:
     """Show size, CRS, bands and nodata of SCENE, and what segment would do.
 
     \b
@@ -84,7 +86,7 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 
     from resegeo.pipeline import inspect
 
-    facts = inspect(scene, bands=bands)
+    facts = inspect(scene, **options)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return

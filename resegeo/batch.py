@@ -149,7 +149,10 @@ def segment_many(
                 )
         methods.of(Row(mosaic, {}, "--mosaic"))
         with _put_back(mosaic_path(root, mosaic)):
-            rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
+            made = str(build_mosaic([row.scene for row in rows], root, mosaic))
+            # Its tiles were looked at when it was written, and may lie anywhere.
+            trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
+            rows = [Row(made, trusted, f"--mosaic {mosaic}")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
     for row in rows:
@@ -219,6 +222,7 @@ class _Methods:
             settings.as_dict(),
             None if sam is None else sam.sha256,
             [options.get(name) for name in ("bands", "stretch", "assign_crs", "bbox", "only")],
+            *([["alpha", options["alpha"]]] if options.get("alpha") else []),
             # What is kept besides results: whoever asks for it later has the scene looked at again.
             [options.get(name) or None for name in ("keep_features", "discard_store")],
             [_stamp(name) for name in [options.get("aoi"), *settings.segments.split(",")] if name],

@@ -14,6 +14,7 @@ import stat
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
 import rasterio
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
@@ -42,7 +43,8 @@ SELF_CONTAINED = (
 """Drivers of GDAL whose pixels lie in the file, or beside it under its own name.
 
 Not among them: services (WMS, WCS, WMTS, STACIT, …), containers that name other files (HDF5 and netCDF take raw bytes
-from anywhere by "external storage"; PCIDSK, ERS, MRF, PDS, DIMAP), and VRT, which is looked into, see :func:`open_raster`.
+from anywhere by "external storage"; PCIDSK, ERS, MRF, PDS, DIMAP), and VRT, which is looked into: see
+:func:`open_raster`.
 """
 
 MOST_PIXELS = 10**11
@@ -57,6 +59,9 @@ MOST_BANDS = 10_000
 _VRT_BYTES = 64 * 2**20
 _VRT_DEPTH = 4
 """VRTs over VRTs that are looked into."""
+
+_FOLDERS = ("Zarr", "AIG")
+"""Drivers of formats that are folders."""
 
 _SIDECARS = (".msk", ".ovr")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -119,7 +124,7 @@ def open_raster(path: str, formats: Sequence[str] = ()) -> Iterator[DatasetReade
         yield raster
 
 
-@ensure_env_with_credentials
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
 def opened(path: str, drivers: Collection[str] | None) -> DatasetReader:
     """Open a raster that :func:`checked` has looked at by the drivers that it returned."""
     # What rasterio.open does, which takes one driver alone.
@@ -131,6 +136,8 @@ def checked(path: str, formats: Sequence[str] = ()) -> tuple[str, ...] | None:
     formats = known_formats(formats)
     if is_local(path):
         refuse_special(path)
+        if Path(path).is_dir():  # one that the user named
+            return (*_FOLDERS, *formats)
         return _checked(Path(path), formats, 0)
     if _PREFIX.match(path) and "://" not in path:
         return None  # the user has named the format
@@ -140,7 +147,7 @@ def checked(path: str, formats: Sequence[str] = ()) -> tuple[str, ...] | None:
 def refuse_special(path: str | Path) -> None:
     """Refuse a pipe, a socket or a device, which would be waited for, or read, without end; see ResegeoError."""
     with contextlib.suppress(OSError, ValueError):  # whoever opens it says more
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ResegeoError(f"{shown(path)} is a pipe, a socket or a device; expected an ordinary file.")
 

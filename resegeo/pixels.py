@@ -139,7 +139,7 @@ def nodata_pixels(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArr
     return bad
 
 
-NEAR_LARGEST = 3.4028e38
+NEAR_LARGEST = 3.399e38
 """From here on a number of float32 is its largest, which texts give with six digits or fewer."""
 
 
@@ -150,7 +150,7 @@ def holds(values: NDArray[Any], missing: float) -> NDArray[np.bool_]:
     """
     if values.dtype.kind != "f" or np.isinf(missing):
         return np.asarray(values == missing)
-    if NEAR_LARGEST <= abs(missing) <= 1.0001 * NEAR_LARGEST:
+    if NEAR_LARGEST <= abs(missing) <= 1.002 * NEAR_LARGEST:
         beyond = values * np.sign(missing) >= NEAR_LARGEST
         return np.asarray(beyond & np.isfinite(values))
     if values.dtype == np.float32 and abs(missing) < NEAR_LARGEST:

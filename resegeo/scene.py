@@ -207,7 +207,7 @@ def open_scene(
         nodata=raw.nodata_of(used),
         stretch=None if raw.palette is not None else given,
         array=array,
-        fingerprint=_fingerprint(raw, sample),
+        fingerprint=_fingerprint(raw, sample, alpha),
         palette=raw.palette,
         stamp=stamp(raw.files, raw.part),
     )
@@ -310,7 +310,7 @@ def _given_stretch(given: Stretch | Sequence[float] | None) -> Stretch | None:
     return Stretch((given[0],) * 3, (given[1],) * 3)
 
 
-def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]]) -> str:
+def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]], alpha: str) -> str:
     """Checksum of what the scene is, free of its path and dates, so that a copy is the same scene."""
     digest = hashlib.sha256()
     where = raw.georeference
@@ -318,6 +318,7 @@ def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]]) -> str:
     rpcs = None if where.rpcs is None else sorted(where.rpcs.to_gdal().items())
     facts = (raw.height, raw.width, raw.count, raw.dtypes, raw.nodata, where.transform, gcps, rpcs, raw.transparent)
     digest.update(repr(facts).encode())
+    digest.update(b"alpha ignored" if alpha == "ignore" else b"")
     digest.update(b"" if raw.palette is None else raw.palette.tobytes())
     digest.update((where.crs or where.gcps_crs or CRS()).to_wkt().encode())
     for piece in sample:

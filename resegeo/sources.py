@@ -92,7 +92,7 @@ class Source:
     wavelengths: tuple[float | None, ...] = ()
     """Central wavelength of each band in nm."""
     bits: tuple[int, ...] = ()
-    """Bits of a value of each band where fewer than its type has are used (TIFF's NBITS), else 0."""
+    """Bits of a value of each uint8 band where fewer than 8 are used (TIFF's NBITS), else 0."""
     masked: bool = False
     """Whether NaN stands for the nodata value in such an array."""
 
@@ -254,7 +254,7 @@ def _wavelength(raster: DatasetReader, band: int) -> float | None:
 
 def _bits(raster: DatasetReader, band: int) -> int:
     bits = raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "0")
-    return int(bits) if bits.isdigit() and int(bits) < 8 * np.dtype(raster.dtypes[band - 1]).itemsize else 0
+    return int(bits) if raster.dtypes[band - 1] == "uint8" and bits in map(str, range(1, 8)) else 0
 
 
 def _mask_kind(flags: Sequence[MaskFlags]) -> str:
