@@ -12,9 +12,13 @@ from resegeo.pixels import holds
 
 
 def is_masked(dataset: Any) -> bool:
-    """Whether a mask of the whole dataset, in it or beside it as ``.msk``, says which pixels count; alpha is none."""
+    """Whether a mask of the whole dataset, in it or beside it as ``.msk``, says which pixels count; alpha is none.
+
+    Or the mask that GDAL makes of a nodata value that rasterio cannot tell, as it is beyond a float's whole numbers.
+    """
     flags = dataset.mask_flag_enums[0]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    untold = MaskFlags.nodata in flags and dataset.nodata is None
+    return untold or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)
 
 
 def blank(dataset: Any, values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -219,7 +219,7 @@ def _facts(path: str, raster: DatasetReader) -> Source:
         georeference=GeoReference(raster.crs, transform, tuple(gcps), gcps_crs, raster.rpcs),
         nodata=tuple(raster.nodatavals),
         roles=tuple(interp.name for interp in raster.colorinterp),
-        masks=tuple(_mask_kind(flags) for flags in raster.mask_flag_enums),
+        masks=tuple(map(_mask_kind, raster.mask_flag_enums, raster.nodatavals)),
         data=None,
         chunks=(min(raster.height, chunk_rows), min(raster.width, chunk_cols)),
         template=None,
@@ -257,8 +257,13 @@ def _bits(raster: DatasetReader, band: int) -> int:
     return int(bits) if raster.dtypes[band - 1] == "uint8" and bits in map(str, range(1, 8)) else 0
 
 
-def _mask_kind(flags: Sequence[MaskFlags]) -> str:
-    """Alpha bands and plain nodata values are read as such; NODATA_VALUES (PNG's) is one mask for all bands."""
+def _mask_kind(flags: Sequence[MaskFlags], nodata: float | None) -> str:
+    """Alpha bands and plain nodata values are read as such; NODATA_VALUES (PNG's) is one mask for all bands.
+
+    A nodata value of 64 bits that is beyond a float's whole numbers is known to GDAL alone, which makes a mask of it.
+    """
+    if flags == [MaskFlags.nodata] and nodata is None:
+        return "own"
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         return "dataset"
     return "" if flags else "own"
