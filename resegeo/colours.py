@@ -44,9 +44,7 @@ def default_bands(raw: Source) -> Triple:
         named, by = _by_number(raw.descriptions), "names, which are Sentinel-2's or Landsat's,"
     if named is not None:
         if named != (roles or (1, 2, 3)):
-            _say(
-                f"{shown(raw.label)}: by their {by} bands {_listed(named)} serve as red, green, blue. See --bands."
-            )
+            _say(f"{shown(raw.label)}: by their {by} bands {_listed(named)} serve as red, green, blue. See --bands.")
         return named
     if roles is not None:
         return roles

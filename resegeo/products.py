@@ -22,8 +22,8 @@ from resegeo.plan import Outputs, Plan
 from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scores, label_scene, look_of
 from resegeo.raster import write_class_raster
-from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
 from resegeo.region import outline
+from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
 from resegeo.vectors import no_geojson, write_polygons
 from resegeo.windows import BLOCK
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import rasterio
 from damaged_rasters import damaged_rasters
+
 from resegeo import ResegeoError, open_scene
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_raster_ends_in_pixels_or_in_a_sentence(tmp_path):
-    ends = {"read": 0, "refused": 0}
+    ends, sentences = {"read": 0, "refused": 0}, list[str]()
     with rasterio.Env(GDAL_CACHEMAX=64):
-        for what, path in damaged_rasters(tmp_path, 90, seed=7):
+        for what, path in damaged_rasters(tmp_path, 60, seed=7):
             began = time.monotonic()
             try:
                 scene = open_scene(path)
@@ -24,7 +25,8 @@ def test_a_damaged_raster_ends_in_pixels_or_in_a_sentence(tmp_path):
                 assert valid.shape == rgb.shape[:2], what
                 ends["read"] += 1
             except ResegeoError as error:
-                assert "\n" not in str(error), what
                 ends["refused"] += 1
+                sentences.append(str(error))
             assert time.monotonic() - began < 5, what
     assert min(ends.values()) > 10
+    assert not any("\n" in sentence for sentence in sentences)

@@ -9,6 +9,7 @@ import pytest
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+
 from resegeo.areas import areas
 from resegeo.canvas import canvas_of, ground_sample_distance
 from resegeo.class_file import class_list

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
+
 from resegeo import open_scene
 from resegeo.errors import InputNotice, UsageError
 

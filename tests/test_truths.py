@@ -11,6 +11,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+
 from resegeo.class_file import class_list
 from resegeo.evaluate import evaluate
 from resegeo.raster import write_class_raster
@@ -65,7 +66,9 @@ def test_nodata_of_64_bits_is_not_counted(predicted, make_raster, tmp_path, dtyp
     real = CODES.astype(dtype)
     real[:, :10] = np.dtype(dtype).type(nodata)
     path = make_raster("t.tif", real[None])
-    found = f'<VRTRasterBand dataType="{dtype.title().replace("Ui", "UI")}" band="1"><NoDataValue>{nodata}</NoDataValue>'
+    found = (
+        f'<VRTRasterBand dataType="{dtype.title().replace("Ui", "UI")}" band="1"><NoDataValue>{nodata}</NoDataValue>'
+    )
     (tmp_path / "t.vrt").write_text(
         f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>EPSG:32633</SRS><GeoTransform>{", ".join(map(str, PLACE.to_gdal()))}'
         f'</GeoTransform>{found}<SimpleSource><SourceFilename relativeToVRT="1">{path.name}</SourceFilename>'
