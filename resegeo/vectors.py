@@ -18,6 +18,8 @@ import pyogrio
 import pyogrio.errors
 import pyproj
 import shapely
+from numpy.typing import NDArray
+from shapely import affinity
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
@@ -178,7 +180,7 @@ def split_at_antimeridian(polygon: Any, forth: pyproj.Transformer) -> Any | None
     """
     west, south, east, north = polygon.bounds
     dense = shapely.segmentize(polygon, max(east - west, north - south) / _POINTS)
-    rings = []
+    rings: list[NDArray[np.float64]] = []
     for ring in (dense.exterior, *dense.interiors):
         longitude, latitude = forth.transform(*shapely.get_coordinates(ring).T)
         longitude = np.unwrap(longitude, period=360)
@@ -193,7 +195,7 @@ def split_at_antimeridian(polygon: Any, forth: pyproj.Transformer) -> Any | None
     parts = []
     for turn in range(math.floor((left + 180) / 360), math.ceil((right + 180) / 360)):
         part = shapely.intersection(whole, shapely.box(360 * turn - 180, -91, 360 * turn + 180, 91))
-        moved = shapely.transform(part, lambda xy, turn=turn: xy - (360 * turn, 0))
+        moved = affinity.translate(part, -360 * turn)
         parts += [piece for piece in shapely.get_parts(moved) if piece.geom_type == "Polygon"]
     return shapely.orient_polygons(shapely.union_all(parts))  # parts of a whole turn meet elsewhere
 

@@ -69,8 +69,9 @@ def test_nodata_of_64_bits_is_not_counted(predicted, make_raster, tmp_path, dtyp
     found = (
         f'<VRTRasterBand dataType="{dtype.title().replace("Ui", "UI")}" band="1"><NoDataValue>{nodata}</NoDataValue>'
     )
+    place = ", ".join(map(str, PLACE.to_gdal()))
     (tmp_path / "t.vrt").write_text(
-        f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>EPSG:32633</SRS><GeoTransform>{", ".join(map(str, PLACE.to_gdal()))}'
+        f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>EPSG:32633</SRS><GeoTransform>{place}'
         f'</GeoTransform>{found}<SimpleSource><SourceFilename relativeToVRT="1">{path.name}</SourceFilename>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
     )
