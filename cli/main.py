@@ -13,7 +13,7 @@ from .batch import batch
 from .console import Bars, say, shows
 from .evaluate import evaluate
 from .models import models
-from .options import BANDS, RESULTS, GroupedCommand, segmenting
+from .options import ALPHA, BANDS, FORMATS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 
 
@@ -74,8 +74,10 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @click.argument("scene")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--bands", **BANDS)
+@click.option("--formats", **FORMATS)
+@click.option("--alpha", **ALPHA)
 @shows
-def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
+def info(scene: str, as_json: bool, **options: Any) -> None:
     """Show size, CRS, bands and nodata of SCENE, and what segment would do.
 
     \b
@@ -86,7 +88,7 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 
     from resegeo.pipeline import inspect
 
-    facts = inspect(scene, bands=bands)
+    facts = inspect(scene, **options)
     if as_json:
         say(json.dumps(facts, indent=2, ensure_ascii=False))
         return

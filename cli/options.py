@@ -83,10 +83,27 @@ def formats(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     return names
 
 
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Split names at commas."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
 BANDS: dict[str, Any] = {
     "callback": numbers(3, int, ",", "4,3,2"),
     "metavar": "R,G,B",
     "help": "Bands for red, green, blue, counted from 1, such as 4,3,2.",
+}
+
+
+FORMATS: dict[str, Any] = {
+    "callback": names,
+    "metavar": "NAMES",
+    "help": "GDAL's file formats that are trusted though they may read other files or hosts, such as VRT,netCDF.",
+}
+
+ALPHA: dict[str, Any] = {
+    "type": click.Choice(["auto", "ignore", "use"]),
+    "help": "What a band called alpha means: ignore where it is infrared.  [default: auto, use with a notice]",
 }
 
 
@@ -151,6 +168,8 @@ SCENE = under(
         metavar="L,B,R,T",
         help="Left, bottom, right, top in the scene's CRS: outside is nodata.",
     ),
+    option("--formats", **FORMATS),
+    option("--alpha", **ALPHA),
 )
 
 MODEL = under(

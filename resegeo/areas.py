@@ -1,13 +1,15 @@
-"""Areas of polygons on the ground: planar in a projected CRS, on the ellipsoid in a geographic one."""
+"""Areas of polygons on the ground: planar in a projected CRS, on the ellipsoid in a geographic or cylindrical one."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
@@ -15,9 +17,14 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 def areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
     """Areas in m² of polygons whose exteriors run counter-clockwise and whose holes clockwise.
 
-    In a geographic CRS, of which edges are straight in longitude and latitude: a parallel is no geodesic. NaN without
-    a CRS, and in one that is neither projected nor geographic.
+    In a geographic CRS, of which edges are straight in longitude and latitude: a parallel is no geodesic. So they are
+    in Mercator's and other projections that stretch the map without end (see :func:`stretched`), whose plane tells
+    nothing of areas. NaN without a CRS, and in one that is neither projected nor geographic.
     """
+    if crs is not None and crs.is_projected and len(polygons):
+        plate = stretched(crs)
+        if plate is not None:
+            polygons, crs = _on_plate(polygons, crs, plate), CRS.from_wkt(plate.to_wkt())
     if crs is not None and crs.is_projected:
         return np.asarray(shapely.area(polygons) * crs.linear_units_factor[1] ** 2, dtype=np.float64)
     geod = pyproj.CRS.from_wkt(crs.to_wkt()).get_geod() if crs is not None and crs.is_geographic else None
@@ -31,6 +38,34 @@ def areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
     below = _mean_zone(start[:, 1], end[:, 1], geod.es) * (end[:, 0] - start[:, 0])
     total = np.bincount(polygon_of[ring_of[:-1][edge]], weights=below, minlength=len(polygons))
     return np.asarray(-(geod.a**2) * total, dtype=np.float64)
+
+
+def stretched(crs: Any) -> Any | None:
+    """Return the geographic CRS of a cylindrical projection that keeps no areas, such as Mercator's; None of others.
+
+    Their parallels and meridians are straight, so that a polygon along the pixels' edges is one in longitude and
+    latitude too.
+    """
+    known = pyproj.CRS.from_wkt(crs.to_wkt())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PROJ strings do not tell all
+        projection = known.to_dict().get("proj") if known.is_projected else None
+    return known.geodetic_crs if projection in ("merc", "webmerc", "eqc", "mill", "gall") else None
+
+
+def _on_plate(polygons: NDArray[Any], crs: Any, plate: Any) -> NDArray[Any]:
+    """Bring polygons from a cylindrical projection to longitude and latitude, which go on beyond 180°."""
+    forth = pyproj.Transformer.from_crs(pyproj.CRS.from_wkt(crs.to_wkt()), plate, always_xy=True)
+    # Longitude grows in proportion to x: measured where no turn is in between.
+    west, east = forth.transform([0.0, 1e6], [0.0, 0.0])[0]
+    turn = 2 * np.pi / plate.axis_info[0].unit_conversion_factor
+    slope = ((east - west + turn / 2) % turn - turn / 2) / 1e6
+
+    def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        latitude = forth.transform(np.zeros(len(xy)), xy[:, 1])[1]
+        return np.column_stack([west + slope * xy[:, 0], latitude])
+
+    return np.asarray(shapely.transform(polygons, move), dtype=object)
 
 
 def _mean_zone(south: NDArray[np.float64], north: NDArray[np.float64], es: float) -> NDArray[np.float64]:

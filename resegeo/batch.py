@@ -153,7 +153,10 @@ def segment_many(
                 )
         methods.of(Row(mosaic, {}, "--mosaic"))
         with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
-            rows = [Row(str(build_mosaic([row.scene for row in rows], root, mosaic)), {}, f"--mosaic {mosaic}")]
+            made = str(build_mosaic([row.scene for row in rows], root, mosaic))
+            # Its tiles were looked at when it was written, and may lie anywhere.
+            trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
+            rows = [Row(made, trusted, f"--mosaic {mosaic}")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
     for row in rows:

@@ -8,8 +8,10 @@ So its value depends on the scene alone, never on the rectangle that is read, an
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -17,7 +19,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from resegeo.control import fit_affine, unplaced
-from resegeo.errors import UsageError
+from resegeo.errors import InputNotice, UsageError, shown
+from resegeo.grids import name_of
 from resegeo.scene import Scene
 from resegeo.windows import Rect
 
@@ -29,6 +32,9 @@ LARGEST_FACTOR = 256.0
 
 VALID = 0.5 - 1e-6
 """Share of valid scene pixels from which on a canvas pixel is valid; the last digit allows for rounding."""
+
+DISTORTED = 0.02
+"""Share by which a projection may change lengths before that is reckoned with; UTM and national grids stay below."""
 
 SAME = 1e-3
 """Relative difference below which the ground sample distance asked for is the scene's own."""
@@ -157,8 +163,9 @@ def _axis(begin: int, end: int, factor: float, size: int) -> tuple[NDArray[np.fl
 def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
     """Height and width of a scene pixel on the ground in metres; None where the georeference does not tell.
 
-    By the units of a projected CRS; in a geographic one by the geodesic through the scene's centre. GCPs count by
-    the affine transform that fits them best.
+    By the units of a projected CRS, where it keeps lengths at the scene's centre to :data:`DISTORTED`, or else by its
+    scale there; in a geographic one by the geodesic through the centre. GCPs count by the affine transform that fits
+    them best.
     """
     where = scene.georeference
     transform, crs = where.transform, where.crs
@@ -178,11 +185,33 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
         across = geod.inv(*ends[2], *ends[3])[2]
     elif crs.is_projected:
         metres = crs.linear_units_factor[1]
-        down = math.hypot(transform.b, transform.e) * metres
-        across = math.hypot(transform.a, transform.d) * metres
+        scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
+        down = math.hypot(transform.b, transform.e) * metres / scale
+        across = math.hypot(transform.a, transform.d) * metres / scale
     else:
         return None
     return (down, across) if down > 0 and across > 0 else None
+
+
+def scale_at(crs: Any, x: float, y: float) -> float:
+    """Return how many metres of a projected CRS a metre on the ground takes at a place of it.
+
+    The root of the areal scale, as Mercator's is the same in all directions. 1 where it is nearly that, and where the
+    place is none that the CRS can tell.
+    """
+    known = pyproj.CRS.from_wkt(crs.to_wkt())
+    base = known.geodetic_crs
+    if base is None:
+        return 1.0
+    try:
+        degrees = pyproj.Transformer.from_crs(known, base, always_xy=True).transform(x, y)
+        factor = base.axis_info[0].unit_conversion_factor * 180 / math.pi
+        areal = pyproj.Proj(known).get_factors(*(value * factor for value in degrees)).areal_scale
+    except (pyproj.exceptions.ProjError, AttributeError):
+        return 1.0
+    if not (math.isfinite(areal) and areal > 0) or abs(math.sqrt(areal) - 1) < DISTORTED:
+        return 1.0
+    return math.sqrt(areal)
 
 
 def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
@@ -206,6 +235,16 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
             f"--gsd {gsd:g} needs the size of a pixel in metres, which {scene.source} does not tell: "
             + (lacks if why is None else f"it {why.partition(':')[0]}. Leave out --gsd.")
         )
+    crs, transform = scene.georeference.crs, scene.georeference.transform
+    if crs is not None and transform is not None and crs.is_projected:
+        scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
+        if scale != 1:
+            warnings.warn(
+                f"{shown(scene.source)} is in {name_of(crs)!r}, which draws lengths {scale:.2f} times as long as they "
+                f"are there: a pixel is {own[1]:.4g} × {own[0]:.4g} m on the ground, which --gsd {gsd:g} is about.",
+                InputNotice,
+                stacklevel=3,
+            )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)
     outside = not all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (down, across))

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes import ClassList
 from resegeo.documents import read_table
 from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.formats import is_local, open_raster
 from resegeo.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.metrics import UNKNOWN, Accuracy
 from resegeo.raster import read_class_raster_info
@@ -101,8 +103,8 @@ def evaluate(
 
     @contextmanager
     def opened(pair: tuple[str | Path, str | Path]) -> Iterator[tuple[_Prediction, Truth]]:
-        prediction = _Prediction(Path(pair[0]))
-        truth = open_truth(pair[1], prediction.grid, legend=meaning, field=field)
+        prediction = _Prediction(str(pair[0]))
+        truth = open_truth(str(pair[1]), prediction.grid, legend=meaning, field=field)
         try:
             yield prediction, truth
         finally:
@@ -141,7 +143,7 @@ def evaluate(
     return Evaluation(accuracy, shown, counter.unlabelled, counter.silent, ignore_nodata)
 
 
-def read_pairs(path: str | Path) -> list[tuple[Path, Path]]:
+def read_pairs(path: str | Path) -> list[tuple[str, str]]:
     """Read a CSV file with the columns ``prediction`` and ``truth``; paths in it count from its folder.
 
     Raises
@@ -167,40 +169,37 @@ def read_pairs(path: str | Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _from(csv_file: Path, name: str) -> Path:
-    return csv_file.parent / name  # an absolute path stays as it is
+def _from(csv_file: Path, name: str) -> str:
+    return str(csv_file.parent / name) if is_local(name) else name  # an absolute path stays as it is
 
 
 class _Prediction:
     """A class raster of ours, opened for reading block by block."""
 
-    def __init__(self, path: Path) -> None:
-        import rasterio
-
-        if not path.exists():
+    def __init__(self, path: str) -> None:
+        if is_local(path) and not Path(path).exists():
             raise ResegeoError(f"{path}: no such file; expected a class raster of resegeo.")
         try:
             self.classes, where = read_class_raster_info(path)
         except ResegeoError as error:
             raise ResegeoError(f"{error} The prediction comes first, the truth second.") from error
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with open_raster(path) as raster:
                 names = tuple(spec.name for spec in self.classes.drawn)
                 self.grid = Grid(path, raster.height, raster.width, where, names)
 
     def read(self) -> Iterator[tuple[Rect, NDArray[np.unsignedinteger]]]:
         """Yield blocks of codes."""
-        import rasterio
         from rasterio.windows import Window
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(self.grid.path) as raster:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with open_raster(self.grid.path) as raster:
                 for rect in blocks(self.grid.height, self.grid.width):
                     try:
                         codes = raster.read(1, window=Window(rect.col, rect.row, rect.width, rect.height))
-                    except rasterio.errors.RasterioError as error:
+                    except RasterioError as error:
                         raise ResegeoError(
                             f"{self.grid.path} is damaged: rows {rect.row} to {rect.bottom - 1} cannot be read. "
                             "Segment the scene anew."

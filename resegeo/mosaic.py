@@ -27,6 +27,7 @@ from rasterio.io import MemoryFile
 
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.files import whole
+from resegeo.formats import open_raster
 from resegeo.sources import is_local
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _describe(path: str) -> _Tile:
     if is_local(path) and not Path(path).exists():
         raise ResegeoError(f"{path}: no such file. Check the path of the tile.")
     try:
-        with rasterio.open(path) as raster, MemoryFile(ext=".vrt") as memory:
+        with open_raster(path) as raster, MemoryFile(ext=".vrt") as memory:
             if raster.transform.is_identity:
                 raise ResegeoError(f"{path} has no transform that says where it lies, as a tile of a mosaic must.")
             rasterio.shutil.copy(raster, memory.name, driver="VRT")

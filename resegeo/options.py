@@ -26,6 +26,8 @@ class View:
     assign_crs: str | None = None
     aoi: str | Path | None = None
     bbox: Sequence[float] | None = None
+    formats: Sequence[str] | None = None
+    alpha: str | None = None
 
 
 @dataclass(frozen=True)

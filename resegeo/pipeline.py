@@ -47,6 +47,8 @@ def segment(
     assign_crs: str | None = None,
     aoi: str | Path | None = None,
     bbox: Sequence[float] | None = None,
+    formats: Sequence[str] | None = None,
+    alpha: str | None = None,
     only: Sequence[str] = (),
     sam_checkpoint: str | Path | None = None,
     sam_arch: str | None = None,
@@ -84,6 +86,8 @@ def segment(
         (low, high) that become 0 and 255; by default 2nd to 98th percentile of each band (not for uint8).
     assign_crs:
         CRS for a scene that has none.
+    formats, alpha:
+        File formats that are trusted, and what an alpha band means; see :func:`resegeo.open_scene`.
     aoi, bbox:
         Vector file with polygons, or (left, bottom, right, top) in the scene's CRS: outside is nodata and costs
         nothing, and the labels inside equal those of a run without it.
@@ -135,7 +139,7 @@ def segment(
         read_ahead=read_ahead,
         **{name: hook for name, hook in hooks.items() if hook is not None},
     )
-    view = View(bands, stretch, assign_crs, aoi, bbox)
+    view = View(bands, stretch, assign_crs, aoi, bbox, formats, alpha)
     method = Method(model, arch, activation, preset, settings, sam_checkpoint, sam_arch, knobs)
     options = Options(view, method, run, only, store)
     prepared = prepare(scene, classes, output, options)
@@ -181,9 +185,15 @@ def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
 
 
-def inspect(scene: str | Path | xr.DataArray, *, bands: Sequence[int] | None = None) -> dict[str, object]:
+def inspect(
+    scene: str | Path | xr.DataArray,
+    *,
+    bands: Sequence[int] | None = None,
+    formats: Sequence[str] | None = None,
+    alpha: str | None = None,
+) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
-    opened = open_scene(scene, bands=bands)
+    opened = open_scene(scene, bands=bands, formats=formats, alpha=alpha or "auto")
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
     return {

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from resegeo.formats import opened
 from resegeo.sources import Complaints, Source
 
 if TYPE_CHECKING:
@@ -37,8 +37,13 @@ def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
             for size, step in zip((raw.height, raw.width), raw.chunks, strict=True)
         )
         dtype = raw.dtype(used)
-        data = da.map_blocks(  # type: ignore[no-untyped-call]
-            _Reader(raw, used), chunks=((4,), rows, cols), dtype=dtype, meta=np.empty((0, 0, 0), dtype)
+        data = da.from_array(  # type: ignore[no-untyped-call]
+            _Reader(raw, used),
+            chunks=((4,), rows, cols),
+            lock=False,
+            asarray=False,
+            fancy=False,
+            meta=np.empty((0, 0, 0), dtype),
         )
     else:
         picked = raw.data[[band - 1 for band in used]].rechunk((3, *raw.chunks))
@@ -71,15 +76,19 @@ def reading(
 
 
 class _Reader:
-    """Reads pieces of a file by path; each thread keeps a dataset of its own. Picklable."""
+    """The pixels of a file as an array to be sliced; each thread keeps a dataset of its own. Picklable."""
+
+    ndim = 3
 
     def __init__(self, raw: Source, used: tuple[int, ...]) -> None:
         self.path, self.bands, self.dtype = raw.label, used, raw.dtype(used)
+        self.drivers = raw.drivers
         self.nodata, self.transparent = raw.nodata_of(used), raw.transparent
         self.masks = tuple(raw.masks[band - 1] for band in used)
         # An alpha band that serves as a colour is data: many four-band images call their infrared alpha.
         self.alpha = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
         self.mixed = len({raw.dtypes[band - 1] for band in used}) > 1
+        self.shape = (4, raw.height, raw.width)
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,12 +102,13 @@ class _Reader:
         if getattr(self._local, "dataset", None) is None:
             with _OPENING, warnings.catch_warnings(), Complaints():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._local.dataset = rasterio.open(self.path)
+                self._local.dataset = opened(self.path, self.drivers)
         return self._local.dataset
 
-    def __call__(self, block_info: Any = None) -> NDArray[Any]:
-        (_, _), (top, bottom), (left, right) = block_info[None]["array-location"]
-        return self.read(top, left, bottom, right)
+    def __getitem__(self, place: tuple[slice, slice, slice]) -> NDArray[Any]:
+        bands, rows, cols = place
+        (top, bottom, _), (left, right, _) = rows.indices(self.shape[1]), cols.indices(self.shape[2])
+        return self.read(top, left, bottom, right)[bands]
 
     def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         """Read rows top … bottom - 1, columns left … right - 1 of the used bands, validity last."""
@@ -125,8 +135,29 @@ def nodata_pixels(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArr
     bad = np.zeros(values.shape, dtype=bool)
     for band, missing in enumerate(nodata):
         if missing is not None and not np.isnan(missing):
-            bad[band] = values[band] == missing
+            bad[band] = holds(values[band], missing)
     return bad
+
+
+NEAR_LARGEST = 3.399e38
+"""From here on a number of float32 is its largest, which texts give with six digits or fewer."""
+
+
+def holds(values: NDArray[Any], missing: float) -> NDArray[np.bool_]:
+    """Where values are a nodata value that is no NaN, as GDAL compares: floats within two units of the last place.
+
+    A value that an integer type cannot hold is nowhere.
+    """
+    if values.dtype.kind != "f" or np.isinf(missing):
+        return np.asarray(values == missing)
+    if NEAR_LARGEST <= abs(missing) <= 1.002 * NEAR_LARGEST:
+        beyond = values * np.sign(missing) >= NEAR_LARGEST
+        return np.asarray(beyond & np.isfinite(values))
+    if values.dtype == np.float32 and abs(missing) < NEAR_LARGEST:
+        missing = float(np.float32(missing))
+    with np.errstate(over="ignore", invalid="ignore"):
+        slack = 2 * np.finfo(values.dtype).eps * abs(2 * missing)
+        return np.asarray(np.abs(values - values.dtype.type(missing)) <= slack)
 
 
 def valid_pixels(values: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[np.bool_]:

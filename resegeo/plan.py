@@ -57,6 +57,8 @@ class Job:
     assign_crs: str | None = None
     aoi: str | None = None
     bbox: tuple[float, ...] | None = None
+    formats: tuple[str, ...] = ()
+    alpha: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,14 @@ def plan_job(job: Job) -> Plan:
         With one sentence that says what does not fit and how to mend it.
 
     """
-    scene = open_scene(job.scene, bands=job.bands, stretch=job.stretch, assign_crs=job.assign_crs)
+    scene = open_scene(
+        job.scene,
+        bands=job.bands,
+        stretch=job.stretch,
+        assign_crs=job.assign_crs,
+        formats=job.formats,
+        alpha=job.alpha,
+    )
     bundled = resolve_model()  # lies where the package is installed, which may be elsewhere here
     source = bundled if bundled.sha256 == job.source.sha256 else job.source
     return make_plan(scene, job.classes, job.settings, source, sam=job.sam, region=region_of(scene, job.aoi, job.bbox))

@@ -19,10 +19,11 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from resegeo.areas import areas
+from resegeo.areas import areas, stretched
 from resegeo.classes import ClassList
 from resegeo.control import mapped, missed_by, unplaced
 from resegeo.errors import InputNotice, ResegeoError
+from resegeo.grids import name_of
 from resegeo.labels import SCORE_STEPS
 from resegeo.raster import read_class_raster_info, sieved
 from resegeo.sieve import label_areas
@@ -98,6 +99,12 @@ def polygonize(
     # A transform with rows downwards turns rings round; simplification leaves them as it likes. Areas
     # subtract holes only where they run against their exterior.
     placed = np.asarray(shapely.orient_polygons(placed), dtype=object)
+    if len(placed) and crs is not None and crs.is_projected and stretched(crs) is not None:
+        warnings.warn(
+            f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 is that on the ellipsoid.",
+            InputNotice,
+            stacklevel=3,
+        )
     frame = gpd.GeoDataFrame(
         {
             "class_id": values.astype(np.int32),

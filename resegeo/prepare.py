@@ -79,7 +79,14 @@ def prepare(
         _spare_inputs(outputs, plan, classes, options)
         return Prepared(plan, outputs, url, None, stored=True)
     view = options.view
-    opened = open_scene(scene, bands=view.bands, stretch=view.stretch, assign_crs=view.assign_crs)
+    opened = open_scene(
+        scene,
+        bands=view.bands,
+        stretch=view.stretch,
+        assign_crs=view.assign_crs,
+        formats=view.formats,
+        alpha=view.alpha or "auto",
+    )
     found, settings, sam = choose(wanted, options.method, options.run.progress)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
@@ -100,6 +107,8 @@ def prepare(
             bands=None if view.bands is None else (view.bands[0], view.bands[1], view.bands[2]),
             stretch=opened.stretch,
             assign_crs=view.assign_crs,
+            formats=tuple(view.formats or ()),
+            alpha=view.alpha or "auto",
             aoi=None if view.aoi is None else _absolute(str(view.aoi)),
             bbox=None if view.bbox is None else tuple(view.bbox),
         )

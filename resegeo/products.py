@@ -22,6 +22,7 @@ from resegeo.plan import Outputs, Plan
 from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scores, label_scene, look_of
 from resegeo.raster import write_class_raster
+from resegeo.region import outline
 from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
 from resegeo.vectors import no_geojson, write_polygons
 
@@ -186,7 +187,10 @@ def can_draw_polygons(plan: Plan) -> bool:
         )
         return False
     crs = georeference.crs or georeference.gcps_crs
-    why = no_geojson(crs) if "geojson" in plan.settings.vector else None
+    transform = georeference.transform
+    scene = plan.scene
+    where = None if transform is None else outline(scene.height, scene.width, transform)
+    why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
     if why is not None:
         remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
         raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")

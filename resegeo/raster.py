@@ -22,6 +22,7 @@ from resegeo.classes import ClassList
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError
 from resegeo.files import whole
+from resegeo.formats import open_raster
 from resegeo.sieve import without_small_areas
 from resegeo.sources import GeoReference, is_local
 from resegeo.styles import colormap, qml_raster, rat_xml
@@ -219,7 +220,7 @@ def _replace(path: Path, text: str) -> None:
         beside.write_text(text, "utf-8")
 
 
-def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
+def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
     """Read class list and georeference of a class raster that this program wrote.
 
     Raises
@@ -228,12 +229,12 @@ def read_class_raster_info(path: Path) -> tuple[ClassList, GeoReference]:
         When it can't be opened or carries no class list.
 
     """
-    if is_local(str(path)) and not path.exists():
+    if is_local(str(path)) and not Path(path).exists():
         raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 tag = raster.tags().get(CLASSES_TAG)
                 gcps, gcps_crs = raster.gcps
                 transform = None if raster.transform.is_identity else raster.transform

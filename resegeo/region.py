@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
-import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 
-from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError
 from resegeo.scene import Scene
-from resegeo.sources import is_local
+from resegeo.vector_layers import full_turn, laid_over, read_layer, turned
 from resegeo.windows import Rect
 
 _SAME = Affine.identity()
-
-_AREAL = "Polygon|Surface|Collection|Unknown|TIN|Triangle"
-"""Kinds of a layer, as GDAL names them, that may hold polygons."""
 
 
 class Region:
@@ -82,9 +75,7 @@ class Region:
 def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
     """Read the polygons of a vector file in the scene's CRS; ``option`` is named in messages.
 
-    Edges are straight in the file's CRS and get enough points to stay so in the scene's. What lies far
-    from the scene is cut off first, since a polygon around the globe has no image in most CRSs.
-    Longitudes a full turn away are the same place.
+    See :mod:`resegeo.vector_layers` for what becomes of edges, and of what lies far from the scene.
 
     Raises
     ------
@@ -92,36 +83,13 @@ def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
         When the file can't be read, holds no polygons, has no way into the scene's CRS, or lies beside the scene.
 
     """
-    frame = _read_frame(path, option)
-    geometry = _polygons(frame)
-    if not len(geometry):
-        raise ResegeoError(f"{option} {path} holds no polygons; expected some.")
-    extent = _extent(scene, transform_of(scene, option))
+    frame = read_layer(path, f"{option} {path}")
+    geometry = np.asarray(frame.geometry.values, dtype=object)
+    extent = outline(scene.height, scene.width, transform_of(scene, option))
     if scene.georeference.crs is not None:
-        geometry = _in_scene(geometry, frame.crs, scene.georeference.crs, extent, f"{option} {path}")
+        geometry, _ = laid_over(geometry, frame.crs, scene.georeference.crs, extent, f"{option} {path}")
     _refuse_beside(geometry, extent, f"{option} {path}")
     return geometry
-
-
-def _in_scene(geometry: NDArray[Any], there: Any, crs: Any, extent: Any, what: str) -> NDArray[Any]:
-    """Bring polygons from the CRS ``there`` into the scene's."""
-    import pyproj
-
-    try:
-        here = pyproj.CRS.from_wkt(crs.to_wkt())
-        if there is None:
-            warnings.warn(
-                f"{what} has no CRS; its coordinates are taken to be in the scene's.",
-                GeoreferenceWarning,
-                stacklevel=4,
-            )
-        elif there != here:
-            geometry = _reprojected(geometry, there, here, extent)
-    except pyproj.exceptions.ProjError as error:
-        raise ResegeoError(
-            f"{what} is in {there.name!r}, from which no way leads into the scene's CRS, {name_of(crs)!r}."
-        ) from error
-    return _turned(geometry, here, extent)
 
 
 def _refuse_beside(polygons: NDArray[Any], extent: Any, what: str) -> None:
@@ -132,111 +100,10 @@ def _refuse_beside(polygons: NDArray[Any], extent: Any, what: str) -> None:
         )
 
 
-def name_of(crs: Any) -> str:
-    """Return the name by which a CRS calls itself."""
-    found = re.match(r'\w+\["([^"]+)', crs.to_wkt())
-    return found.group(1) if found else "unnamed"
-
-
-def _read_frame(path: str, option: str) -> Any:
-    """Read a vector file; of several layers the first that holds polygons."""
-    import geopandas as gpd
-    import pyogrio
-    import shapely.errors
-
-    if is_local(path) and not Path(path).exists():
-        raise ResegeoError(f"{option} {path}: no such file. Check the path.")
-    try:
-        if path.lower().endswith(".parquet"):
-            return gpd.read_parquet(path)
-        layers = [name for name, kind in pyogrio.list_layers(path) if re.search(_AREAL, kind or "")]
-        for name in layers or [0]:  # a layer of unknown kind, as in KML, may turn out to hold lines
-            frame = gpd.read_file(path, layer=name)
-            if len(_polygons(frame)):
-                break
-    except (
-        pyogrio.errors.DataSourceError,
-        pyogrio.errors.DataLayerError,
-        shapely.errors.GEOSException,
-        ValueError,  # pyarrow's own among them
-        OSError,
-    ) as error:
-        raise ResegeoError(
-            f"{option} {path} cannot be opened as a vector file with polygons; expected a GeoPackage, GeoJSON, "
-            "Shapefile or the like."
-        ) from error
-    if len(layers) > 1:
-        warnings.warn(
-            f"{option} {path} has the layers {', '.join(layers)}; the polygons of {name} are taken.",
-            InputNotice,
-            stacklevel=4,
-        )
-    return frame
-
-
-def _polygons(frame: Any) -> NDArray[Any]:
-    """Return the polygons of a table, one a row that has any; a table without geometries has none."""
-    import geopandas as gpd
-
-    return _areal(frame.geometry.values) if isinstance(frame, gpd.GeoDataFrame) else np.empty(0, dtype=object)
-
-
-def _areal(shapes: Iterable[Any]) -> NDArray[Any]:
-    """Return the polygons among shapes, those inside a collection as one multi-polygon."""
-    found = []
-    for shape in shapes:
-        if shape is None or shape.is_empty:
-            continue
-        if "Polygon" in shape.geom_type:
-            found.append(shape)
-        elif shape.geom_type == "GeometryCollection":
-            parts = shapely.get_parts(_areal(shapely.get_parts(shape)))
-            found += [shapely.multipolygons(parts)] if len(parts) else []
-    return np.array(found, dtype=object)
-
-
-def _extent(scene: Scene, transform: Affine) -> Any:
-    """Return the scene's outline as a polygon in its CRS."""
-    corners = ((0, 0), (scene.width, 0), (scene.width, scene.height), (0, scene.height))
+def outline(height: int, width: int, transform: Affine) -> Any:
+    """Return the outline of a grid of pixels as a polygon in its CRS."""
+    corners = ((0, 0), (width, 0), (width, height), (0, height))
     return shapely.Polygon([transform @ corner for corner in corners])
-
-
-def _reprojected(geometry: NDArray[Any], there: Any, here: Any, extent: Any) -> NDArray[Any]:
-    """Bring polygons near ``extent`` from one CRS into another; the others are left out."""
-    import pyproj
-
-    back = pyproj.Transformer.from_crs(here, there, always_xy=True)
-    west, south, east, north = extent.bounds
-    left, bottom, right, top = back.transform_bounds(west, south, east, north, errcheck=True)
-    if left > right:  # across the antimeridian
-        right += _full_turn(there)
-    margin = 0.1 * max(right - left, top - bottom)
-    near = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
-    geometry = _turned(geometry, there, near)
-    geometry = geometry[shapely.intersects(geometry, near)]
-    far = ~shapely.within(geometry, near)
-    geometry[far] = shapely.intersection(shapely.make_valid(geometry[far]), near)
-    geometry = shapely.segmentize(_areal(geometry), margin / 10)
-    forth = pyproj.Transformer.from_crs(there, here, always_xy=True)
-    return np.asarray(shapely.transform(geometry, lambda xy: np.column_stack(forth.transform(*xy.T))))
-
-
-def _full_turn(crs: Any) -> float:
-    """Longitudes this far apart are the same; 0 where the CRS has none."""
-    return float(2 * math.pi / crs.axis_info[0].unit_conversion_factor) if crs.is_geographic else 0.0
-
-
-def _turned(geometry: NDArray[Any], crs: Any, extent: Any) -> NDArray[Any]:
-    """Move polygons by full turns to where they meet ``extent``: longitudes go to 180° or to 360°."""
-    turn = _full_turn(crs)
-    if not turn:
-        return geometry
-    geometry = geometry.copy()
-    for index in np.flatnonzero(~shapely.within(geometry, extent)):
-        copies = [shapely.affinity.translate(geometry[index], k * turn) for k in (0, -1, 1)]
-        met = [copy for copy in copies if copy.intersects(extent)]
-        geometry[index] = shapely.union_all(met) if len(met) > 1 else (met or copies)[0]
-    return geometry
 
 
 def transform_of(scene: Scene, option: str) -> Affine:
@@ -288,15 +155,15 @@ def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
     here = pyproj.CRS.from_wkt(crs.to_wkt()) if crs is not None and crs.is_geographic else None
     left, bottom, right, top = bbox if len(bbox) == 4 else (math.nan,) * 4
     if here is not None and right < left:
-        right += _full_turn(here)
+        right += full_turn(here)
     if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
         raise UsageError(
             f"--bbox {_listed(bbox)} is empty; expected left,bottom,right,top in the scene's CRS, such as "
             "500000,5190000,501000,5191000."
         )
     polygons = np.array([shapely.box(left, bottom, right, top)])
-    extent = _extent(scene, transform_of(scene, "--bbox"))
-    polygons = polygons if here is None else _turned(polygons, here, extent)
+    extent = outline(scene.height, scene.width, transform_of(scene, "--bbox"))
+    polygons = polygons if here is None else turned(polygons, here, extent)
     _refuse_beside(polygons, extent, f"--bbox {_listed(shapely.total_bounds(polygons))}")
     return polygons
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from resegeo.errors import InputNotice
+from resegeo.formats import opened
 from resegeo.pixels import nodata_pixels, reading
-from resegeo.sources import CHUNK, Source, damaged
+from resegeo.sources import CHUNK, Complaints, Source, damaged
 
 SAMPLE_SIDE = 64
 SAMPLE_COUNT = 16
@@ -32,13 +34,35 @@ MOST = (SAMPLE_COUNT * SAMPLE_SIDE) ** 2
 
 def sample_squares(raw: Source, used: tuple[int, int, int], array: xr.DataArray) -> Iterator[NDArray[Any]]:
     """Yield squares (3 bands + validity, h, w) on a grid over the whole scene, all of it where that is small."""
+    return _squares(raw, used, array, _starts(raw.height), _starts(raw.width), SAMPLE_SIDE)
 
-    def starts(size: int) -> Sequence[int]:
-        if size <= SAMPLE_COUNT * SAMPLE_SIDE:
-            return range(0, size, SAMPLE_SIDE)
-        return [int(k * (size - SAMPLE_SIDE) / (SAMPLE_COUNT - 1)) for k in range(SAMPLE_COUNT)]
 
-    return _squares(raw, used, array, starts(raw.height), starts(raw.width), SAMPLE_SIDE)
+def _starts(size: int) -> Sequence[int]:
+    """First rows or columns of the sample's squares."""
+    if size <= SAMPLE_COUNT * SAMPLE_SIDE:
+        return range(0, size, SAMPLE_SIDE)
+    return [int(k * (size - SAMPLE_SIDE) / (SAMPLE_COUNT - 1)) for k in range(SAMPLE_COUNT)]
+
+
+def alpha_holds_data(raw: Source, band: int) -> bool:
+    """Whether an alpha band looks like an image: most values of the sample are between its least and its largest.
+
+    A mask has two values, and with soft edges some between them.
+    """
+    found: list[NDArray[Any]] = []
+    try:
+        with warnings.catch_warnings(), Complaints():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with opened(raw.label, raw.drivers) as raster:
+                for row in _starts(raw.height):
+                    for col in _starts(raw.width):
+                        size = min(SAMPLE_SIDE, raw.width - col), min(SAMPLE_SIDE, raw.height - row)
+                        found.append(raster.read(band, window=Window(col, row, *size)).ravel())
+    except (RasterioError, OSError) as error:
+        raise damaged(raw.label, f"band {band}", error) from error
+    values = np.concatenate(found)
+    between = (values > values.min()) & (values < values.max())
+    return bool(between.mean() > 0.5) and np.unique(values).size > 16
 
 
 def value_range(

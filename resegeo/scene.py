@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
-from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError
+from resegeo.colours import default_bands
+from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError, shown
 from resegeo.pixels import lazy_pixels
-from resegeo.samples import sample_squares, value_range
+from resegeo.samples import alpha_holds_data, sample_squares, value_range
 from resegeo.sources import GeoReference, Source, array_source, damaged, file_source
 from resegeo.stamps import stamp
 
-_OTHER_COLOURS = ("cyan", "magenta", "yellow", "black", "hue", "saturation", "lightness", "Y", "Cb", "Cr")
+ALPHA = ("auto", "ignore", "use")
+"""What may be said of an alpha band."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def open_scene(
     bands: Sequence[int] | None = None,
     stretch: Stretch | tuple[float, float] | None = None,
     assign_crs: str | None = None,
+    formats: Sequence[str] | None = None,
+    alpha: str = "auto",
 ) -> Scene:
     """Open a scene and settle everything but its pixels.
 
@@ -153,6 +157,13 @@ def open_scene(
         over all of it where the sample holds next to nothing.
     assign_crs:
         CRS for a scene that has none.
+    formats:
+        GDAL's names of file formats that are trusted though they may reach for other files or hosts, such as VRT,
+        netCDF or WMS; see :mod:`resegeo.formats`.
+    alpha:
+        What an alpha band means that serves as no colour: ``use``: pixels where it is 0 are invalid; ``ignore``:
+        nothing; ``auto``: as ``use``, with a notice where its values look like data, as many four-band images call
+        their infrared alpha.
 
     Raises
     ------
@@ -163,13 +174,14 @@ def open_scene(
     if isinstance(source, xr.DataArray):
         raw = array_source(source)
     elif isinstance(source, str | PathLike):
-        raw = file_source(str(source), assigned=assign_crs is not None)
+        raw = file_source(str(source), assigned=assign_crs is not None, formats=formats or ())
     else:
         raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
     found = stamp(raw.files, raw.part)  # before the first pixel: a file that is replaced meanwhile is noticed
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
     georeference = _with_crs(raw, assign_crs)
+    raw = _with_alpha(raw, used, alpha)
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
@@ -182,6 +194,9 @@ def open_scene(
     sample = list(sample_squares(raw, used, array))
     if given is None and raw.palette is None and array.dtype != np.uint8:
         given = Stretch(*value_range(raw, used, array, sample))
+    elif given is None and raw.palette is None and any(raw.bits):  # 1 or 4 bits of the 8 that their type has
+        most = tuple(2.0 ** (raw.bits[band - 1] or 8) - 1 for band in used)
+        given = Stretch((0.0,) * 3, most)
     if georeference.crs is None and georeference.gcps_crs is None and georeference.kind != "rpcs":
         warnings.warn(
             f"{raw.label} has no CRS. Pass --assign-crs EPSG:xxxx, or accept an output without one.",
@@ -200,7 +215,7 @@ def open_scene(
         nodata=raw.nodata_of(used),
         stretch=None if raw.palette is not None else given,
         array=array,
-        fingerprint=_fingerprint(raw, sample),
+        fingerprint=_fingerprint(raw, sample, alpha),
         palette=raw.palette,
         stamp=found,
         files=raw.files,
@@ -234,7 +249,7 @@ def describe(scene: Scene) -> dict[str, object]:
 
 
 def _choose_bands(raw: Source, bands: Sequence[int] | None) -> tuple[int, int, int]:
-    used = _default_bands(raw) if bands is None else _given_bands(raw, bands)
+    used = default_bands(raw) if bands is None else _given_bands(raw, bands)
     for band in used:
         dtype = raw.dtypes[band - 1]
         if dtype.startswith("complex") or np.dtype(dtype).kind == "c":
@@ -256,26 +271,23 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _default_bands(raw: Source) -> tuple[int, int, int]:
-    if {"red", "green", "blue"} <= set(raw.roles):
-        red, green, blue = (raw.roles.index(role) + 1 for role in ("red", "green", "blue"))
-        return red, green, blue
-    other = [role for role in raw.roles if role in _OTHER_COLOURS]
-    if len(other) >= 3:
-        raise ResegeoError(
-            f"{raw.label} has the colours {', '.join(other)}; expected red, green and blue. Convert it first, or name "
-            "three bands by --bands."
-        )
-    usable = [band for band, role in enumerate(raw.roles, start=1) if role != "alpha"] or [1]
-    if len(usable) >= 3:
-        return usable[0], usable[1], usable[2]
-    if raw.palette is None:
-        warnings.warn(
-            f"{raw.label} has {len(usable)} band(s) beside alpha: band {usable[0]} serves as red, green and blue.",
-            InputNotice,
-            stacklevel=4,
-        )
-    return usable[0], usable[0], usable[0]
+def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
+    """Settle what the alpha bands that serve as no colour mean."""
+    if alpha not in ALPHA:
+        raise UsageError(f"--alpha {shown(alpha)} is none of {', '.join(ALPHA)}.")
+    bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
+    if alpha == "ignore":
+        return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
+    if alpha == "auto" and raw.data is None:
+        for band in bands:
+            if alpha_holds_data(raw, band):
+                warnings.warn(
+                    f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
+                    "where it is 0 count as invalid. Pass --alpha ignore if it is data, --alpha use if it is not.",
+                    InputNotice,
+                    stacklevel=3,
+                )
+    return raw
 
 
 def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:
@@ -308,7 +320,7 @@ def _given_stretch(given: Stretch | Sequence[float] | None) -> Stretch | None:
     return Stretch((given[0],) * 3, (given[1],) * 3)
 
 
-def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]]) -> str:
+def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]], alpha: str) -> str:
     """Checksum of what the scene is, free of its path and dates, so that a copy is the same scene."""
     digest = hashlib.sha256()
     where = raw.georeference
@@ -316,6 +328,7 @@ def _fingerprint(raw: Source, sample: Sequence[NDArray[Any]]) -> str:
     rpcs = None if where.rpcs is None else sorted(where.rpcs.to_gdal().items())
     facts = (raw.height, raw.width, raw.count, raw.dtypes, raw.nodata, where.transform, gcps, rpcs, raw.transparent)
     digest.update(repr(facts).encode())
+    digest.update(b"alpha ignored" if alpha == "ignore" else b"")
     digest.update(b"" if raw.palette is None else raw.palette.tobytes())
     digest.update((where.crs or where.gcps_crs or CRS()).to_wkt().encode())
     for piece in sample:

@@ -12,14 +12,19 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.canvas import VALID, Canvas
 from resegeo.errors import ResegeoError
-from resegeo.region import Region, name_of, read_polygons, transform_of
+from resegeo.formats import is_local, open_raster
+from resegeo.grids import difference, name_of
+from resegeo.label_rasters import blank, is_masked, masked
+from resegeo.region import Region, read_polygons, transform_of
+from resegeo.sources import damaged
+from resegeo.vector_layers import VECTOR_SUFFIXES
 from resegeo.windows import Rect
 
 if TYPE_CHECKING:
@@ -33,8 +38,6 @@ SAM_TILE = 1024
 
 HALO = 32
 """Pixels around a tile that its superpixels also see, so that they settle beyond the tile's border."""
-
-VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml", ".sqlite")
 
 
 class SegmentSource(Protocol):
@@ -216,7 +219,7 @@ class SamWindows:
 
 
 class LabelRaster(Anchored):
-    """Segments from a raster of ids on the scene's own grid; 0 and the raster's nodata are in no segment."""
+    """Segments from a raster of ids on the scene's own grid; 0, nodata and what a mask leaves out are in no segment."""
 
     levels = 1
 
@@ -229,7 +232,6 @@ class LabelRaster(Anchored):
             When the raster can't be read, is not one band of integers, or has another size or georeference.
 
         """
-        import rasterio
         from rasterio.errors import RasterioError
 
         scene = canvas.scene
@@ -238,31 +240,31 @@ class LabelRaster(Anchored):
         self._extent = Rect(0, 0, scene.height, scene.width)
         remedy = "Give a label raster on the scene's own grid, or --segments superpixels or none."
         try:
-            with rasterio.open(self._path) as raster:
+            with open_raster(self._path) as raster:
                 if raster.count != 1:
                     raise ResegeoError(f"--segments {path} has {raster.count} bands; expected one, of ids. {remedy}")
                 if np.dtype(raster.dtypes[0]).kind not in "iu":
                     raise ResegeoError(
                         f"--segments {path} holds {raster.dtypes[0]} values; expected whole numbers. {remedy}"
                     )
-                if (raster.height, raster.width) != (scene.height, scene.width):
+                where = scene.georeference
+                there = None if raster.transform.is_identity else raster.transform
+                differs = difference(
+                    (scene.height, scene.width), where.transform, where.crs, raster.shape, there, raster.crs
+                )
+                if differs == "size":
                     raise ResegeoError(
                         f"--segments {path} has {raster.height} × {raster.width} pixels (rows × columns), the scene "
                         f"{scene.height} × {scene.width}. {remedy}"
                     )
-                there, here = raster.transform, scene.georeference.transform
-                if here is not None and not there.is_identity:
-                    corners = [(x, y) for x in (0, scene.width) for y in (0, scene.height)]
-                    expected, found = (np.array([t @ corner for corner in corners]) for t in (here, there))
-                    close = np.hypot(here.a, here.d) / 10
-                    if not np.allclose(found, expected, rtol=0, atol=close):
-                        raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
-                    if not _same_place(found, raster.crs, scene.georeference.crs, close):
-                        raise ResegeoError(
-                            f"--segments {path} is in {name_of(raster.crs)!r}, the scene in "
-                            f"{name_of(scene.georeference.crs)!r}. {remedy}"
-                        )
-                self._nodata = raster.nodata
+                if differs == "place":
+                    raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
+                if differs == "crs":
+                    raise ResegeoError(
+                        f"--segments {path} is in {name_of(raster.crs)!r}, the scene in {name_of(where.crs)!r}. "
+                        f"{remedy}"
+                    )
+                self._masked = is_masked(raster)
         except RasterioError as error:
             raise ResegeoError(
                 f"--segments {path} cannot be opened as a raster, and its suffix is none of a file with polygons "
@@ -280,17 +282,22 @@ class LabelRaster(Anchored):
 
     def _read(self, rect: Rect) -> NDArray[np.int64]:
         """Ids (h, w) of scene pixels."""
-        import rasterio
+        from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
         result = np.zeros((1, rect.height, rect.width), dtype=np.int64)
         inside = rect.intersection(self._extent)
         if inside is not None:
-            with rasterio.open(self._path) as raster:
-                found = raster.read(1, window=Window(inside.col, inside.row, inside.width, inside.height))
-            ids = found.astype(np.int64)
-            if self._nodata is not None:
-                ids[found == self._nodata] = 0
+            window = Window(inside.col, inside.row, inside.width, inside.height)
+            try:
+                with open_raster(self._path) as raster:
+                    found = raster.read(1, window=window)
+                    ids = found.astype(np.int64)
+                    ids[blank(raster, found)] = 0
+                    if self._masked:
+                        ids[masked(raster, window)] = 0
+            except RasterioError as error:
+                raise damaged(self._path, f"rows {inside.row} to {inside.bottom - 1}", error) from error
             result[_within(inside, rect)] = ids
         return np.asarray(result[0])
 
@@ -310,19 +317,6 @@ class VectorSegments(Anchored):
         return np.stack([level.ids(rect, self._canvas.to_scene) for level in self._levels])
 
 
-def _same_place(places: NDArray[np.float64], there: Any, here: Any, close: float) -> bool:
-    """Whether coordinates (n, 2) mean the same in two CRSs, which may have different names, or heights beside."""
-    import pyproj
-
-    if there is None or here is None or there == here:
-        return True
-    try:
-        forth = pyproj.Transformer.from_crs(there.to_wkt(), here.to_wkt(), always_xy=True)
-    except pyproj.exceptions.ProjError:
-        return False
-    return np.allclose(np.stack(forth.transform(*places.T), axis=1), places, rtol=0, atol=close)
-
-
 def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
     """Index of ``part`` in an array (K, h, w) that covers ``whole``."""
     row, col = part.row - whole.row, part.col - whole.col
@@ -337,7 +331,7 @@ def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> S
         return NoSegments()
     paths = [name] if Path(name).exists() else name.split(",")
     for path in paths:
-        if not Path(path).exists() and not path.startswith(("/vsi", "http://", "https://", "s3://")):
+        if is_local(path) and not Path(path).exists():
             raise ResegeoError(
                 f"--segments {path}: no such file. Expected superpixels, sam, none, a label raster, or files with "
                 "polygons."

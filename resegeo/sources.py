@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
-from resegeo.errors import ResegeoError
+from resegeo.colours import wavelength
+from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.formats import checked, opened, refuse_boundless
+from resegeo.formats import is_local as is_local
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -82,6 +85,14 @@ class Source:
     """Which of several rasters in these files it is."""
     stored: np.dtype[Any] | None = None
     """Type in the file behind an array that became floating-point on reading, as its nodata was masked; else None."""
+    drivers: tuple[str, ...] | None = None
+    """Drivers of GDAL by which the file is opened; None for all."""
+    descriptions: tuple[str, ...] = ()
+    """What the file calls each band."""
+    wavelengths: tuple[float | None, ...] = ()
+    """Central wavelength of each band in nm."""
+    bits: tuple[int, ...] = ()
+    """Bits of a value of each uint8 band where fewer than 8 are used (TIFF's NBITS), else 0."""
     masked: bool = False
     """Whether NaN stands for the nodata value in such an array."""
 
@@ -94,10 +105,11 @@ class Source:
         return tuple(self.nodata[band - 1] for band in used)
 
 
-def file_source(path: str, *, assigned: bool) -> Source:
+def file_source(path: str, *, assigned: bool, formats: Sequence[str] = ()) -> Source:
     """Read what a file, URL or /vsi path says of itself.
 
-    ``assigned``: the user gives a CRS, so that an unreadable one does not matter.
+    ``assigned``: the user gives a CRS, so that an unreadable one does not matter. ``formats``: those that the user
+    trusts beside the usual ones, see :func:`resegeo.formats.open_raster`.
 
     Raises
     ------
@@ -118,8 +130,10 @@ def file_source(path: str, *, assigned: bool) -> Source:
     try:
         with warnings.catch_warnings(), Complaints() as complaints:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
-                raw = _facts(path, raster)
+            drivers = checked(path, formats)
+            with opened(path, drivers) as raster:
+                refuse_boundless(path, raster)
+                raw = replace(_facts(path, raster), drivers=drivers)
                 lost = None if assigned else _unreadable_crs(raster, complaints.texts)
     except RasterioError as error:
         if folder:  # some formats are folders
@@ -132,7 +146,8 @@ def file_source(path: str, *, assigned: bool) -> Source:
             raise ResegeoError(f"{path} cannot be opened as a raster ({reason}). {remedy}") from error
         raise ResegeoError(
             f"{path} cannot be opened as a raster: it is damaged or in no format that GDAL {rasterio.__gdal_version__} "
-            "reads. Expected a GeoTIFF or another georeferenced image."
+            "reads. Expected a GeoTIFF or another georeferenced image; a format that may reach for other files, or "
+            "hosts, is read where --formats names it."
         ) from error
     except CRSError as error:
         lost = str(error)
@@ -198,10 +213,13 @@ def _facts(path: str, raster: DatasetReader) -> Source:
         width=raster.width,
         count=raster.count,
         dtypes=tuple(raster.dtypes),
+        descriptions=tuple(text or "" for text in raster.descriptions),
+        wavelengths=tuple(_wavelength(raster, band) for band in raster.indexes),
+        bits=tuple(_bits(raster, band) for band in raster.indexes),
         georeference=GeoReference(raster.crs, transform, tuple(gcps), gcps_crs, raster.rpcs),
         nodata=tuple(raster.nodatavals),
         roles=tuple(interp.name for interp in raster.colorinterp),
-        masks=tuple(_mask_kind(flags) for flags in raster.mask_flag_enums),
+        masks=tuple(map(_mask_kind, raster.mask_flag_enums, raster.nodatavals)),
         data=None,
         chunks=(min(raster.height, chunk_rows), min(raster.width, chunk_cols)),
         template=None,
@@ -229,8 +247,23 @@ def _part(path: str, raster: DatasetReader) -> str:
     return path
 
 
-def _mask_kind(flags: Sequence[MaskFlags]) -> str:
-    """Alpha bands and plain nodata values are read as such; NODATA_VALUES (PNG's) is one mask for all bands."""
+def _wavelength(raster: DatasetReader, band: int) -> float | None:
+    tags = {**raster.tags(band), **raster.tags(band, ns="IMAGERY")}
+    return wavelength(raster.descriptions[band - 1] or "", list(tags.items()))
+
+
+def _bits(raster: DatasetReader, band: int) -> int:
+    bits = raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "0")
+    return int(bits) if raster.dtypes[band - 1] == "uint8" and bits in map(str, range(1, 8)) else 0
+
+
+def _mask_kind(flags: Sequence[MaskFlags], nodata: float | None) -> str:
+    """Alpha bands and plain nodata values are read as such; NODATA_VALUES (PNG's) is one mask for all bands.
+
+    A nodata value of 64 bits that is beyond a float's whole numbers is known to GDAL alone, which makes a mask of it.
+    """
+    if flags == [MaskFlags.nodata] and nodata is None:
+        return "own"
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         return "dataset"
     return "" if flags else "own"
@@ -240,7 +273,16 @@ def _palette(raster: DatasetReader) -> tuple[NDArray[np.uint8] | None, tuple[int
     """Return the colours (n, 3) of a palette image for every value it can hold, and its transparent values."""
     if raster.colorinterp[0] != ColorInterp.palette or raster.dtypes[0] not in ("uint8", "uint16") or raster.count > 2:
         return None, ()
-    table = raster.colormap(1)
+    try:
+        table = raster.colormap(1)
+    except ValueError:
+        warnings.warn(
+            f"{shown(raster.name)} calls itself a palette image but has no table of colours; its values are taken as "
+            "grey.",
+            InputNotice,
+            stacklevel=5,
+        )
+        return None, ()
     colours = np.zeros((np.iinfo(raster.dtypes[0]).max + 1, 3), dtype=np.uint8)
     for value, colour in table.items():
         colours[value] = colour[:3]
@@ -310,15 +352,6 @@ def _evenly_spaced(values: NDArray[Any]) -> bool:
         return True
     line = np.linspace(values[0], values[-1], values.size)
     return bool(np.abs(values - line).max() <= 0.1 * abs(line[1] - line[0]))
-
-
-def is_local(path: str) -> bool:
-    """Whether a path means a file here, not a URL, a path of GDAL's own or a driver's prefix (NETCDF:file:variable)."""
-    # Prefixes have two letters or more, a drive of Windows one; a file may carry a colon in its name.
-    special = path.startswith("/vsi") or re.match(r"[A-Za-z][A-Za-z0-9+_.-]+:", path) is not None
-    with contextlib.suppress(OSError, ValueError):  # no name that a file could have
-        return not special or Path(path).exists()
-    return not special
 
 
 def stem_of(path: str) -> str:

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rasterio
 from rasterio.errors import RasterioError
 
 from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError, ResegeoWarning, shown
 from resegeo.features import is_store
+from resegeo.formats import open_raster
 from resegeo.pipeline import segment
 from resegeo.prepare import Classes
 
@@ -142,9 +142,9 @@ def _on_worker(sent: bytes) -> Made:
 
 def _pixels(scene: str) -> float:
     """Size of a scene; 0 where it is a store, or cannot be opened, which its segmentation will tell."""
-    with contextlib.suppress(RasterioError, OSError, ValueError), warnings.catch_warnings():
+    with contextlib.suppress(RasterioError, ResegeoError, OSError, ValueError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not is_store(scene):
-            with rasterio.open(scene) as raster:
+            with open_raster(scene) as raster:
                 return float(math.prod(raster.shape))
     return 0

@@ -18,12 +18,15 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.formats import is_local, open_raster
+from resegeo.grids import difference
+from resegeo.label_rasters import blank, is_masked, masked
 from resegeo.legend import BACKGROUND, EXAMPLE, NONZERO, OUTSIDE, Legend, colour_of
 from resegeo.metrics import UNKNOWN
 from resegeo.raster import CLASSES_TAG, read_class_raster_info
-from resegeo.region import Region
-from resegeo.segments import VECTOR_SUFFIXES
+from resegeo.region import Region, outline
 from resegeo.sources import GeoReference
+from resegeo.vector_layers import VECTOR_SUFFIXES, laid_over, read_layer
 from resegeo.windows import Rect
 
 
@@ -31,7 +34,7 @@ from resegeo.windows import Rect
 class Grid:
     """The prediction's pixels: what every truth is brought onto."""
 
-    path: Path
+    path: str
     height: int
     width: int
     where: GeoReference
@@ -63,7 +66,7 @@ class Truth(Protocol):
 class RasterTruth:
     """A label raster, a mask or a picture of colours: on the prediction's grid, or warped onto it."""
 
-    def __init__(self, path: Path, grid: Grid, legend: Legend | None) -> None:
+    def __init__(self, path: str, grid: Grid, legend: Legend | None) -> None:
         """Open ``path`` and settle what its values mean.
 
         Raises
@@ -74,15 +77,14 @@ class RasterTruth:
             When ``legend`` does not fit it.
 
         """
-        import rasterio
         from rasterio.enums import ColorInterp
-        from rasterio.errors import RasterioError
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
         self._path, self._seen, self._files = path, set[int](), ExitStack()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                source = self._files.enter_context(rasterio.open(path))
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                source = self._files.enter_context(open_raster(path))
         except RasterioError as error:
             raise ResegeoError(
                 f"{path} cannot be opened as a raster; expected a truth raster, a mask, or polygons "
@@ -98,9 +100,11 @@ class RasterTruth:
         colours = 3 if self._palette is not None else len(self._bands)
         self._strict = False
         self._table, self._nonzero = self._meaning(source, grid, legend, colours)
-        nodata = source.nodata if len(self._bands) == 1 else None
-        self._nodata = None if nodata is None or np.isnan(nodata) else int(nodata)
+        self._source = source
+        if legend is None and source.nodata is not None and len(self._bands) == 1:
+            self._table.pop(source.nodata, None)  # such as 0, which is background elsewhere
         self._dataset, self._alpha = self._on_grid(source, grid, alpha)
+        self._masked = self._dataset is source and not alpha and is_masked(source)
 
     def _colours(self, source: Any, legend: Legend | None) -> NDArray[np.int64] | None:
         """Return packed colours of a palette image where the legend names colours."""
@@ -122,7 +126,7 @@ class RasterTruth:
     ) -> tuple[dict[int, str], str | None]:
         """Return value -> class, and the class of any other value but 0."""
         if legend is not None:
-            return legend.packed(self._path, colours), legend.entries.get(NONZERO)
+            return legend.packed(Path(self._path), colours), legend.entries.get(NONZERO)
         if CLASSES_TAG in source.tags():
             classes, _ = read_class_raster_info(self._path)
             values = {spec.code: spec.name for spec in classes.drawn}
@@ -147,11 +151,11 @@ class RasterTruth:
 
         theirs = None if source.transform.is_identity else source.transform
         ours = grid.where.transform
-        same_size = (source.height, source.width) == (grid.height, grid.width)
+        size = (grid.height, grid.width)
+        same_size = source.shape == size
         comparable = ours is not None and theirs is not None
         both_crs = source.crs is not None and grid.where.crs is not None
-        same_crs = source.crs == grid.where.crs if both_crs else True
-        if same_size and (not comparable or (same_crs and _alike(ours, theirs, grid))):
+        if difference(size, ours, grid.where.crs, source.shape, theirs, source.crs) is None:
             if (ours is None) != (theirs is None):
                 _say(f"Only one of {grid.path} and {self._path} is georeferenced; they are compared pixel by pixel.")
             return source, alpha[0] if alpha else None
@@ -195,17 +199,23 @@ class RasterTruth:
         window = Window(rect.col, rect.row, rect.width, rect.height)
         try:
             raw = self._dataset.read(self._bands, window=window)
-            valid = self._dataset.read(self._alpha, window=window) > 0 if self._alpha else None
+            valid = np.ones(raw.shape[1:], dtype=bool)
+            if self._alpha:
+                valid = self._dataset.read(self._alpha, window=window) > 0
+            if self._masked:
+                valid &= ~masked(self._source, window)
         except RasterioError as error:
             raise ResegeoError(
                 f"{self._path} is damaged: rows {rect.row} to {rect.bottom - 1} cannot be read. Get it anew."
             ) from error
+        missing = blank(self._source, raw[0]) if len(raw) == 1 else np.zeros(raw.shape[1:], dtype=bool)
         if raw.dtype.kind == "f":
-            blank = np.isnan(raw[0])
-            valid = ~blank if valid is None else valid & ~blank
-            raw = np.where(blank, 0, raw)
-            if (raw != np.round(raw)).any():
+            whole = (raw == np.round(raw)) & (np.abs(raw) < 2**62)
+            strange = ~np.isfinite(raw[0]) | (missing & ~whole[0])  # no class can be named by such a value
+            if not (whole | strange).all():
                 raise ResegeoError(f"{self._path} holds fractions; expected whole numbers, one for each class.")
+            valid &= ~strange
+            raw = np.where(strange, 0, raw)
         values = raw[0].astype(np.int64)
         if len(raw) == 3:
             values = values << 16 | raw[1].astype(np.int64) << 8 | raw[2]
@@ -218,10 +228,8 @@ class RasterTruth:
             spot = np.searchsorted(keys, values).clip(max=keys.size - 1)
             named = keys[spot] == values
             result[named] = np.array([index[self._table[int(key)]] for key in keys])[spot[named]]
-        left = ~named if self._nodata is None else ~named & (values != self._nodata)
-        if valid is not None:
-            result[~valid] = UNKNOWN
-            left &= valid
+        left = ~named & ~missing & valid
+        result[~valid] = UNKNOWN
         if self._nonzero is not None:
             result[left & (values != 0)] = index[self._nonzero]
         elif left.any() and (self._strict or len(self._seen) < 9):
@@ -251,7 +259,7 @@ class RasterTruth:
 class VectorTruth:
     """Polygons with a field that names their class; a pixel belongs to the polygon that holds its centre."""
 
-    def __init__(self, path: Path, grid: Grid, legend: Legend | None, field: str) -> None:
+    def __init__(self, path: str, grid: Grid, legend: Legend | None, field: str) -> None:
         """Read the polygons of ``path`` whose ``field`` has a value, in the prediction's CRS.
 
         Raises
@@ -268,12 +276,11 @@ class VectorTruth:
                 f"{grid.path} is georeferenced by {grid.where.kind} alone, so {path} cannot be laid over it. "
                 "Give a truth raster of the same size."
             )
-        frame = _frame(path, grid)
+        frame = read_layer(path, path, field=field)
         if field not in frame.columns or field == frame.geometry.name:
             there = ", ".join(name for name in frame.columns if name != frame.geometry.name) or "none"
             raise UsageError(f"{path} has no field {field!r}; its fields are: {there}. Name one by --field.")
-        polygonal = [g is not None and "Polygon" in g.geom_type and not g.is_empty for g in frame.geometry]
-        frame = frame[np.asarray(polygonal, dtype=bool) & frame[field].notna().to_numpy()]
+        frame = frame[frame[field].notna().to_numpy()]
         if frame.empty:
             raise ResegeoError(f"{path} holds no polygons with a value in {field!r}; expected some.")
         values = [_text(value) for value in frame[field]]
@@ -291,17 +298,20 @@ class VectorTruth:
                 f"{path} has {', '.join(sorted(set(values))[:6])} in {field!r}, none of which is a class of "
                 f"{grid.path} ({', '.join(grid.names)}). Name another --field, or say what they mean by --map."
             )
-        self._classes = [meant[value] for value in values]
-        transform = grid.where.transform
         # Without a georeference polygons of ours lie in pixels, rows counted downwards as negative y.
-        self._region = Region(
-            np.asarray(frame.geometry.values), transform if transform is not None else Affine(1, 0, 0, 0, -1, 0)
-        )
+        transform = grid.where.transform if grid.where.transform is not None else Affine(1, 0, 0, 0, -1, 0)
+        geometry, kept = np.asarray(frame.geometry.values, dtype=object), np.arange(len(frame))
+        if grid.where.crs is not None:
+            extent = outline(grid.height, grid.width, transform)
+            geometry, kept = laid_over(geometry, frame.crs, grid.where.crs, extent, path)
+        self._meant = frozenset(meant[value] for value in values)
+        self._classes = [meant[values[number]] for number in kept]
+        self._region = Region(geometry, transform)
 
     @property
     def names(self) -> frozenset[str]:
         """Classes of the polygons, and that of the pixels outside if the legend has one."""
-        return frozenset(self._classes) | ({self._outside} if self._outside else frozenset())
+        return self._meant | ({self._outside} if self._outside else frozenset())
 
     def read(self, rect: Rect, index: Mapping[str, int]) -> NDArray[np.int64]:
         """Return class indices (h, w); the later of two overlapping polygons counts."""
@@ -317,63 +327,27 @@ class VectorTruth:
         """Hold no file."""
 
 
-def open_truth(path: str | Path, grid: Grid, *, legend: Legend | None, field: str | None) -> Truth:
+def open_truth(path: str, grid: Grid, *, legend: Legend | None, field: str | None) -> Truth:
     """Open a truth by its suffix: polygons, or else a raster; see :class:`VectorTruth`, :class:`RasterTruth`."""
-    path = Path(path)
     checked = legend.checked(grid.names) if legend is not None else None
-    if not path.exists() and not str(path).startswith(("/vsi", "http://", "https://", "s3://")):
+    if is_local(path) and not Path(path).exists():
         raise ResegeoError(f"{path}: no such file; expected a truth raster, a mask, or polygons.")
-    if path.is_dir():
+    if Path(path).is_dir():
         raise ResegeoError(f"{path} is a folder; expected a truth raster, a mask, or polygons.")
-    if path.suffix.lower() in VECTOR_SUFFIXES:
+    if Path(path.split("?")[0]).suffix.lower() in VECTOR_SUFFIXES:
         return VectorTruth(path, grid, checked, field or "class_name")
     if field is not None:
         raise UsageError(f"--field {field} is for polygons, but {path} is none of {', '.join(VECTOR_SUFFIXES)}.")
     return RasterTruth(path, grid, checked)
 
 
-def _frame(path: Path, grid: Grid) -> Any:
-    """Read a vector file into the prediction's CRS."""
-    import geopandas as gpd
-    import pyogrio
-    import pyproj
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of several layers the first is taken
-            # GDAL's Parquet driver is no part of pyogrio's wheels.
-            frame = gpd.read_parquet(path) if path.suffix.lower() == ".parquet" else gpd.read_file(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
-        raise ResegeoError(f"{path} cannot be opened as a vector file with polygons.") from error
-    if not isinstance(frame, gpd.GeoDataFrame):
-        raise ResegeoError(f"{path} holds no geometries; expected polygons.")
-    crs = grid.where.crs
-    if crs is None or frame.crs is None:
-        if crs is not None:
-            _say(f"{path} has no CRS; it is taken to be that of {grid.path}.")
-        return frame
-    try:
-        return frame.to_crs(crs.to_wkt())
-    except pyproj.exceptions.ProjError as error:
-        raise ResegeoError(f"{path} has no way from its CRS into that of {grid.path}.") from error
-
-
-def _known(values: Mapping[Any, str], grid: Grid, path: Path) -> dict[Any, str]:
+def _known(values: Mapping[Any, str], grid: Grid, path: str) -> dict[Any, str]:
     """Spell names as the prediction does; those that it has not become background, with a note."""
     known = {name.casefold(): name for name in (*grid.names, BACKGROUND)}
     strange = sorted({name for name in values.values() if name.casefold() not in known})
     if strange:
         _say(f"{', '.join(strange)} of {path}: not among the prediction's classes, so background.")
     return {value: known.get(name.casefold(), BACKGROUND) for value, name in values.items()}
-
-
-def _alike(ours: Affine | None, theirs: Affine | None, grid: Grid) -> bool:
-    """Tell whether two transforms put the grid's corners less than a tenth of a pixel apart."""
-    if ours is None or theirs is None:
-        return False
-    corners = ((0, 0), (grid.width, 0), (0, grid.height))
-    moved = [~ours @ (theirs @ corner) for corner in corners]
-    return all(abs(x - col) < 0.1 and abs(y - row) < 0.1 for (x, y), (col, row) in zip(moved, corners, strict=True))
 
 
 def _text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sqlite3
@@ -17,6 +18,8 @@ import pyogrio
 import pyogrio.errors
 import pyproj
 import shapely
+from numpy.typing import NDArray
+from shapely import affinity
 
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError
@@ -29,6 +32,12 @@ _PLAIN = "polygons"
 
 _DATE = "2000-01-01T00:00:00.000Z"
 """Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+_WIDE = 90.0
+"""Degrees of longitude from which on a polygon is looked at more closely before it is written in EPSG:4326."""
+
+_POINTS = 200
+"""Points that the longest edge of such a polygon gets."""
 
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 _SHAPEFILE_LIMIT = 2**31 - 1
@@ -119,16 +128,18 @@ def layer_name(stem: str) -> str:
     return f"polygons_{name}" if own else name
 
 
-def no_geojson(crs: Any) -> str | None:
+def no_geojson(crs: Any, outline: Any | None = None) -> str | None:
     """Say why there is no GeoJSON of polygons in a CRS, as the end of a sentence; None where there is.
 
-    It is always in EPSG:4326 (RFC 7946).
+    It is always in EPSG:4326 (RFC 7946). ``outline``: a polygon in the CRS in which they will lie.
     """
     if crs is None:
         return "has no CRS, and GeoJSON is always in EPSG:4326"
     try:
         known = pyproj.CRS.from_wkt(crs.to_wkt())
-        pyproj.Transformer.from_crs(known, 4326)
+        forth = pyproj.Transformer.from_crs(known, 4326, always_xy=True)
+        if outline is not None and known.is_projected and split_at_antimeridian(outline, forth) is None:
+            return "lies over a pole, where GeoJSON, which is always in EPSG:4326, has no place for polygons"
     except pyproj.exceptions.ProjError:
         return f"is in {known.name!r}, from which no way leads to EPSG:4326, and GeoJSON is always in that"
     return None
@@ -144,7 +155,49 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
             f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
             "into. Choose a GeoPackage."
         )
+    spans = moved.geometry.bounds
+    wide = np.flatnonzero((spans["maxx"] - spans["minx"] > _WIDE).to_numpy())
+    if len(wide):
+        shapes = np.asarray(moved.geometry.values, dtype=object).copy()
+        forth = pyproj.Transformer.from_crs(frame.crs, 4326, always_xy=True)
+        for row in wide:
+            shape = split_at_antimeridian(frame.geometry.iloc[row], forth)
+            if shape is None:
+                raise ResegeoError(
+                    f"{path} cannot be written: a polygon lies over a pole, where GeoJSON, always in EPSG:4326, has no "
+                    "place for it. Choose a GeoPackage."
+                )
+            shapes[row] = shape
+        moved = moved.set_geometry(gpd.GeoSeries(shapes, index=moved.index, crs=moved.crs))
     return moved
+
+
+def split_at_antimeridian(polygon: Any, forth: pyproj.Transformer) -> Any | None:
+    """Bring a polygon to longitude and latitude, in parts where it lies across 180°; None where it holds a pole.
+
+    Whoever wrote a long edge alone would have it taken for one around the other side of the globe; so edges get enough
+    points, and longitudes are followed from one to the next.
+    """
+    west, south, east, north = polygon.bounds
+    dense = shapely.segmentize(polygon, max(east - west, north - south) / _POINTS)
+    rings: list[NDArray[np.float64]] = []
+    for ring in (dense.exterior, *dense.interiors):
+        longitude, latitude = forth.transform(*shapely.get_coordinates(ring).T)
+        longitude = np.unwrap(longitude, period=360)
+        if abs(longitude[-1] - longitude[0]) > 1:
+            return None
+        middle = np.mean([longitude.min(), longitude.max()])
+        if rings:  # a hole lies in the exterior, whatever turn it was begun in
+            longitude -= 360 * round((middle - rings[0][:, 0].mean()) / 360)
+        rings.append(np.column_stack([longitude, latitude]))
+    whole = shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))
+    left, _, right, _ = whole.bounds
+    parts = []
+    for turn in range(math.floor((left + 180) / 360), math.ceil((right + 180) / 360)):
+        part = shapely.intersection(whole, shapely.box(360 * turn - 180, -91, 360 * turn + 180, 91))
+        moved = affinity.translate(part, -360 * turn)
+        parts += [piece for piece in shapely.get_parts(moved) if piece.geom_type == "Polygon"]
+    return shapely.orient_polygons(shapely.union_all(parts))  # parts of a whole turn meet elsewhere
 
 
 def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date: str, classes: ClassList) -> None:

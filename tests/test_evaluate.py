@@ -279,7 +279,7 @@ def test_pairs_are_summed_into_one_matrix(predicted, make_raster, tmp_path):
     legend = "1=water,2=forest,3=road,0=background"
     single = [evaluate([pair], legend=legend).accuracy.counts for pair in pairs]
     (tmp_path / "pairs.csv").write_text("prediction, truth\n" + "".join(f"{p.name}, {t}\n" for p, t in pairs))
-    assert read_pairs(tmp_path / "pairs.csv") == pairs
+    assert read_pairs(tmp_path / "pairs.csv") == [tuple(map(str, pair)) for pair in pairs]
     together = evaluate(read_pairs(tmp_path / "pairs.csv"), legend=legend)
     assert (together.accuracy.counts == sum(single)).all()
 
@@ -382,7 +382,7 @@ MISTAKES = [
     (["p.tif", "t.gpkg", "--field", "kind"], 1, "has lawn in 'kind', none of which is a class"),
     (["p.tif", "t.gpkg", "--field", "kind", "--map", "nonzero=road"], 2, "nonzero is for rasters"),
     (["p.tif", "far.gpkg", "--field", "kind"], 1, "its polygons lie elsewhere"),
-    (["p.tif", "points.gpkg", "--field", "kind"], 1, "holds no polygons with a value in 'kind'"),
+    (["p.tif", "points.gpkg", "--field", "kind"], 1, "holds no polygons"),
     (["--pairs", "no.csv"], 1, "--pairs no.csv: no such file"),
     (["--pairs", "head.csv"], 1, "has the columns image, mask; expected a CSV file"),
     (["--pairs", "short.csv"], 1, "short.csv, line 2: a path is missing"),
