@@ -71,7 +71,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @main.command()
 @click.argument("scene")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--bands", **BANDS)
+@click.option(*BANDS[0], **BANDS[1])
 @shows
 def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
     """Show size, CRS, bands and nodata of SCENE, and what segment would do.
@@ -82,7 +82,7 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
     """
     import json
 
-    from resegeo.pipeline import inspect
+    from resegeo.pipeline import info as inspect
 
     facts = inspect(scene, bands=bands)
     if as_json:

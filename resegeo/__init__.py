@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from resegeo.class_file import class_list, load_class_list
     from resegeo.classes import ClassList, ClassSpec
     from resegeo.estimation import Estimate
-    from resegeo.pipeline import estimate, segment
+    from resegeo.pipeline import estimate, info, prepare, segment, vectorize
     from resegeo.polygons import polygonize
     from resegeo.run import Segmentation
     from resegeo.scene import Scene, open_scene
     from resegeo.settings import Settings
+    from resegeo.settle import Run
     from resegeo.vectors import write_polygons
 
 # Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
@@ -36,7 +37,11 @@ _HOME = {
     "Estimate": "estimation",
     "Segmentation": "run",
     "estimate": "pipeline",
+    "prepare": "pipeline",
     "segment": "pipeline",
+    "vectorize": "pipeline",
+    "info": "pipeline",
+    "Run": "settle",
     "polygonize": "polygons",
     "write_polygons": "vectors",
     "Scene": "scene",
@@ -62,16 +67,20 @@ __all__ = [
     "Estimate",
     "ResegeoError",
     "ResegeoWarning",
+    "Run",
     "Scene",
     "Segmentation",
     "Settings",
     "UsageError",
     "class_list",
     "estimate",
+    "info",
     "load_class_list",
     "open_scene",
     "polygonize",
+    "prepare",
     "segment",
     "segment_many",
+    "vectorize",
     "write_polygons",
 ]

@@ -24,7 +24,7 @@ from resegeo.clusters import finished, workers_of
 from resegeo.errors import ResegeoError, ResegeoWarning
 from resegeo.features import is_store
 from resegeo.pipeline import segment
-from resegeo.prepare import Classes
+from resegeo.settle import Classes
 
 if TYPE_CHECKING:
     from resegeo.run import Segmentation

@@ -13,7 +13,7 @@ from typing import Any
 
 from resegeo.checkpoints import METADATA, read_checkpoint
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.fetch import Progress, fetch, file_sha256, verify
+from resegeo.fetch import fetch, file_sha256, verify
 from resegeo.identify import (
     BUNDLED,
     FOLDER,
@@ -28,6 +28,7 @@ from resegeo.identify import (
     settled,
 )
 from resegeo.normalisation import Normalisation
+from resegeo.progress import Progress
 from resegeo.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.shelf import name_of, on_disk
 from resegeo.tags import find_tag
