@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .batch import batch
-from .console import Bars, shows
+from .console import Bars, complain, open_standard_streams, say, shows
 from .evaluate import evaluate
 from .models import models
 from .options import BANDS, RESULTS, GroupedCommand, segmenting
@@ -25,6 +27,22 @@ def main() -> None:
       resegeo classes template > classes.yml
       resegeo segment scene.tif --prompts classes.yml
     """
+
+
+def program() -> None:
+    """Run as a program of its own: what ``resegeo`` on the command line is."""
+    import signal
+    import sys
+
+    open_standard_streams()
+    try:
+        main(prog_name="resegeo")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        # Whoever is impatient with the end of a program that was told to stop, or is done, ends it at once.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 main.add_command(batch)
@@ -56,14 +74,13 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
     finally:
         bars.close()
     if result.reused:
-        click.echo("Note: these results are complete already; nothing was computed.", err=True)
+        complain("Note: these results are complete already; nothing was computed.")
     for path in result.files():
-        click.echo(path)
+        say(path)
     if result.failed:
-        click.echo(
+        complain(
             f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
-            "are marked unprocessed. The same command tries them again.",
-            err=True,
+            "are marked unprocessed. The same command tries them again."
         )
         raise SystemExit(3)
 
@@ -86,11 +103,11 @@ def info(scene: str, as_json: bool, bands: tuple[int, int, int] | None) -> None:
 
     facts = inspect(scene, bands=bands)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name:{width}}  {value}")
+        say(f"{name:{width}}  {value}")
 
 
 @main.command()
@@ -112,7 +129,7 @@ def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None
     """
     from resegeo.pipeline import vectorize as run
 
-    click.echo(run(raster, Path(output), overwrite=overwrite, **options))
+    say(run(raster, Path(output), overwrite=overwrite, **options))
 
 
 @main.group()
@@ -138,7 +155,7 @@ def check(file: str) -> None:
 
     for spec in load_class_list(Path(file)).classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)
-        click.echo(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
+        say(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
 
 
 @classes.command()
@@ -148,4 +165,4 @@ def vocabulary() -> None:
     from resegeo.weights import vocabulary as words
 
     for word in sorted(words()):
-        click.echo(word)
+        say(word)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import shows
+from .console import say, shows
 from .options import RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def plan(scene: str, prompts: str, as_json: bool, **options: Any) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(asdict(found) | {"total_seconds": found.total_seconds}, indent=2))
+        say(json.dumps(asdict(found) | {"total_seconds": found.total_seconds}, indent=2))
         return
     for name, text in _lines(found).items():
-        click.echo(f"{name:12}{text}")
+        say(f"{name:12}{text}")
 
 
 def _lines(found: Estimate) -> dict[str, str]:

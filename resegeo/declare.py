@@ -271,7 +271,7 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
 
 def _misfit(what: Declared, value: Any, kind: Any = None) -> MisfitError:
     expected = what.expected()
-    if what.several and kind in (int, float) and not isinstance(value, str):
+    if what.several and kind in (int, float):
         expected = _range(what.about, whole=kind is int)  # one of several
     return MisfitError(f"{what.name} is {said(value)}; expected {expected}.")
 

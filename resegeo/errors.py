@@ -19,6 +19,13 @@ SAID = 80
 """Characters of a value from a file that a sentence shows at most."""
 
 
+def escaped(text: str) -> str:
+    """Write control characters, surrogates and characters that turn the direction of writing as escapes."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in text
+    )
+
+
 def shown(value: object, most: int = SAID) -> str:
     """Make a value that came from a file fit to be said: control characters as escapes, cut to ``most`` characters.
 
@@ -26,10 +33,7 @@ def shown(value: object, most: int = SAID) -> str:
     characters that turn the direction of writing are escaped too.
     """
     text = str(value)
-    cut = text[: most + 1]
-    said = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii") for sign in cut
-    )
+    said = escaped(text[: most + 1])
     return said if len(text) <= most and len(said) <= 4 * most else f"{said[: most - 1]}…"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -77,6 +78,20 @@ def hushed(family: str) -> Iterator[None]:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
 
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Put back the environment variables of this process that starting workers sets for them."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.endswith(_FOR_WORKERS) and name not in before]:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if name.endswith(_FOR_WORKERS)})
+
+
+_FOR_WORKERS = ("_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
 
 UNGUARDED = (
     "Local workers run this script anew when they start, and so would start workers themselves: put the call under "
