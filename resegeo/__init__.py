@@ -51,13 +51,17 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("resegeo")
     if name in _HOME:
         return getattr(import_module(f"resegeo.{_HOME[name]}"), name)
     raise AttributeError(f"module 'resegeo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "__version__"])
 
 
 __all__ = [

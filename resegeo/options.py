@@ -66,8 +66,8 @@ class View:
         example="500000,5190000,501000,5191000",
         count=4,
     )
-    alpha: Literal["auto", "ignore", "use"] = option(
-        "auto", "Whether an alpha band or mask tells where the scene is valid.  [default: auto]", "Scene"
+    alpha: Literal["auto", "ignore", "use"] | None = option(
+        None, "Whether an alpha band or mask tells where the scene is valid.  [default: auto]", "Scene"
     )
     formats: Sequence[str] | None = option(
         None,

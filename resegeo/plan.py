@@ -174,10 +174,10 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 def look_at(scene: str | Path | xr.DataArray, view: View) -> Scene:
     """Open a scene as it is to be looked at; see :func:`resegeo.open_scene`."""
     known = signature(open_scene).parameters
-    given = {name: getattr(view, name) for name in declared(View) if name not in ("aoi", "bbox")}
-    for name in [name for name in given if name not in known]:
-        if given.pop(name) != declared(View)[name].default:
-            raise UsageError(f"[[{name}]] does not apply to scenes yet; leave it out.")
+    asked = {name: getattr(view, name) for name in declared(View) if name not in ("aoi", "bbox")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name in given.keys() - known:
+        raise UsageError(f"[[{name}]] does not apply to scenes yet; leave it out.")
     return open_scene(scene, **given)
 
 

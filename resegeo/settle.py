@@ -101,7 +101,8 @@ class Run:
         plan = self.plan
         where = {"results": "an array"} if self.in_memory else {"results": str(self.outputs.folder), "store": self.url}
         return {
-            "scene": f"{plan.scene.source}, {plan.scene.height:,} × {plan.scene.width:,} pixels",
+            "scene": plan.scene.source,
+            "size": f"{plan.scene.height:,} × {plan.scene.width:,} pixels",
             "classes": ", ".join(spec.name for spec in plan.classes.drawn),
             "model": plan.source.name,
             "windows": f"{plan.grid.count:,} in {plan.items:,} work items",
