@@ -134,6 +134,10 @@ class MisfitError(ValueError):
     """A value that is none of its option; the text says what is expected."""
 
 
+class _NoNumberError(MisfitError):
+    """Text that is no number."""
+
+
 def flag(name: str) -> str:
     """Spell an option's name as the command line does."""
     return "-o" if name == "output" else f"--{name.replace('_', '-')}"
@@ -210,10 +214,8 @@ def read(what: Declared, value: Any, *, text: bool = False) -> Any:
         raise MisfitError(f"{what.name} is empty; expected {what.expected()}.")
     try:
         found = tuple(_single(what, kind, _plain(part), text=text) for part in parts)
-    except MisfitError:
-        if isinstance(value, str):
-            raise _misfit(what, value) from None
-        raise
+    except _NoNumberError:
+        raise _misfit(what, value) from None  # the whole text tells more than a part of it
     return tuple(dict.fromkeys(found)) if what.choices else found
 
 
@@ -247,7 +249,9 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
         try:
             value = _FLAGS[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise _misfit(what, value) from None
+            raise _NoNumberError(str(_misfit(what, value))) from None
+        if value in (float("inf"), float("-inf")):
+            raise _NoNumberError(str(_misfit(what, value)))
     if kind is bool:
         if isinstance(value, bool):
             return value

@@ -18,7 +18,8 @@ from typing import Any
 class _Found:
     """What the first of several runs at a time found."""
 
-    filters: warnings.catch_warnings[None]
+    rest: contextlib.ExitStack
+    """Puts filters of warnings and environment variables back."""
     off: int
     levels: dict[str, tuple[int, bool]]
     threads: int
@@ -42,9 +43,10 @@ def undisturbed() -> Iterator[None]:
     global _RUNS, _FOUND
     with _LOCK:
         if _FOUND is None:
-            filters = warnings.catch_warnings()
-            filters.__enter__()
-            _FOUND = _Found(filters, logging.root.manager.disable, _levels(), torch.get_num_threads())
+            rest = contextlib.ExitStack()
+            rest.enter_context(restored())
+            rest.enter_context(warnings.catch_warnings())
+            _FOUND = _Found(rest, logging.root.manager.disable, _levels(), torch.get_num_threads())
         _RUNS += 1
         found = _FOUND
     try:
@@ -61,7 +63,7 @@ def undisturbed() -> Iterator[None]:
                     logger = logging.getLogger(name)
                     logger.setLevel(level)
                     logger.disabled = disabled
-                found.filters.__exit__(None, None, None)
+                found.rest.close()
 
 
 @contextlib.contextmanager
@@ -81,17 +83,28 @@ def hushed(family: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Put back the environment variables of this process that starting workers sets for them."""
-    before = dict(os.environ)
+    """Put back the environment variables that libraries set for themselves or for workers, and no other."""
+    before = _variables()
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.endswith(_FOR_WORKERS) and name not in before]:
+        for name in _variables().keys() - before.keys():
             del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if name.endswith(_FOR_WORKERS)})
+        os.environ.update(before)
 
 
-_FOR_WORKERS = ("_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.endswith(_SET_BY_LIBRARIES)}
+
+
+_SET_BY_LIBRARIES = (
+    "_NUM_THREADS",
+    "MALLOC_TRIM_THRESHOLD_",
+    "PYTHONHASHSEED",
+    "__DASK_PARENT_PID",
+    "KMP_DUPLICATE_LIB_OK",
+)
+"""Ends of the names: what dask sets for its workers, and torch for itself."""
 
 UNGUARDED = (
     "Local workers run this script anew when they start, and so would start workers themselves: put the call under "
