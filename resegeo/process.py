@@ -103,8 +103,10 @@ _SET_BY_LIBRARIES = (
     "PYTHONHASHSEED",
     "__DASK_PARENT_PID",
     "KMP_DUPLICATE_LIB_OK",
+    "TOKENIZERS_PARALLELISM",
+    "TORCHINDUCTOR_CACHE_DIR",
 )
-"""Ends of the names: what dask sets for its workers, and torch for itself."""
+"""Ends of the names: what dask sets for its workers, torch and tokenizers for themselves."""
 
 UNGUARDED = (
     "Local workers run this script anew when they start, and so would start workers themselves: put the call under "

@@ -73,9 +73,9 @@ class Run:
             As :meth:`execute` would.
 
         """
-        from resegeo.estimation import estimate_run
-
         with undisturbed():
+            from resegeo.estimation import estimate_run
+
             return estimate_run(self.plan, self.url, self.options)
 
     def execute(self) -> Segmentation | xr.DataArray:
@@ -89,9 +89,9 @@ class Run:
             When the user interrupts; the same call goes on.
 
         """
-        from resegeo.run import run_codes, run_files
-
         with undisturbed():
+            from resegeo.run import run_codes, run_files
+
             if self.in_memory:
                 return _as_array(self.plan, run_codes(self.plan, self.options))
             return run_files(self.plan, self.outputs, self.url, self.job, self.options)
