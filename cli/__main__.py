@@ -1,6 +1,6 @@
 """``python -m resegeo_cli``."""
 
-from .main import main
+from .main import program
 
 if __name__ == "__main__":
-    main(prog_name="resegeo")
+    program()

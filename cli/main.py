@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from resegeo.errors import escaped
-
 from .batch import batch
-from .console import Bars, say, shows
+from .console import Bars, complain, open_standard_streams, say, say_path, shows
 from .evaluate import evaluate
 from .models import models
-from .options import ALPHA, BANDS, FORMATS, RESULTS, GroupedCommand, segmenting
+from .options import LOOKS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 
 
@@ -27,6 +27,22 @@ def main() -> None:
       resegeo classes template > classes.yml
       resegeo segment scene.tif --prompts classes.yml
     """
+
+
+def program() -> None:
+    """Run as a program of its own: what ``resegeo`` on the command line is."""
+    import signal
+    import sys
+
+    open_standard_streams()
+    try:
+        main(prog_name="resegeo")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        # Whoever is impatient with the end of a program that was told to stop, or is done, ends it at once.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 main.add_command(batch)
@@ -58,14 +74,13 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
     finally:
         bars.close()
     if result.reused:
-        say("Note: these results are complete already; nothing was computed.", err=True)
+        complain("Note: these results are complete already; nothing was computed.")
     for path in result.files():
-        say(escaped(path))
+        say_path(path)
     if result.failed:
-        say(
+        complain(
             f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
-            "are marked unprocessed. The same command tries them again.",
-            err=True,
+            "are marked unprocessed. The same command tries them again."
         )
         raise SystemExit(3)
 
@@ -73,9 +88,9 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
 @main.command()
 @click.argument("scene")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--bands", **BANDS)
-@click.option("--formats", **FORMATS)
-@click.option("--alpha", **ALPHA)
+@click.option(*LOOKS[0][0], **LOOKS[0][1])
+@click.option(*LOOKS[1][0], **LOOKS[1][1])
+@click.option(*LOOKS[2][0], **LOOKS[2][1])
 @shows
 def info(scene: str, as_json: bool, **options: Any) -> None:
     """Show size, CRS, bands and nodata of SCENE, and what segment would do.
@@ -86,7 +101,7 @@ def info(scene: str, as_json: bool, **options: Any) -> None:
     """
     import json
 
-    from resegeo.pipeline import inspect
+    from resegeo.pipeline import info as inspect
 
     facts = inspect(scene, **options)
     if as_json:
@@ -116,7 +131,7 @@ def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None
     """
     from resegeo.pipeline import vectorize as run
 
-    say(escaped(run(raster, Path(output), overwrite=overwrite, **options)))
+    say_path(run(raster, Path(output), overwrite=overwrite, **options))
 
 
 @main.group()
@@ -130,7 +145,7 @@ def template() -> None:
     """Print a commented class file to begin with."""
     from resegeo.class_file import TEMPLATE
 
-    say(TEMPLATE, nl=False)
+    say(TEMPLATE.rstrip("\n"))
 
 
 @classes.command()

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from resegeo.class_file import class_list, load_class_list
     from resegeo.classes import ClassList, ClassSpec
     from resegeo.estimation import Estimate
-    from resegeo.pipeline import estimate, segment
+    from resegeo.pipeline import estimate, info, prepare, segment, vectorize
     from resegeo.polygons import polygonize
     from resegeo.run import Segmentation
     from resegeo.scene import Scene, open_scene
     from resegeo.settings import Settings
+    from resegeo.settle import Run
     from resegeo.vectors import write_polygons
 
 # Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
@@ -36,7 +37,11 @@ _HOME = {
     "Estimate": "estimation",
     "Segmentation": "run",
     "estimate": "pipeline",
+    "prepare": "pipeline",
     "segment": "pipeline",
+    "vectorize": "pipeline",
+    "info": "pipeline",
+    "Run": "settle",
     "polygonize": "polygons",
     "write_polygons": "vectors",
     "Scene": "scene",
@@ -46,13 +51,17 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("resegeo")
     if name in _HOME:
         return getattr(import_module(f"resegeo.{_HOME[name]}"), name)
     raise AttributeError(f"module 'resegeo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "__version__"])
 
 
 __all__ = [
@@ -62,16 +71,20 @@ __all__ = [
     "Estimate",
     "ResegeoError",
     "ResegeoWarning",
+    "Run",
     "Scene",
     "Segmentation",
     "Settings",
     "UsageError",
     "class_list",
     "estimate",
+    "info",
     "load_class_list",
     "open_scene",
     "polygonize",
+    "prepare",
     "segment",
     "segment_many",
+    "vectorize",
     "write_polygons",
 ]

@@ -31,14 +31,14 @@ from resegeo.mosaic import build_mosaic, mosaic_path
 from resegeo.options import Options, stamp
 from resegeo.places import SUFFIXES, gather, result_folders
 from resegeo.plan import codes_of
-from resegeo.prepare import Classes, as_class_list, choose
 from resegeo.report import versions
+from resegeo.settle import Classes, as_class_list, choose
 from resegeo.sources import is_local
 from resegeo.spread import Made, Order, segmented, spread
 from resegeo.weights import identity
 
 if TYPE_CHECKING:
-    from resegeo.execute import Progress
+    from resegeo.progress import Progress
 
 _ALONE = SUFFIXES - {".vrt"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import time
 import warnings
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.process import UNGUARDED, hushed, restored, unguarded
 
 CONNECT = "20s"
 """How long a scheduler is waited for."""
@@ -78,11 +78,13 @@ def connect(cluster: Any) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    # They tell of every connection, and of those that close at the end as if they had broken.
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if workers is not None and unguarded():
+        raise ResegeoError(UNGUARDED)
+    # Its loggers tell of every connection, and of those that close at the end as if they had broken.
     if workers is not None:
         with (
+            hushed("distributed"),
+            restored(),
             dask.config.set(dict(_FRUGAL)),
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers,
@@ -103,7 +105,7 @@ def connect(cluster: Any) -> Iterator[Any]:
             f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "
             "as tcp://10.0.0.5:8786."
         ) from error
-    with client:
+    with hushed("distributed"), client:
         yield client
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from resegeo.distances import distances, refuse_outliers
 from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
 from resegeo.files import whole
 from resegeo.identify import QUICK
+from resegeo.progress import Progress
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
 from resegeo.tokens import refuse_cut
 from resegeo.weights import ModelSource, facts_for_file
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Counts up when the same recipe would give other weights."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from resegeo.checkpoints import Checkpoint
 from resegeo.errors import ResegeoError
+from resegeo.progress import Progress
 from resegeo.sound import SCALE, refuse_unsound
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ Weights that have nothing to do with each other are √2 apart, whatever their s
 """
 
 _BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(\w+)")
-
-Progress = Callable[[str, int, int], None]
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -3,9 +3,17 @@
 Every mistake a user can make ends as a :class:`ResegeoError` whose text is one readable
 sentence: what was found, the values, the remedy. The command line prints it and exits with
 :attr:`ResegeoError.exit_code`; nothing else is shown unless ``-v`` asks for the traceback.
+
+Sentences name parameters in double brackets, ``[[gsd=10]]`` or ``[[gsd]]``. Python reads ``gsd=10``; the command line
+passes :func:`spelled` its own way of spelling, and shows ``--gsd 10``.
 """
 
 from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Callable
 
 SAID = 80
 """Characters of a value from a file that a sentence shows at most."""
@@ -37,12 +45,41 @@ def escaped(text: object) -> str:
         else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
         for sign in text
     )
+Spelling = Callable[[str, str | None], str]
+"""Writes a parameter that a sentence names, and its value where that is said too."""
+
+_PARAMETER = re.compile(r"\[\[([a-z_]+)(?:=(.*?))?\]\]")
+
+
+def in_python(name: str, value: str | None) -> str:
+    """Spell a parameter as a call in Python does: ``gsd=10``, ``segments="sam"``."""
+    if value is None:
+        return name
+    literal = re.fullmatch(r"-?[\d.]+(e-?\d+)?|True|False|None|[\[(\"'].*", value)
+    return f"{name}={value}" if literal else f'{name}="{value}"'
+
+
+def spelled(text: str, spelling: Spelling = in_python) -> str:
+    """Write the parameters that a sentence names in a way of spelling."""
+    return _PARAMETER.sub(lambda found: spelling(found[1], found[2]), text)
 
 
 class ResegeoError(Exception):
     """Something that the user can put right; the text is one readable sentence."""
 
     exit_code = 1
+
+    def __init__(self, text: str = "", *, parameter: str | None = None, value: object = None) -> None:
+        """Say what is wrong and how to mend it; ``parameter`` is the one that ``value`` does not suit, if it is one."""
+        super().__init__(text)
+        self.parameter, self.value = parameter, value
+
+    def __str__(self) -> str:
+        return spelled(str(self.args[0]) if self.args else "")
+
+    def told(self, spelling: Spelling) -> str:
+        """Return the text with the parameters that it names in a way of spelling."""
+        return spelled(str(self.args[0]) if self.args else "", spelling)
 
 
 class UsageError(ResegeoError):
@@ -62,6 +99,9 @@ class Interrupted(KeyboardInterrupt):
 class ResegeoWarning(UserWarning):
     """Base of all warnings: the run goes on, but the user should know."""
 
+    def __str__(self) -> str:
+        return spelled(super().__str__())
+
 
 class GeoreferenceWarning(ResegeoWarning):
     """The scene lacks a CRS or another part of its georeference."""
@@ -73,3 +113,11 @@ class InputNotice(ResegeoWarning):
 
 class IgnoredSettingWarning(ResegeoWarning):
     """A setting was read and understood, but does not apply."""
+
+
+def notice(text: str, category: type[ResegeoWarning] = InputNotice) -> None:
+    """Warn in the name of whoever called this package: Python shows that line, and each line once."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

@@ -26,9 +26,6 @@ from resegeo.machine import Batch, Machine, Models, start_machine
 from resegeo.plan import Job, Plan, plan_job
 from resegeo.windows import WorkItem
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, the steps done and the steps in all."""
-
 STRETCH = 4
 """Items that a worker is given at a time, where there are enough: each order costs the scheduler some milliseconds."""
 

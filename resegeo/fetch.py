@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from resegeo.documents import read_json
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.progress import Progress
 from resegeo.registry import Remote
 from resegeo.zips import open_zip
 
@@ -35,8 +36,6 @@ TIMEOUT = (10.0, 60.0)
 PAUSE = 1.0
 """Seconds before the second try; each further pause is twice as long."""
 _CHUNK = 1 << 16  # what a broken connection loses
-
-Progress = Callable[[str, int, int], None]
 
 
 def home() -> Path:

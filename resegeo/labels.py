@@ -13,8 +13,6 @@ from resegeo.classes import ClassList
 from resegeo.scores import axis_weights, blend_weights, pixel_cosines, softmax
 from resegeo.windows import Rect
 
-REDUCTIONS = ("max", "mean", "logsumexp")
-
 
 @dataclass(frozen=True)
 class WindowScores:

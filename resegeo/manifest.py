@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from resegeo.documents import read_json, read_table
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, shown
@@ -326,6 +326,7 @@ def _of_settings() -> dict[str, tuple[str, Reader]]:
         hint = hints[field.name]
         if isinstance(hint, types.UnionType):
             hint = next(part for part in get_args(hint) if part is not type(None))
+        hint = str if get_origin(hint) is Literal else hint
         kinds[field.name] = _BY_TYPE.get(hint, ("a list as in a settings file", _as_it_is))
     return kinds
 
@@ -345,5 +346,6 @@ _KINDS: Mapping[str, tuple[str, Reader]] = {
     "sam_checkpoint": ("a file", _file),
     "sam_arch": ("a word", _word),
     **_of_settings(),
+    "vector": ("names such as gpkg,geojson", _names),
     "segments": ("superpixels, sam, none or a file", _file_or_word),
 }

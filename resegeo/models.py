@@ -15,9 +15,10 @@ from resegeo.class_file import load_class_list
 from resegeo.compose import Composition, compose
 from resegeo.encoder import build, load_encoder
 from resegeo.errors import ResegeoError, ResegeoWarning
-from resegeo.fetch import Progress, cached, fetch, file_sha256, parts_of, verify
+from resegeo.fetch import cached, fetch, file_sha256, parts_of, verify
 from resegeo.files import writable_folder
 from resegeo.identify import BUNDLED, inferred
+from resegeo.progress import Progress
 from resegeo.registry import KNOWN
 from resegeo.separation import TEMPERATURE
 from resegeo.shelf import imported_models, imported_path, on_disk

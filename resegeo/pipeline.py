@@ -2,69 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from resegeo.class_file import class_list
-from resegeo.errors import ResegeoError, UsageError
-from resegeo.options import Method, Options, RunOptions, View
-from resegeo.plan import Plan, make_plan, plan_outputs
-from resegeo.prepare import Classes, prepare, warn
-from resegeo.scene import Stretch, describe, open_scene
+from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.options import Keywords, Options, View, documented
+from resegeo.plan import look_at, make_plan, plan_outputs
+from resegeo.process import undisturbed
+from resegeo.scene import describe
 from resegeo.settings import SUFFIXES, Settings
+from resegeo.settle import Classes, Run, settle, warn
 from resegeo.weights import resolve_model
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from resegeo.estimation import Estimate
-    from resegeo.execute import Progress
-    from resegeo.machine import Models
     from resegeo.run import Segmentation
 
-
-@overload
-def segment(scene: xr.DataArray, classes: Classes, output: None = None, **options: Any) -> xr.DataArray: ...
-@overload
-def segment(scene: str | Path, classes: Classes, output: str | Path | None = None, **options: Any) -> Segmentation: ...
-@overload
-def segment(scene: xr.DataArray, classes: Classes, output: str | Path, **options: Any) -> Segmentation: ...
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 
+class Segments(Protocol[P]):
+    """How :func:`segment` is called: its keywords are the fields of :class:`resegeo.options.Keywords`."""
+
+    @overload
+    def __call__(
+        self, scene: xr.DataArray, classes: Classes, output: None = None, *args: P.args, **options: P.kwargs
+    ) -> xr.DataArray: ...
+    @overload
+    def __call__(
+        self, scene: xr.DataArray, classes: Classes, output: str | Path, *args: P.args, **options: P.kwargs
+    ) -> Segmentation: ...
+    @overload
+    def __call__(
+        self,
+        scene: str | Path,
+        classes: Classes,
+        output: str | Path | None = None,
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> Segmentation: ...
+
+
+class Prepares(Protocol[P, R_co]):
+    """How a function with the parameters of :func:`segment` is called."""
+
+    def __call__(
+        self,
+        scene: str | Path | xr.DataArray,
+        classes: Classes,
+        output: str | Path | None = None,
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> R_co:
+        """Return what the function does."""
+        ...
+
+
+def _segments(keywords: Callable[P, object]) -> Callable[[Callable[..., Any]], Segments[P]]:
+    return lambda function: documented(function)
+
+
+def _prepares(
+    keywords: Callable[P, object],
+) -> Callable[[Callable[..., R_co]], Prepares[P, R_co]]:
+    return lambda function: documented(function)
+
+
+@_segments(Keywords)
 def segment(
-    scene: str | Path | xr.DataArray,
-    classes: Classes,
-    output: str | Path | None = None,
-    *,
-    model: str | None = None,
-    arch: str | None = None,
-    activation: str | None = None,
-    preset: str = "default",
-    settings: str | Path | None = None,
-    bands: Sequence[int] | None = None,
-    stretch: Stretch | tuple[float, float] | None = None,
-    assign_crs: str | None = None,
-    aoi: str | Path | None = None,
-    bbox: Sequence[float] | None = None,
-    formats: Sequence[str] | None = None,
-    alpha: str | None = None,
-    only: Sequence[str] = (),
-    sam_checkpoint: str | Path | None = None,
-    sam_arch: str | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-    overwrite: bool = False,
-    keep_features: bool | None = None,
-    discard_store: bool = False,
-    store: str | None = None,
-    cluster: Any = None,
-    read_ahead: int = 1,
-    progress: Progress | None = None,
-    models: Models | None = None,
-    **knobs: Any,
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
 ) -> Segmentation | xr.DataArray:
     """Segment a scene by words: what ``resegeo segment`` does.
+
+    Options are taken as the command line takes them too: ``vector="gpkg"``, ``stretch="0:255"``.
 
     Parameters
     ----------
@@ -76,44 +91,9 @@ def segment(
     output:
         Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
         answered by a DataArray.
-    model, arch, activation:
-        See :func:`resegeo.recipe.find_model`; the bundled model by default.
-    preset, settings, **knobs:
-        Fields of :class:`resegeo.settings.Settings`, from a preset, a YAML file, or by keyword.
-    bands:
-        The three bands to show the model as red, green, blue, counted from 1.
-    stretch:
-        (low, high) that become 0 and 255; by default 2nd to 98th percentile of each band (not for uint8).
-    assign_crs:
-        CRS for a scene that has none.
-    formats, alpha:
-        File formats that are trusted, and what an alpha band means; see :func:`resegeo.open_scene`.
-    aoi, bbox:
-        Vector file with polygons, or (left, bottom, right, top) in the scene's CRS: outside is nodata and costs
-        nothing, and the labels inside equal those of a run without it.
-    only:
-        Names of the classes to write; pixels of the others become background.
-    sam_checkpoint, sam_arch:
-        SAM's weights for ``segments="sam"``, and vit_h, vit_l or vit_b, which the file tells too.
-    device, threads:
-        Where to compute; by default CUDA or MPS if present, and all cores.
-    overwrite:
-        Replace the results of a run with other options; what it computed is used where it still holds.
-    keep_features:
-        Keep the features in the store, so that other words need no new pass; None: where they take less than 2 GB.
-    discard_store:
-        Remove the store at the end.
-    store:
-        Folder or URL (s3://…) for the store; by default the folder of the results.
-    cluster:
-        Number of local worker processes, the address of a ``distributed`` scheduler, or a ``distributed.Client``. A
-        script that asks for local workers needs the usual ``if __name__ == "__main__":``, since they are started anew.
-    read_ahead:
-        Work items that are read while the model is busy with another.
-    progress:
-        Called with stage, steps done, steps in all.
-    models:
-        Models that an earlier run loaded; what is missing there is loaded and kept for the next run.
+    **options:
+        See :class:`resegeo.options.Keywords`. A script that asks for local workers by ``cluster`` needs the usual
+        ``if __name__ == "__main__":``, since they are started anew.
 
     Returns
     -------
@@ -126,31 +106,39 @@ def segment(
         With one sentence that says what is wrong and how to mend it.
 
     """
-    from resegeo.run import run_codes, run_files
-
-    hooks: dict[str, Any] = {"progress": progress, "models": models}
-    run = RunOptions(
-        device=device,
-        threads=threads,
-        overwrite=overwrite,
-        keep_features=keep_features,
-        discard_store=discard_store,
-        cluster=cluster,
-        read_ahead=read_ahead,
-        **{name: hook for name, hook in hooks.items() if hook is not None},
-    )
-    view = View(bands, stretch, assign_crs, aoi, bbox, formats, alpha)
-    method = Method(model, arch, activation, preset, settings, sam_checkpoint, sam_arch, knobs)
-    options = Options(view, method, run, only, store)
-    prepared = prepare(scene, classes, output, options)
-    warn(prepared.plan)
-    if prepared.job is None and not prepared.stored and cluster is not None:
-        raise UsageError("cluster needs a scene that other processes can open: give a path instead of an array.")
-    if not isinstance(scene, str | Path) and output is None:
-        return _as_array(prepared.plan, run_codes(prepared.plan, run))
-    return run_files(prepared.plan, prepared.outputs, prepared.url, prepared.job, run)
+    return prepare(scene, classes, output, **options).execute()
 
 
+@_prepares(Keywords)
+def prepare(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+) -> Run:
+    """Settle all of a run but the running; the parameters are those of :func:`segment`. Writes nothing.
+
+    Parameters
+    ----------
+    scene, classes, output:
+        As for :func:`segment`.
+    **options:
+        See :class:`resegeo.options.Keywords`.
+
+    Returns
+    -------
+    The run: ``run.estimate()``, ``run.execute()``, ``run.outputs``.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
+    with undisturbed():
+        run = settle(scene, classes, output, Options.of(options))
+        warn(run.plan)
+    return run
+
+
+@_prepares(Keywords)
 def estimate(
     scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
 ) -> Estimate:
@@ -158,42 +146,31 @@ def estimate(
 
     The time is measured by computing a few windows and blocks of the scene itself; nothing is written.
 
+    Parameters
+    ----------
+    scene, classes, output:
+        As for :func:`segment`.
+    **options:
+        See :class:`resegeo.options.Keywords`.
+
     Raises
     ------
     ResegeoError:
         As :func:`segment` would.
 
     """
-    from resegeo.estimation import estimate_run
-
-    asked = Options.of(options)
-    prepared = prepare(scene, classes, output, asked)
-    warn(prepared.plan)
-    return estimate_run(prepared.plan, prepared.url, asked.run)
+    return prepare(scene, classes, output, **options).estimate()
 
 
-def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
-    """Codes as a DataArray on the scene's grid."""
-    result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
-    result.name = "classes"
-    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
-    georeference = plan.scene.georeference
-    if georeference.crs is not None:
-        result = result.rio.write_crs(georeference.crs)
-    if georeference.transform is not None:
-        result = result.rio.write_transform(georeference.transform)
-    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
-
-
-def inspect(
+def info(
     scene: str | Path | xr.DataArray,
     *,
     bands: Sequence[int] | None = None,
     formats: Sequence[str] | None = None,
-    alpha: str | None = None,
+    alpha: Literal["auto", "ignore", "use"] | None = None,
 ) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
-    opened = open_scene(scene, bands=bands, formats=formats, alpha=alpha or "auto")
+    opened = look_at(scene, View(bands=bands, formats=formats, alpha=alpha))
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
     return {
@@ -206,7 +183,7 @@ def inspect(
 
 def vectorize(
     raster: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     keep_background: bool = False,
     min_area: int = 0,
@@ -228,12 +205,19 @@ def vectorize(
     from resegeo.raster import read_class_raster_info
     from resegeo.vectors import write_polygons
 
+    output = Path(output)
     if output.suffix.lower() not in SUFFIXES.values():
-        raise UsageError(f"-o {output}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
+        raise UsageError(
+            f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
+        )
     if output.exists() and not overwrite:
-        raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
+        raise ResegeoError(
+            f"{shown(output)} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+        )
     if not output.parent.is_dir():
-        raise ResegeoError(f"The folder {output.parent} does not exist; create it, or name another file by -o.")
+        raise ResegeoError(
+            f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
+        )
     path = Path(raster)
     classes, _ = read_class_raster_info(path)
     frame = polygonize(

@@ -8,21 +8,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resegeo import windows
 from resegeo.attention import Schedule
 from resegeo.canvas import Canvas, canvas_of
 from resegeo.classes import ClassList
+from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.files import output_folder
 from resegeo.header import Kept, Layout
+from resegeo.options import View
 from resegeo.region import Region, region_of
-from resegeo.scene import Scene, Stretch, open_scene
+from resegeo.scene import Scene, open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 from resegeo.stamps import stamp
 from resegeo.weights import Geometry, ModelSource, SamSource, geometry, identity, resolve_model
 from resegeo.windows import WindowGrid, window_grid
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FEATURE_BUDGET = 2e9
 """Bytes up to which features are kept without being asked for."""
@@ -52,13 +57,7 @@ class Job:
     settings: Settings
     source: ModelSource
     sam: SamSource | None = None
-    bands: tuple[int, int, int] | None = None
-    stretch: Stretch | None = None
-    assign_crs: str | None = None
-    aoi: str | None = None
-    bbox: tuple[float, ...] | None = None
-    formats: tuple[str, ...] = ()
-    alpha: str = "auto"
+    view: View = field(default_factory=View)
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,12 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def look_at(scene: str | Path | xr.DataArray, view: View) -> Scene:
+    """Open a scene as it is to be looked at; see :func:`resegeo.open_scene`."""
+    asked = {name: getattr(view, name) for name in declared(View) if name not in ("aoi", "bbox")}
+    return open_scene(scene, **{name: value for name, value in asked.items() if value is not None})
+
+
 def plan_job(job: Job) -> Plan:
     """Open what a job names and lay its plan, in whatever process.
 
@@ -210,17 +215,11 @@ def plan_job(job: Job) -> Plan:
         With one sentence that says what does not fit and how to mend it.
 
     """
-    scene = open_scene(
-        job.scene,
-        bands=job.bands,
-        stretch=job.stretch,
-        assign_crs=job.assign_crs,
-        formats=job.formats,
-        alpha=job.alpha,
-    )
+    scene = look_at(job.scene, job.view)
     bundled = resolve_model()  # lies where the package is installed, which may be elsewhere here
     source = bundled if bundled.sha256 == job.source.sha256 else job.source
-    return make_plan(scene, job.classes, job.settings, source, sam=job.sam, region=region_of(scene, job.aoi, job.bbox))
+    region = region_of(scene, None if job.view.aoi is None else str(job.view.aoi), job.view.bbox)
+    return make_plan(scene, job.classes, job.settings, source, sam=job.sam, region=region)
 
 
 def make_plan(

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from resegeo.errors import ResegeoError
-from resegeo.execute import Progress
 from resegeo.features import Store
 from resegeo.figures import Quicklook
 from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities, class_scores
 from resegeo.machine import reduced
 from resegeo.plan import Plan
+from resegeo.progress import Progress
 from resegeo.scores import EXTRA
 from resegeo.windows import Rect, WorkItem, blocks
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from resegeo.control import unplaced
 from resegeo.errors import GeoreferenceWarning, ResegeoError
-from resegeo.execute import Progress
 from resegeo.features import Store
 from resegeo.figures import Quicklook
 from resegeo.labels import NO_SCORE
@@ -21,6 +20,7 @@ from resegeo.options import RunOptions
 from resegeo.plan import Outputs, Plan
 from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scores, label_scene, look_of
+from resegeo.progress import Progress
 from resegeo.raster import write_class_raster
 from resegeo.region import outline
 from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity

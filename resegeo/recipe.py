@@ -18,10 +18,11 @@ from typing import Any
 from resegeo.checkpoints import read_checkpoint
 from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
-from resegeo.compose import FORMAT, Progress, compose, read_weights
+from resegeo.compose import FORMAT, compose, read_weights
 from resegeo.documents import read_yaml
 from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
 from resegeo.fetch import home, locked
+from resegeo.progress import Progress
 from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, facts_for_file, resolve_model
 

@@ -18,7 +18,7 @@ import rasterio
 from resegeo.clusters import connect
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError
-from resegeo.execute import Progress, Task, run_here, run_on_cluster
+from resegeo.execute import Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import write_overlay
 from resegeo.files import alone, sweep_locks, writable_folder
@@ -33,6 +33,7 @@ from resegeo.products import (
     make_polygons,
     make_raster,
 )
+from resegeo.progress import Progress
 from resegeo.raster import CACHE_BYTES, sieved
 from resegeo.report import (
     earlier_report,

@@ -6,117 +6,176 @@ Presets set knobs of the method, never the model.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from resegeo.attention import Schedule, default_schedule
+from resegeo.declare import declared, option, said, settled, unknown
 from resegeo.documents import read_yaml
-from resegeo.errors import UsageError, escaped, shown
+from resegeo.errors import UsageError, escaped
 from resegeo.sam import PAPER_LEVELS, SamLevel
 
-SUFFIXES: Mapping[str, str] = {
-    "gpkg": ".gpkg",
-    "shp": ".shp",
-    "geojson": ".geojson",
-    "fgb": ".fgb",
-    "parquet": ".parquet",
-}
+if TYPE_CHECKING:
+    from resegeo.attention import Schedule
+
+Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet"]
+
+SUFFIXES: Mapping[str, str] = {name: f".{name}" for name in get_args(Format)}
 """Suffix of each polygon format."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The knobs of a run. Lengths are in pixels that the model sees: the scene's own, unless ``gsd`` is set."""
 
-    gsd: float | None = None
+    gsd: float | None = option(
+        None,
+        "Pixel size the model sees.  [default: the scene's own]",
+        "Scene",
+        metavar="METRES",
+        least=1e-6,
+    )
     """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
-    segments: str = "superpixels"
+    segments: str = option(
+        "superpixels",
+        "superpixels, sam, none, a label raster, or polygons (a second file after a comma is the next level).  "
+        "[default: superpixels]",
+        "Segments",
+        metavar="WHAT",
+        expected="superpixels, sam, none, or a file",
+        file=True,
+    )
     """Segment source: superpixels, sam, none, or the path of a label raster or of polygons."""
-    superpixel_area: tuple[int, ...] | None = None
+    superpixel_area: tuple[int, ...] | None = option(
+        None,
+        "Mean area of superpixels in pixels, one number a level.  [default: 16 patches]",
+        "Segments",
+        metavar="AREAS",
+        least=4,
+        example="256,1024",
+    )
     """Mean area of a superpixel, one number a level; None: 16 patches."""
-    sam_mode: str = "tile"
+    sam_mode: Literal["tile", "exact"] = option(
+        "tile",
+        "One pass a 1024-pixel tile, or the paper's passes over every window.  [default: tile]",
+        "Segments",
+    )
     """Segments from SAM: one pass over each ``tile`` of the scene, or ``exact``, the paper's, for each window."""
     sam_levels: tuple[SamLevel, ...] = PAPER_LEVELS
-    """Level table of SAM's mask generator, the first level the finest."""
-    stride: int | None = None
+    """Level table of SAM's mask generator, the first level the finest. A table: no option of the command line."""
+    stride: int | None = option(
+        None, "Step of the windows.  [default: half a window]", "Method", metavar="PIXELS", least=1
+    )
     """Step of the windows in pixels; None: what ``overlap`` leaves of a window."""
-    overlap: float = 0.5
+    overlap: float = option(
+        0.5, "The same as a share of the window.  [default: 0.5]", "Method", metavar="SHARE", least=0, most=0.95
+    )
     """Share of a window that it has in common with the next; ``stride`` goes before it."""
-    free_layers: int | None = None
+    free_layers: int | None = option(
+        None, "Unrestricted layers.  [default: the paper's share]", "Method", metavar="N", least=0
+    )
     """Unrestricted layers; None: the paper's share of the model's depth, like the next two."""
-    segment_layers: int | None = None
-    local_layers: int | None = None
-    local_radius: int = 0
+    segment_layers: int | None = option(None, "Layers restricted to segments.", "Method", metavar="N", least=0)
+    local_layers: int | None = option(
+        None, "Layers restricted to a patch's neighbourhood.", "Method", metavar="N", least=0
+    )
+    local_radius: int = option(0, "How far that reaches.  [default: 0, itself]", "Method", metavar="PATCHES", least=0)
     """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
-    self_self: bool = False
+    self_self: bool = option(False, "Last layer by q·q + k·k + v·v, without residual and MLP.", "Method")
     """Last layer attends by q·q + k·k + v·v, without residual and MLP (SegEarth-OV, ClearCLIP), under its own mask."""
-    edge: str = "clamp"
+    edge: Literal["clamp", "overhang"] = option("clamp", "Last window of a row.  [default: clamp]", "Method")
     """Last window of a row: ``clamp`` inside the scene, or let it ``overhang``."""
-    fill: str = "mean"
+    fill: Literal["mean", "black"] = option("mean", "Colour of invalid pixels.  [default: mean]", "Method")
     """Colour of padding and invalid pixels: the model's ``mean``, or ``black``."""
-    taper: bool = True
+    taper: bool = option(
+        True, "Weigh a window's middle more than its border.  [default: on]", "Method", affects="labels"
+    )
     """Weigh the middle of a window more than its border where windows overlap."""
-    logit_scale: float | None = None
+    logit_scale: float | None = option(
+        None,
+        "Factor before the softmax.  [default: the model's]",
+        "Method",
+        affects="labels",
+        metavar="X",
+        least=1e-6,
+    )
     """Factor of the cosines before the softmax; None: the model's own."""
-    subtract_cls: float = 0.0
+    subtract_cls: float = option(
+        0.0,
+        "Subtract X times the CLS score.  [default: 0]",
+        "Method",
+        affects="labels",
+        metavar="X",
+        least=0,
+        most=10,
+    )
     """λ: scores are cosines less λ times those of the window's CLS token (SegEarth-OV takes 0.3); 0: none."""
-    vote_segments: bool = False
+    vote_segments: bool = option(False, "Let the pixels of a segment share their votes.", "Method", affects="labels")
     """Label voting: in each window the pixels of a segment of the finest level share their votes (CorrCLIP)."""
-    reduction: str = "max"
+    reduction: Literal["max", "mean", "logsumexp"] = option(
+        "max", "A class's probability from its prompts.  [default: max]", "Method", affects="labels"
+    )
     """How a class takes its probability from its prompts: max, mean or logsumexp."""
-    threshold: float | None = None
+    threshold: float | None = option(
+        None,
+        "Less probable pixels become background.",
+        "Method",
+        affects="labels",
+        metavar="P",
+        least=0,
+        most=1,
+    )
     """Class probability below which a pixel is background; None: the class file's, or none."""
-    use_thresholds: bool = True
+    use_thresholds: bool = option(
+        True, "Apply thresholds, also those of the class file.  [default: on]", "Method", affects="labels"
+    )
     """Whether thresholds (above, and those of the class file) apply at all."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", "Arithmetic of the vision transformer.  [default: float32]", "Model"
+    )
     """Arithmetic of the vision transformer: float32, bfloat16 or float16 (autocast)."""
-    compile: bool = False
+    compile: bool = option(False, "Compile the vision transformer (torch.compile).", "Model")
     """Compile the vision transformer by torch.compile: quicker after a slow start."""
-    feature_dtype: str = "float16"
+    feature_dtype: Literal["float16", "int8"] = option(
+        "float16", "What features are rounded to; int8 takes half the space.  [default: float16]", "Execution"
+    )
     """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
-    min_area: int = 0
+    min_area: int = option(
+        0,
+        "Smaller areas join their largest neighbour.  [default: 0]",
+        "Results",
+        affects="labels",
+        metavar="PIXELS",
+        least=0,
+    )
     """Minimum mapping unit in pixels: smaller areas join their largest neighbour, in raster and polygons; 0: none."""
-    simplify: float = 0.0
+    simplify: float = option(
+        0.0,
+        "Simplify polygon borders.  [default: 0, exact]",
+        "Results",
+        affects="polygons",
+        metavar="PIXELS",
+        least=0,
+    )
     """Tolerance in pixels of the simplification of polygon borders; 0: none."""
-    keep_background: bool = False
+    keep_background: bool = option(False, "Draw background as polygons too.", "Results", affects="polygons")
     """Draw background as polygons too."""
-    vector: tuple[str, ...] = ("gpkg",)
+    vector: tuple[Format, ...] = option(
+        ("gpkg",),
+        f"Polygon formats, comma-separated: {', '.join(get_args(Format))}, or none.  [default: gpkg]",
+        "Results",
+        affects="polygons",
+        metavar="FORMATS",
+        example="gpkg,geojson",
+        none=True,
+    )
     """Polygon formats to write."""
 
     def __post_init__(self) -> None:
-        """Check every value; see :class:`UsageError`."""
-        _choice("edge", self.edge, ("clamp", "overhang"))
-        _choice("fill", self.fill, ("mean", "black"))
-        _choice("reduction", self.reduction, ("max", "mean", "logsumexp"))
-        _choice("sam_mode", self.sam_mode, ("tile", "exact"))
-        _choice("precision", self.precision, ("float32", "bfloat16", "float16"))
-        _choice("feature_dtype", self.feature_dtype, ("float16", "int8"))
-        _number("gsd", self.gsd, least=1e-6)
-        _number("subtract_cls", self.subtract_cls, least=0, most=10)
+        """Bring every value to its type; see :class:`UsageError`."""
+        settled(self)
         object.__setattr__(self, "sam_levels", _sam_levels(self.sam_levels))
-        _number("stride", self.stride, least=1, whole=True)
-        for name in ("free_layers", "segment_layers", "local_layers"):
-            _number(name, getattr(self, name), least=0, whole=True)
-        _number("local_radius", self.local_radius, least=0, whole=True)
-        _number("logit_scale", self.logit_scale, least=1e-6)
-        _number("threshold", self.threshold, least=0, most=1)
-        _number("overlap", self.overlap, least=0, most=0.95)
-        _number("min_area", self.min_area, least=0, whole=True)
-        _number("simplify", self.simplify, least=0)
-        for area in self.superpixel_area or ():
-            _number("superpixel_area", area, least=4, whole=True)
-        if self.superpixel_area is not None and not self.superpixel_area:
-            raise UsageError("superpixel_area is empty; expected one mean area in pixels a level, such as [1024].")
-        for name in ("taper", "use_thresholds", "keep_background", "self_self", "vote_segments", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected true or false.")
-        if not isinstance(self.segments, str):
-            raise UsageError(f"segments is {self.segments!r}; expected superpixels, sam, none, or a file.")
-        for name in self.vector:
-            _choice("vector", name, tuple(SUFFIXES))
 
     def schedule(self, depth: int) -> Schedule:
         """Return the layer schedule for a model of ``depth`` layers.
@@ -129,6 +188,8 @@ class Settings:
             When the numbers do not add up to ``depth``.
 
         """
+        from resegeo.attention import Schedule, default_schedule
+
         usual = default_schedule(depth)
         segment = usual.segment if self.segment_layers is None else self.segment_layers
         local = usual.local if self.local_layers is None else self.local_layers
@@ -154,16 +215,15 @@ class Settings:
         return asdict(self)
 
 
-LABEL_KNOBS = frozenset(
-    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds", "min_area"}
-)
+LABEL_KNOBS = frozenset(name for name, what in declared(Settings).items() if what.about.affects == "labels")
 """Settings that act after the image side: changing them takes no second look at a pixel."""
 
-POLYGON_KNOBS = frozenset({"simplify", "keep_background", "vector"})
+POLYGON_KNOBS = frozenset(name for name, what in declared(Settings).items() if what.about.affects == "polygons")
 """Settings that act after the class raster."""
 
+Preset = Literal["default", "paper"]
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "default": {},
     "paper": {
         "segments": "sam",
@@ -182,7 +242,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def resolve_settings(
     given: Mapping[str, Any] | None = None,
     *,
-    preset: str = "default",
+    preset: Preset = "default",
     file: str | Path | None = None,
     attention: Mapping[str, Any] | None = None,
 ) -> Settings:
@@ -205,13 +265,12 @@ def resolve_settings(
         For unknown names, values of a wrong kind, and combinations that cannot be run.
 
     """
-    _choice("--preset", preset, tuple(PRESETS))
     values: dict[str, Any] = dict(PRESETS[preset])
     values.update(attention or {})
     values.update(_read(Path(file)) if file is not None else {})
     chosen = {key: value for key, value in (given or {}).items() if value is not None}
     if {"stride", "overlap"} <= chosen.keys():
-        raise UsageError("--stride and --overlap say the same in two ways; give one of them.")
+        raise UsageError("[[stride]] and [[overlap]] say the same in two ways; give one of them.")
     if "overlap" in chosen:
         values.pop("stride", None)  # an option goes before a stride from the settings file
     values.update(chosen)
@@ -219,54 +278,40 @@ def resolve_settings(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a settings file; lists become tuples."""
-    said, expected = f"--settings {escaped(path)}", "lines such as 'stride: 64'"
-    loaded = read_yaml(path, said, expected=expected, error=UsageError)
+    """Read a settings file."""
+    where, expected = f"[[settings={escaped(path)}]]", "lines such as 'stride: 64'"
+    loaded = read_yaml(path, where, expected=expected, error=UsageError)
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UsageError(f"{said} holds a {type(loaded).__name__}; expected {expected}.")
+        raise UsageError(f"{where} holds a {type(loaded).__name__}; expected {expected}.")
     names = [field.name for field in fields(Settings)]
     for key in loaded:
         if key not in names:
-            near = difflib.get_close_matches(shown(key), names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise UsageError(f"{said}: there is no setting '{shown(key)}'; {hint}")
-    for key in ("vector", "superpixel_area"):
-        if isinstance(loaded.get(key), str | int):
-            loaded[key] = [loaded[key]]
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in loaded.items()}
+            raise UsageError(f"{where}: {unknown('setting', key, names)}")
+    return loaded
 
 
 def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
     """Check a level table: rows of numbers by name, as they stand in a settings file, or levels themselves."""
     names = [field.name for field in fields(SamLevel)]
     if not isinstance(table, list | tuple) or not table:
-        raise UsageError(f"sam_levels is {table!r}; expected a list with one mapping of {', '.join(names)} a level.")
+        raise UsageError(
+            f"sam_levels is {said(table)}; expected a list with one mapping of {', '.join(names)} a level."
+        )
     levels = []
     for row in table:
         if isinstance(row, SamLevel):
             row = asdict(row)
         if not isinstance(row, Mapping) or set(row) != set(names):
-            raise UsageError(f"sam_levels has the row {row!r}; expected a mapping of {', '.join(names)}.")
+            raise UsageError(f"sam_levels has the row {said(row)}; expected a mapping of {', '.join(names)}.")
         for name in ("pred_iou_thresh", "stability_score_thresh"):
-            _number(f"sam_levels: {name}", row[name], least=0, most=1)
+            _number(f"sam_levels: {name}", row[name])
         levels.append(SamLevel(**row))
     return tuple(levels)
 
 
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} is {value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}.")
-
-
-def _number(name: str, value: object, *, least: float, most: float | None = None, whole: bool = False) -> None:
-    if value is None:
-        return
-    kind = "a whole number" if whole else "a number"
-    span = f"of {least:g} or more" if most is None else f"from {least:g} to {most:g}"
-    if most is None and 0 < least < 1e-3:
-        span = "above 0"
-    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not right or not (least <= value <= (most if most is not None else float("inf"))):  # type: ignore[operator]
-        raise UsageError(f"{name} is {value!r}; expected {kind} {span}.")
+def _number(name: str, value: object) -> None:
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    if not right or not 0 <= value <= 1:  # type: ignore[operator]
+        raise UsageError(f"{name} is {said(value)}; expected a number from 0 to 1.")

@@ -24,7 +24,7 @@ from resegeo.errors import ResegeoError, ResegeoWarning, shown
 from resegeo.features import is_store
 from resegeo.formats import open_raster
 from resegeo.pipeline import segment
-from resegeo.prepare import Classes
+from resegeo.settle import Classes
 
 if TYPE_CHECKING:
     from resegeo.run import Segmentation

@@ -13,7 +13,7 @@ from typing import Any
 
 from resegeo.checkpoints import METADATA, read_checkpoint
 from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
-from resegeo.fetch import Progress, fetch, file_sha256, verify
+from resegeo.fetch import fetch, file_sha256, verify
 from resegeo.identify import (
     BUNDLED,
     FOLDER,
@@ -29,6 +29,7 @@ from resegeo.identify import (
 )
 from resegeo.model_config import is_plain_name
 from resegeo.normalisation import Normalisation
+from resegeo.progress import Progress
 from resegeo.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.shelf import imported_path, name_of, on_disk
 from resegeo.tags import find_tag, is_tag

@@ -30,7 +30,7 @@ from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
 from resegeo.manifest import Row, read_manifest
 from resegeo.mosaic import build_mosaic
 from resegeo.places import result_folders
-from resegeo.prepare import VocabularyWarning
+from resegeo.settle import VocabularyWarning
 from resegeo_cli.main import main
 
 WORDS = ["water", "forest", "road"]

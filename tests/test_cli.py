@@ -103,12 +103,12 @@ def test_verbose_adds_the_traceback_and_quiet_drops_the_notes(run, make_raster, 
 
 
 def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
-    import resegeo.prepare
+    import resegeo.settle
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr(resegeo.prepare, "make_plan", broken)
+    monkeypatch.setattr(resegeo.settle, "make_plan", broken)
     result = run("segment", scene, "--prompts", "classes.yml")
     assert result.exit_code == 1
     assert "defect of resegeo (ZeroDivisionError: boom)" in result.stderr

@@ -222,7 +222,7 @@ def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words
         assert json.loads(result.report.read_text("utf-8"))["store"] == "s3://bucket/stores/scene.store.zarr"
         again = resegeo.segment("s3://bucket/stores/scene.store.zarr", WORDS, tmp_path / "again")
         assert again.raster.read_bytes() == result.raster.read_bytes()
-        with pytest.raises(UsageError, match="name a folder for the results by -o"):
+        with pytest.raises(UsageError, match="name a folder for the results by output"):
             resegeo.segment("s3://bucket/stores/scene.store.zarr", WORDS)
     finally:
         server.stop()

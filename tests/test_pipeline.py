@@ -13,7 +13,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 import resegeo
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, UsageError
-from resegeo.prepare import VocabularyWarning
+from resegeo.settle import VocabularyWarning
 
 WORDS = ["water", "forest", "road", {"name": "houses", "prompts": ["building", "roof"]}]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +13,23 @@ from typing import TYPE_CHECKING, Any
 from resegeo.canvas import Canvas, ground_sample_distance
 from resegeo.class_file import class_list, load_class_list
 from resegeo.classes import ClassList
-from resegeo.errors import IgnoredSettingWarning, InputNotice, ResegeoError, ResegeoWarning, UsageError, shown
+from resegeo.errors import (
+    IgnoredSettingWarning,
+    InputNotice,
+    ResegeoError,
+    ResegeoWarning,
+    UsageError,
+    notice,
+    shown,
+)
 from resegeo.features import Store, UnusableStoreError, is_store
 from resegeo.header import StoreHeader
-from resegeo.options import Method, Options
-from resegeo.plan import Job, Outputs, Plan, make_plan, plan_outputs, store_url
+from resegeo.options import Method, Options, RunOptions
+from resegeo.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
+from resegeo.process import undisturbed
+from resegeo.progress import Progress
 from resegeo.recipe import find_model
 from resegeo.region import region_of
-from resegeo.scene import open_scene
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 from resegeo.shelf import imported_path
 from resegeo.stored import stored_scene
@@ -30,7 +39,8 @@ from resegeo.weights import ModelSource, SamSource, geometry, identity, resolve_
 if TYPE_CHECKING:
     import xarray as xr
 
-    from resegeo.execute import Progress
+    from resegeo.estimation import Estimate
+    from resegeo.run import Segmentation
 
 BUNDLED_RANGE = (0.1, 30.0)
 """Ground sample distances in metres that the bundled model was trained on."""
@@ -42,23 +52,79 @@ class VocabularyWarning(ResegeoWarning):
     """A prompt that the bundled model was never taught."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything of a run but the running."""
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Everything of a run but the running: what :func:`resegeo.prepare` returns."""
 
     plan: Plan
     outputs: Outputs
     url: str
     """Of the store."""
     job: Job | None
-    """The plan by reference; None for a scene in memory and for a finished store."""
-    stored: bool
-    """Whether the scene is a finished store."""
+    """The plan by reference, for other processes; None for a scene in memory and for a finished store."""
+    options: RunOptions
+    """Who computes and what is kept."""
+    in_memory: bool = False
+    """Whether the scene is an array, and its labels are returned as one."""
+
+    def estimate(self) -> Estimate:
+        """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
+
+        Raises
+        ------
+        ResegeoError:
+            As :meth:`execute` would.
+
+        """
+        with undisturbed():
+            from resegeo.estimation import estimate_run
+
+            return estimate_run(self.plan, self.url, self.options)
+
+    def execute(self) -> Segmentation | xr.DataArray:
+        """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
+
+        Raises
+        ------
+        ResegeoError:
+            With one sentence that says what is wrong and how to mend it.
+        Interrupted:
+            When the user interrupts; the same call goes on.
+
+        """
+        with undisturbed():
+            from resegeo.run import run_codes, run_files
+
+            if self.in_memory:
+                return _as_array(self.plan, run_codes(self.plan, self.options))
+            return run_files(self.plan, self.outputs, self.url, self.job, self.options)
+
+    def facts(self) -> dict[str, str]:
+        """Return what the run is, in a few words each."""
+        plan = self.plan
+        where = {"results": "an array"} if self.in_memory else {"results": str(self.outputs.folder), "store": self.url}
+        return {
+            "scene": plan.scene.source,
+            "size": f"{plan.scene.height:,} × {plan.scene.width:,} pixels",
+            "classes": ", ".join(spec.name for spec in plan.classes.drawn),
+            "model": plan.source.name,
+            "windows": f"{plan.grid.count:,} in {plan.items:,} work items",
+            **where,
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:8} {shown(value)}" for name, value in self.facts().items()]
+        return "\n".join(["<resegeo.Run>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(shown(value, 400))}</td></tr>"
+            for name, value in self.facts().items()
+        )
+        return f"<table><caption>resegeo run</caption>{rows}</table>"
 
 
-def prepare(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options
-) -> Prepared:
+def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:
     """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
 
     Raises
@@ -72,21 +138,14 @@ def prepare(
         url = str(scene).rstrip("/")
         plan = _plan_of_store(url, wanted, options)
         if output is None and "://" in url:
-            raise UsageError(f"{scene} is a URL: name a folder for the results by -o.")
+            raise UsageError(f"{shown(scene)} is a URL: name a folder for the results by [[output]].")
         folder = output if output is not None else url.rpartition("/")[0] or "."
         word = Path(classes).stem if isinstance(classes, str | Path) else "words"
         outputs = plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}")
         _spare_inputs(outputs, plan, classes, options)
-        return Prepared(plan, outputs, url, None, stored=True)
+        return Run(plan, outputs, url, None, options.run)
     view = options.view
-    opened = open_scene(
-        scene,
-        bands=view.bands,
-        stretch=view.stretch,
-        assign_crs=view.assign_crs,
-        formats=view.formats,
-        alpha=view.alpha or "auto",
-    )
+    opened = look_at(scene, view)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
@@ -104,15 +163,12 @@ def prepare(
                 config=None if found.config is None else found.config.absolute(),
             ),
             sam=None if sam is None else replace(sam, path=sam.path.absolute()),
-            bands=None if view.bands is None else (view.bands[0], view.bands[1], view.bands[2]),
-            stretch=opened.stretch,
-            assign_crs=view.assign_crs,
-            formats=tuple(view.formats or ()),
-            alpha=view.alpha or "auto",
-            aoi=None if view.aoi is None else _absolute(str(view.aoi)),
-            bbox=None if view.bbox is None else tuple(view.bbox),
+            view=replace(view, stretch=opened.stretch, aoi=None if view.aoi is None else _absolute(str(view.aoi))),
         )
-    return Prepared(plan, outputs, store_url(plan, outputs, options.store), job, stored=False)
+    elif options.run.cluster is not None:
+        raise UsageError("[[cluster]] needs a scene that other processes can open: give a path instead of an array.")
+    in_memory = job is None and output is None
+    return Run(plan, outputs, store_url(plan, outputs, options.store), job, options.run, in_memory)
 
 
 def choose(
@@ -138,17 +194,17 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
     method = options.method
     inputs: dict[str, Sequence[Any]] = {
         "the scene itself": [plan.scene.source],
-        "the file of --aoi": [options.view.aoi],
-        "a file of --segments": [plan.settings.segments, *plan.settings.segments.split(",")],
+        "the file of [[aoi]]": [options.view.aoi],
+        "a file of [[segments]]": [plan.settings.segments, *plan.settings.segments.split(",")],
         "the class file": [classes],
-        "the file of --settings": [method.settings],
+        "the file of [[settings]]": [method.settings],
         "the model": [method.model, method.sam_checkpoint],
     }
     for path in (path for path in outputs.files() if path.exists()):
         for what, names in inputs.items():
             found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
             if any(path.samefile(name) for name in found):
-                raise ResegeoError(f"The output {path} would replace {what}; name another folder by -o.")
+                raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
 
 
 def _absolute(path: str) -> str:
@@ -226,7 +282,8 @@ def _model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSourc
     """
     wanted = header.image["model"]
     said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
-    model, arch, activation = method.model, method.arch, method.activation
+    model, arch = method.model, method.arch
+    activation: str | None = method.activation
     imported = None if model is not None else imported_path(wanted["name"])
     if imported is not None:
         import open_clip
@@ -268,6 +325,19 @@ def _fixed_by_a_store(options: Options) -> list[str]:
     return [name for name, value in given.items() if value is not None]
 
 
+def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
+    """Codes as a DataArray on the scene's grid."""
+    result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
+    result.name = "classes"
+    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
+    georeference = plan.scene.georeference
+    if georeference.crs is not None:
+        result = result.rio.write_crs(georeference.crs)
+    if georeference.transform is not None:
+        result = result.rio.write_transform(georeference.transform)
+    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
+
+
 def as_class_list(classes: Classes) -> ClassList:
     """Read a class list from any form in which it may be given; see :class:`ResegeoError`."""
     if isinstance(classes, ClassList):
@@ -281,11 +351,10 @@ def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mappin
     if attention is None or len(attention) < 3 or sum(attention.values()) == depth:
         return attention
     counts = ", ".join(f"{name}={count}" for name, count in attention.items())
-    warnings.warn(
+    notice(
         f"The class file's attention layers ({counts}) describe a model of {sum(attention.values())} layers; "
         f"{source.name} has {depth}, so its own schedule is used.",
         IgnoredSettingWarning,
-        stacklevel=3,
     )
     return None
 
@@ -296,38 +365,35 @@ def _sam_of(settings: Settings, method: Method, progress: Progress | None) -> Sa
     if settings.segments == "sam":
         return resolve_sam(None if file is None else str(file), architecture, progress=progress)
     if file is not None or architecture is not None or method.knobs.get("sam_mode") is not None:
-        warnings.warn(
+        notice(
             f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
-            "Pass --segments sam to use it.",
+            "Pass [[segments=sam]] to use it.",
             IgnoredSettingWarning,
-            stacklevel=3,
         )
     return None
 
 
 def warn(plan: Plan) -> None:
     """Say what the user should know before the first pixel."""
-    for notice in plan.classes.notices:
-        warnings.warn(notice, IgnoredSettingWarning, stacklevel=3)
+    for text in plan.classes.notices:
+        notice(text, IgnoredSettingWarning)
     if plan.source.bundled:
         prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
         unknown = unknown_words(prompts)
         if unknown:
             quoted = ", ".join(f"'{text}'" for text in unknown)
-            warnings.warn(
+            notice(
                 f"{quoted}: outside the vocabulary of the bundled model (`resegeo classes vocabulary` lists it), so "
-                "expect nonsense there. Use a word of the list, or a larger CLIP by --model.",
+                "expect nonsense there. Use a word of the list, or a larger CLIP by [[model]].",
                 VocabularyWarning,
-                stacklevel=3,
             )
         own = ground_sample_distance(plan.scene)
         seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
         low, high = BUNDLED_RANGE
         near = low if seen is not None and seen < low else high
         if seen is not None and not low * 0.99 <= seen <= high * 1.01:
-            warnings.warn(
+            notice(
                 f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
-                f"expect little of it. Pass --gsd with a value in that range, such as --gsd {near:g}.",
+                f"expect little of it. Pass [[gsd]] with a value in that range, such as [[gsd={near:g}]].",
                 InputNotice,
-                stacklevel=3,
             )
