@@ -43,13 +43,15 @@ def test_imports_go_one_way():
 
     floors = [
         ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve"],
-        ["files", "clusters", "classes", "sound", "hugging_face", "normalisation"],
+        ["files", "clusters", "classes", "sound", "model_config", "zips"],
+        ["json_files"],
+        ["hugging_face", "normalisation"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
         ["identify", "samples", "distances"],
         ["scene", "tags"],
         ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
-        ["styles", "features", "sam_masks", "legend", "carry"],
+        ["styles", "features", "sam_masks", "legend", "carry", "tokens"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
         ["polygons", "vectors", "truth", "compose"],
