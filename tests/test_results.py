@@ -162,7 +162,7 @@ def test_a_class_raster_that_was_cut_or_lost_its_sidecars_is_made_anew(scene, tm
 def test_a_report_that_lacks_what_is_asked_of_it_is_not_taken_for_one(scene, tmp_path):
     report = resegeo.segment(scene, WORDS, tmp_path).report
     document = json.loads(report.read_text("utf-8"))
-    for missing in ("windows", "raster", "pixels", "resegeo"):
+    for missing in ("windows", "files", "pixels", "resegeo"):
         report.write_text(json.dumps({key: value for key, value in document.items() if key != missing}), "utf-8")
         with pytest.raises(ResegeoError, match="was not written by this program"):
             resegeo.segment(scene, WORDS, tmp_path)
