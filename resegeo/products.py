@@ -100,7 +100,7 @@ def make_raster(
 def kept_raster(
     plan: Plan, outputs: Outputs, store: Store | None, standing: Standing, *, scored: bool
 ) -> MadeRaster | None:
-    """Return the class raster that an earlier run left, with what its store keeps of it; None where one must be made."""
+    """Return the class raster that an earlier run left, with what its store keeps of it; None: one must be made."""
     earlier = standing.report
     if store is None or earlier is None or not store.header["finished"]:  # else it needs more than scores anew
         return None

@@ -82,12 +82,21 @@ def readable(path: Path) -> bool:
     """Whether a vector file can be read to its end."""
     whole = path.with_suffix(".shp") if path.suffix.lower() in (".shx", ".dbf") else path
     try:
-        frame = gpd.read_parquet(whole) if whole.suffix.lower() == ".parquet" else pyogrio.read_dataframe(whole)
+        frame = _read(whole)
         if whole.suffix.lower() == ".shp":
             return _sound_shapefile(whole)
         return bool(frame.geometry.notna().all())
     except (*_WRITE_ERRORS, ValueError, RuntimeError):
         return False
+
+
+def _read(path: Path) -> gpd.GeoDataFrame:
+    """Read a vector file of ours, of a GeoPackage the polygons."""
+    if path.suffix.lower() == ".parquet":
+        return gpd.read_parquet(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="More than one layer")
+        return pyogrio.read_dataframe(path)
 
 
 def _sound_shapefile(path: Path) -> bool:
@@ -162,7 +171,10 @@ def write_polygons(
 
 def _verify(frame: gpd.GeoDataFrame, path: Path) -> None:
     """See that all polygons can be read back: GDAL says nothing of a disk that fills when a file is closed."""
-    back = gpd.read_parquet(path) if path.suffix == ".parquet" else pyogrio.read_dataframe(path)
+    try:
+        back = _read(path)
+    except (ValueError, RuntimeError) as error:  # those of pyarrow
+        raise OSError("it cannot be read back") from error
     equal = len(back) == len(frame)
     if equal and len(frame):
         shapes = back.geometry.values

@@ -67,7 +67,7 @@ def test_a_file_of_the_users_own_is_replaced_only_when_told_to(scene, tmp_path, 
 
 
 def test_an_interrupted_run_knows_its_own_files(scene, tmp_path, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
