@@ -187,3 +187,14 @@ def test_names_of_any_length_and_kind_end_in_a_result_or_a_sentence(tmp_path, fr
     assert "not UTF-8" in (name_problem(Path(os.fsdecode(b"\xff.gpkg"))) or "")
     with pytest.raises(ResegeoError, match="not UTF-8"):
         resegeo.pipeline.vectorize(tmp_path / "a.tif", tmp_path / os.fsdecode(b"\xff.gpkg"))
+
+
+def test_a_vrt_of_the_users_is_not_replaced_by_a_mosaic(scene, tmp_path):
+    from resegeo.mosaic import build_mosaic
+
+    mine = tmp_path / "out/all/all.vrt"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine \xff")
+    with pytest.raises(ResegeoError, match="is no mosaic of this program"):
+        build_mosaic([str(scene)], tmp_path / "out", "all")
+    assert mine.read_bytes() == b"mine \xff"
