@@ -16,8 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from resegeo.classes import ClassList
-from resegeo.errors import ResegeoError
-from resegeo.files import whole
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.header import look_shape
 from resegeo.raster import CACHE_BYTES
 from resegeo.scene import Scene
@@ -82,7 +82,15 @@ def look_at(scene: Scene) -> Quicklook:
     return look
 
 
-def write_overlay(path: Path, look: Quicklook, class_raster: Path, classes: ClassList, *, max_side: int = 2048) -> None:
+def write_overlay(
+    path: Path,
+    look: Quicklook,
+    class_raster: Path,
+    classes: ClassList,
+    *,
+    max_side: int = 2048,
+    note: Note | None = None,
+) -> None:
     """Write a PNG: the scene, the scene under its classes, and a legend with each class's share.
 
     Shares are counted over all valid pixels at full resolution. Memory is bounded by a strip of the raster.
@@ -99,6 +107,8 @@ def write_overlay(path: Path, look: Quicklook, class_raster: Path, classes: Clas
         The class list behind names and colours.
     max_side:
         Longest side of the picture in pixels; 256 or more leaves room for a legend.
+    note:
+        See :func:`resegeo.files.move`.
 
     Raises
     ------
@@ -110,10 +120,13 @@ def write_overlay(path: Path, look: Quicklook, class_raster: Path, classes: Clas
     try:
         rgb, codes, counts = _thinned(look, class_raster, page)
         picture = page.draw(_enlarged(rgb, page), _overlay(rgb, codes, classes, page), _legend(counts, classes))
-        with whole(path) as beside:
+        with whole(path, note) as beside:
             picture.save(beside, format="PNG", compress_level=6)  # the best level takes 8 times as long and saves 2 %
     except (RasterioError, OSError) as error:
-        raise ResegeoError(f"{path} could not be drawn ({error}). Check free space and permissions.") from error
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be drawn ({getattr(error, 'strerror', None) or error}). Check free "
+            "space and permissions."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
     own = next((tile for tile in tiles if path.exists() and Path(tile).exists() and path.samefile(tile)), None)
     if own is not None:
         raise ResegeoError(f"{own} is the mosaic {name!r} itself and cannot be a tile of it; leave it out.")
+    if path.exists() and not is_mosaic(path):
+        raise ResegeoError(f"{path} exists and is no mosaic of this program. Remove it, or name the mosaic otherwise.")
     read = [_describe(tile) for tile in tiles]
     for tile in read[1:]:
         for what, value in tile.kind.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from resegeo.class_file import class_list
 from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.files import LONGEST_PATH, name_problem, sweep
 from resegeo.options import Keywords, Options, View, documented
 from resegeo.plan import look_at, make_plan, plan_outputs
 from resegeo.process import undisturbed
@@ -203,22 +205,31 @@ def vectorize(
     from resegeo.polygons import polygonize
     from resegeo.products import scores_of
     from resegeo.raster import read_class_raster_info
-    from resegeo.vectors import write_polygons
+    from resegeo.vectors import open_elsewhere, parts_of, write_polygons
 
     output = Path(output)
     if output.suffix.lower() not in SUFFIXES.values():
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
         )
-    if output.exists() and not overwrite:
+    why = name_problem(output)
+    if why is not None:
+        raise ResegeoError(f"{why} Name another file by [[output]].")
+    there = next((part for part in parts_of(output) if os.path.lexists(part)), None)
+    if there is not None and not overwrite:
         raise ResegeoError(
-            f"{shown(output)} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+            f"{shown(there, LONGEST_PATH)} exists; pass [[overwrite=True]] to replace it, or name another file by "
+            "[[output]]."
         )
+    open_elsewhere(output)
     if not output.parent.is_dir():
         raise ResegeoError(
             f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
         )
     path = Path(raster)
+    if name_problem(path) is not None:
+        raise ResegeoError(f"{name_problem(path)} Give the class raster a plainer name.")
+    sweep(output.parent)
     classes, _ = read_class_raster_info(path)
     frame = polygonize(
         path,

@@ -21,9 +21,10 @@ from resegeo.plan import Outputs, Plan
 from resegeo.polygons import polygonize
 from resegeo.produce import Block, Scores, label_scene, look_of
 from resegeo.progress import Progress
-from resegeo.raster import write_class_raster
+from resegeo.raster import sidecars, write_class_raster
 from resegeo.region import outline
-from resegeo.report import checksums, earlier_report, provenance_tags, raster_holds, raster_identity
+from resegeo.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
+from resegeo.standing import Standing
 from resegeo.vectors import no_geojson, write_polygons
 
 
@@ -33,8 +34,8 @@ class MadeRaster:
 
     pixels: dict[str, int]
     """By name of class."""
-    checksums: dict[str, Any]
-    """See :func:`resegeo.report.checksums`."""
+    marks: dict[str, Mark]
+    """Of the raster and its sidecars, by name."""
     unreadable: int
     """Blocks of the scene that could not be read."""
     look: Quicklook
@@ -51,6 +52,7 @@ def make_raster(
     options: RunOptions,
     *,
     scored: bool,
+    journal: Journal,
 ) -> MadeRaster:
     """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
 
@@ -80,10 +82,11 @@ def make_raster(
         classes=plan.classes,
         tags=provenance_tags(plan),
         min_area=plan.settings.min_area,
+        note=journal.note,
     )
-    sums = checksums(outputs.raster)
+    marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
     if scores is not None:
-        _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), sums))
+        _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), marks[outputs.raster.name]))
     if stored:
         look = _stored_look(plan, store)
     else:
@@ -94,24 +97,23 @@ def make_raster(
             store.seal("valid")
             store.finish()
     pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
-    return MadeRaster(pixels, sums, unreadable, look, scores)
+    return MadeRaster(pixels, marks, unreadable, look, scores)
 
 
 def kept_raster(
-    plan: Plan, outputs: Outputs, store: Store | None, earlier: Mapping[str, Any] | None, *, scored: bool
+    plan: Plan, outputs: Outputs, store: Store | None, standing: Standing, *, scored: bool
 ) -> MadeRaster | None:
-    """Return the class raster that an earlier run left, with what its store keeps of it; None where one must be made.
-
-    ``earlier`` is that run's report.
-    """
+    """Return the class raster that an earlier run left, with what its store keeps of it; None: one must be made."""
+    earlier = standing.report
     if store is None or earlier is None or not store.header.finished:  # else it needs more than scores anew
         return None
-    if not raster_holds(earlier, outputs, plan.options()):
+    if not standing.raster:
         return None
     scores = stored_scores(store, outputs.raster, earlier)
     if scored and scores is None:
         return None
-    return MadeRaster(dict(earlier["pixels"]), dict(earlier["raster"]), 0, _stored_look(plan, store), scores)
+    marks = {path.name: standing.known[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
+    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores)
 
 
 def _stored_look(plan: Plan, store: Store) -> Quicklook:
@@ -125,13 +127,15 @@ def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any 
     None where there are none of that very raster, which ``report`` tells: a store serves several folders, and names may
     be the same there.
     """
-    return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], report["raster"])})
+    return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], marks_of(report)[raster.name])})
 
 
 def scores_of(raster: Path) -> Any | None:
     """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
     earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
-    if not earlier or not earlier.get("store") or earlier["raster"] != checksums(raster):
+    if not earlier or not earlier.get("store") or raster.name not in marks_of(earlier):
+        return None
+    if not marks_of(earlier)[raster.name].fits(raster):
         return None
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
@@ -197,7 +201,7 @@ def can_draw_polygons(plan: Plan) -> bool:
     return True
 
 
-def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress) -> None:
+def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress, journal: Journal) -> None:
     """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
     settings = plan.settings
     progress("polygons", 0, len(outputs.vectors))
@@ -209,5 +213,5 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress)
         scores=scores,
     )
     for done, path in enumerate(outputs.vectors):
-        write_polygons(frame, path, plan.classes)
+        write_polygons(frame, path, plan.classes, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))

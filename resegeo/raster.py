@@ -20,8 +20,8 @@ from rasterio.windows import Window
 
 from resegeo.classes import ClassList
 from resegeo.documents import parse_json
-from resegeo.errors import ResegeoError
-from resegeo.files import whole
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH, Note, move, workshop
 from resegeo.formats import open_raster
 from resegeo.sieve import without_small_areas
 from resegeo.sources import GeoReference, is_local
@@ -45,6 +45,7 @@ def write_class_raster(
     classes: ClassList,
     tags: Mapping[str, str],
     min_area: int = 0,
+    note: Note | None = None,
 ) -> dict[int, int]:
     """Write blocks of class codes as a COG, with a PAM attribute table and a QGIS style beside it.
 
@@ -64,6 +65,8 @@ def write_class_raster(
         Provenance.
     min_area:
         Areas of fewer pixels join a neighbour, see :func:`sieved`; with it the codes are held in memory as a whole.
+    note:
+        See :func:`resegeo.files.move`.
 
     Returns
     -------
@@ -75,28 +78,29 @@ def write_class_raster(
         When the disk is full or the folder can't be written to.
 
     """
-    plain, cloud = (path.with_name(f".tmp-{kind}-{path.name}") for kind in ("plain", "cog"))
     counts: Counter[int] = Counter()
+    attributes, style = sidecars(path)
     try:
         # GDAL's block cache takes 5 % of the machine's memory unless told otherwise; rasterio wants bytes.
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+            workshop(path.parent) as place,
+        ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            plain, cloud, table, look = (place / name for name in ("plain.tif", "cog.tif", "table.xml", "style.qml"))
             sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
             if min_area > 1:
                 counts, sums = _sieve(plain, list(sums), classes, min_area)
             _copy(plain, cloud)
             _verify(cloud, sums)
-        attributes, style = sidecars(path)
-        attributes.unlink(missing_ok=True)
-        cloud.replace(path)
-        _replace(attributes, rat_xml(classes, counts))
-        _replace(style, qml_raster(classes))
+            table.write_text(rat_xml(classes, counts), "utf-8")
+            look.write_text(qml_raster(classes), "utf-8")
+            move({cloud: path, table: attributes, look: style}, note=note)
     except (RasterioError, OSError) as error:
-        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
-    finally:
-        for temporary in (plain, cloud):
-            temporary.unlink(missing_ok=True)
-            temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({_why(error)}). Check free space and permissions."
+        ) from error
     return dict(counts)
 
 
@@ -215,9 +219,9 @@ def _verify(path: Path, sums: Mapping[Window, int]) -> None:
                 raise RasterioIOError("it reads back otherwise than it was written")
 
 
-def _replace(path: Path, text: str) -> None:
-    with whole(path) as beside:
-        beside.write_text(text, "utf-8")
+def _why(error: Exception) -> str:
+    """Say what went wrong without temporary names."""
+    return getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
 
 
 def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:

@@ -1,11 +1,15 @@
-"""The report of a run: written last, it marks that all results are there; read, it says what a new run may keep."""
+"""The report of a run: written last, it marks that all results are there; read, it says what a new run may keep.
+
+Until it is written, a journal beside it says which files the run has written so far.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,94 +17,138 @@ from typing import Any
 
 import rasterio
 
-from resegeo.errors import ResegeoError
-from resegeo.files import whole
-from resegeo.plan import Outputs, Plan, differences, fingerprint
-from resegeo.raster import sidecars
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH, checksum, read_limited, whole
+from resegeo.plan import Plan, fingerprint
 from resegeo.settings import POLYGON_KNOBS
+
+LARGEST = 2**28
+"""Bytes of a report that are read at most; failed items make it long."""
+
+_UNFINISHED = "resegeo_unfinished"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells whether a file is still as it was written."""
+
+    bytes: int
+    sha256: str
+    modified: int
+    """Nanoseconds; a file of another time may be the same still."""
+
+    @classmethod
+    def of(cls, path: Path) -> Mark:
+        """Take the mark of a file."""
+        state = path.stat()
+        return cls(state.st_size, checksum(path), state.st_mtime_ns)
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file has this mark; it is read only where its time is another."""
+        state = path.lstat()
+        if state.st_size != self.bytes:
+            return False
+        return state.st_mtime_ns == self.modified or checksum(path) == self.sha256
+
+
+class Journal:
+    """Files of a run that has not ended, with their marks: a file beside the report, until that is written.
+
+    What lay there before with a known mark is kept in it, since a run may be killed before it has replaced it.
+    """
+
+    def __init__(self, report: Path) -> None:
+        """Go on with the journal that an interrupted run left beside ``report``, if there is one."""
+        self._path = report.with_name(f".{report.name}.part")
+        self.known: dict[str, list[Mark]] = {}
+        self.written: dict[str, Mark] = {}
+        """By name, what this run has written."""
+        if not os.path.lexists(self._path) or self._path.lstat().st_size == 0:
+            return
+        try:
+            entries = json.loads(read_limited(self._path, LARGEST))[_UNFINISHED]
+            self.known = {name: [Mark(**mark) for mark in marks] for name, marks in entries.items()}
+            if any(Path(name).name != name for name in self.known):
+                raise ValueError("names of other folders")
+        except (ResegeoError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ResegeoError(
+                f"{shown(self._path, LONGEST_PATH)} is no journal of an interrupted run. Remove it, or name another "
+                "folder by -o."
+            ) from error
+
+    def keep(self, marks: Mapping[str, Mark]) -> None:
+        """Remember files of an earlier run before its report goes."""
+        for name, mark in marks.items():
+            self._add(name, mark)
+        self._save()
+
+    def note(self, files: Mapping[Path, Path]) -> None:
+        """Remember files that are about to get their names, see :func:`resegeo.files.move`."""
+        for file, path in files.items():
+            self.written[path.name] = Mark.of(file)
+            self._add(path.name, self.written[path.name])
+        self._save()
+
+    def end(self) -> None:
+        """Remove the journal: the report stands in for it."""
+        self._path.unlink(missing_ok=True)
+
+    def _add(self, name: str, mark: Mark) -> None:
+        marks = self.known.setdefault(name, [])
+        if mark not in marks:
+            marks.append(mark)
+
+    def _save(self) -> None:
+        if not self.known:
+            return
+        entries = {name: [asdict(mark) for mark in marks] for name, marks in self.known.items()}
+        with whole(self._path) as beside:
+            beside.write_text(json.dumps({_UNFINISHED: entries}), "utf-8")
 
 
 def earlier_report(path: Path) -> dict[str, Any] | None:
-    """Read the report of an earlier run; None where there is none, {} where it is not ours."""
-    if not path.exists():
+    """Read the report of an earlier run; None where there is none or an empty file, {} where it is not ours."""
+    if not os.path.lexists(path):
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
-        ours = isinstance(found["outputs"], list) and all(
-            isinstance(found[name], dict) for name in ("resegeo", "windows", "raster", "pixels")
-        )
-        return found if ours and {"bytes", "sha256"} <= found["raster"].keys() else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        content = read_limited(path, LARGEST)
+        if not content:
+            return None
+        found = json.loads(content)
+        ours = all(isinstance(found[name], dict) for name in ("resegeo", "windows", "files", "modified", "pixels"))
+        ours = ours and isinstance(found["outputs"], list) and isinstance(found["windows"]["failed"], int)
+        if not ours or not set(found["outputs"]) <= found["files"].keys():
+            return {}
+        return found if all(Path(name).name == name for name in marks_of(found)) else {}
+    except (ResegeoError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
-def finished_vectors(
-    earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any], *, overwrite: bool
-) -> tuple[Path, ...] | None:
-    """Return the polygon files of an equal run that lies there complete, else None; refuse to replace another."""
-    if earlier is None or overwrite:
-        return None
-    if not earlier:
-        raise ResegeoError(
-            f"{outputs.report} exists and was not written by this program. Name another folder by -o, or pass "
-            "--overwrite to replace it."
-        )
-    if earlier["resegeo"] == options and earlier.get("versions", {}).get("resegeo") == versions()["resegeo"]:
-        written = [outputs.folder / name for name in earlier["outputs"]]
-        complete = all(path.exists() for path in (*written, *sidecars(outputs.raster))) and not (
-            earlier["windows"]["failed"] or earlier.get("unreadable_blocks")
-        )
-        complete = complete and outputs.raster.stat().st_size == earlier["raster"]["bytes"]
-        return tuple(path for path in written if path in outputs.vectors) if complete else None
-    changed = differences(earlier["resegeo"], options) or ["version of resegeo"]
-    raise ResegeoError(
-        f"{outputs.folder} holds the results of another run; different: {', '.join(changed)}. Pass --overwrite to "
-        "replace them, or name another folder by -o."
+def marks_of(report: Mapping[str, Any] | None) -> dict[str, Mark]:
+    """Marks of the files that a report lists, by name."""
+    if not report:
+        return {}
+    return {
+        name: Mark(int(sums["bytes"]), str(sums["sha256"]), int(report["modified"][name]))
+        for name, sums in report["files"].items()
+    }
+
+
+def listed(marks: Mapping[str, Mark]) -> dict[str, Any]:
+    """Write marks down as a report keeps them: ``files`` depend on the results alone, ``modified`` does not."""
+    return {
+        "files": {name: {"bytes": mark.bytes, "sha256": mark.sha256} for name, mark in marks.items()},
+        "modified": {name: mark.modified for name, mark in marks.items()},
+    }
+
+
+def intact(report: Path) -> bool:
+    """Whether a report of ours lies there and all files that it lists are as it says."""
+    found = earlier_report(report)
+    marks = marks_of(found)
+    return bool(marks) and all(
+        os.path.lexists(report.with_name(name)) and mark.fits(report.with_name(name)) for name, mark in marks.items()
     )
-
-
-def left_over(earlier: Mapping[str, Any] | None, outputs: Outputs) -> list[Path]:
-    """Files of the run that is replaced which the new one does not write: they would stand beside it as if its own."""
-    names = (earlier or {}).get("outputs", [])
-    kept = {path.name for path in outputs.files()}
-    return [outputs.folder / name for name in names if name not in kept and Path(name).name == name]
-
-
-def refuse_foreign(outputs: Outputs, earlier: Mapping[str, Any] | None, claimed: Iterable[str]) -> None:
-    """Refuse to replace a file that neither a finished run nor an interrupted one is known to have written.
-
-    Raises
-    ------
-    ResegeoError:
-        With the file's name.
-
-    """
-    known = {*(earlier or {}).get("outputs", []), *claimed}
-    for path in (outputs.raster, *outputs.vectors, outputs.picture):
-        if path.exists() and path.name not in known:
-            raise ResegeoError(
-                f"{path} exists and is not known as a result of this program. Name another folder by -o, or pass "
-                "--overwrite to replace it."
-            )
-
-
-def raster_holds(earlier: Mapping[str, Any] | None, outputs: Outputs, options: Mapping[str, Any]) -> bool:
-    """Whether an earlier run left the class raster that these options come to."""
-    return (
-        earlier is not None
-        and raster_options(earlier.get("resegeo", {})) == raster_options(options)
-        and earlier.get("windows", {}).get("failed") == 0
-        and not earlier.get("unreadable_blocks")
-        and earlier.get("versions") == versions()
-        and all(path.exists() for path in (outputs.raster, *sidecars(outputs.raster)))
-        and checksums(outputs.raster) == earlier.get("raster")
-    )
-
-
-def checksums(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file, by which a damaged or cut one is told."""
-    with path.open("rb") as stream:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def raster_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,9 +157,9 @@ def raster_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "settings": settings}
 
 
-def raster_identity(options: Mapping[str, Any], raster: Mapping[str, Any]) -> str:
-    """Checksum of a class raster, see :func:`checksums`, and of the options that it came from."""
-    return fingerprint({"options": raster_options(options), "sha256": raster["sha256"]})
+def raster_identity(options: Mapping[str, Any], raster: Mark) -> str:
+    """Checksum of a class raster and of the options that it came from."""
+    return fingerprint({"options": raster_options(options), "sha256": raster.sha256})
 
 
 def provenance_tags(plan: Plan) -> dict[str, str]:
@@ -140,6 +188,19 @@ def versions() -> dict[str, str]:
 
 
 def write_report(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a report, whole or not at all."""
-    with whole(path) as beside:
-        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    """Write a report, whole or not at all.
+
+    Raises
+    ------
+    ResegeoError:
+        When the disk is full or the folder can't be written to.
+
+    """
+    try:
+        with whole(path) as beside:
+            beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
+            "permissions."
+        ) from error

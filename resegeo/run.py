@@ -21,7 +21,7 @@ from resegeo.errors import Interrupted, ResegeoError
 from resegeo.execute import Task, run_here, run_on_cluster
 from resegeo.features import Store, remove
 from resegeo.figures import write_overlay
-from resegeo.files import alone, sweep_locks, writable_folder
+from resegeo.files import alone, sweep, sweep_locks, writable_folder
 from resegeo.header import Kept
 from resegeo.machine import Machine, Models, start_machine
 from resegeo.options import RunOptions
@@ -35,17 +35,10 @@ from resegeo.products import (
 )
 from resegeo.progress import Progress
 from resegeo.raster import CACHE_BYTES, sieved
-from resegeo.report import (
-    earlier_report,
-    finished_vectors,
-    left_over,
-    refuse_foreign,
-    versions,
-    write_report,
-)
-from resegeo.resume import existing_store, keeps_features, lacks_anything, new_store
+from resegeo.report import Journal, listed, versions, write_report
+from resegeo.resume import keeps_features, new_store
 from resegeo.scene import describe
-from resegeo.vectors import remove_polygons
+from resegeo.standing import Standing, look
 
 PATIENCE = 60.0
 """Seconds that new words for a finished store wait for another run that uses it."""
@@ -118,10 +111,11 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
 
     """
     locks = _locks(plan, outputs, url)
-    found = _finished(plan, outputs, url, options)
-    if found is not None:
+    found = look(plan, outputs, url, options, alone=False)
+    if found.complete:
         sweep_locks(locks)
-        return found
+        sweep(outputs.folder)
+        return _reused(found, outputs, url, options)
     drawable = can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
@@ -131,18 +125,17 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
     ):
         # Again: another run may have ended meanwhile.
-        return _finished(plan, outputs, url, options) or _run(plan, outputs, url, job, options, drawable=drawable)
+        found = look(plan, outputs, url, options, alone=True)
+        if found.complete:
+            return _reused(found, outputs, url, options)
+        return _run(plan, outputs, url, job, options, found, drawable=drawable)
 
 
-def _finished(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Segmentation | None:
-    """Return the results of an equal run that lie there complete; refuse to replace those of another."""
-    earlier = earlier_report(outputs.report)
-    vectors = finished_vectors(earlier, outputs, plan.options(), overwrite=options.overwrite)
-    if vectors is None or lacks_anything(plan, url, options):
-        return None
+def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) -> Segmentation:
+    """Return the results of an equal run that lie there complete."""
     if options.discard_store and Store.open(url) is not None:
         remove(url)
-    return Segmentation(outputs.raster, vectors, outputs.picture, outputs.report, reused=True)
+    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True)
 
 
 def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
@@ -155,36 +148,40 @@ def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
 
 
 def _run(
-    plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, *, drawable: bool
+    plan: Plan,
+    outputs: Outputs,
+    url: str,
+    job: Job | None,
+    options: RunOptions,
+    found: Standing,
+    *,
+    drawable: bool,
 ) -> Segmentation:
     """Compute what is not there yet and write the results; nobody else writes there meanwhile."""
-    wanted, earlier = plan.options(), earlier_report(outputs.report)
+    wanted, journal = plan.options(), Journal(outputs.report)
     started, clock = datetime.now(UTC), _Clock()
-    store = existing_store(plan, url, options)
-    if not options.overwrite:
-        refuse_foreign(outputs, earlier, () if store is None else store.header.outputs)
-    raster = kept_raster(plan, outputs, store, earlier, scored=drawable)
+    store = found.store
+    raster = kept_raster(plan, outputs, store, found, scored=drawable)
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     with _workers(ready, job, options) as workers:  # found before anything is written
-        for path in left_over(earlier, outputs):
-            remove_polygons(path)
+        journal.keep(found.known)
+        for path in found.left:
+            path.unlink(missing_ok=True)
         outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
         store = store or new_store(plan, url, ready.kept)
-        with contextlib.suppress(OSError):  # a finished store that may only be read
-            store.claim(path.name for path in outputs.files())
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
     if raster is None:
         scorer, scale = ready.scorer(plan, store), ready.encoder.logit_scale
-        raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable)
+        raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal)
     clock.lap("labels")
     if drawable:
-        make_polygons(plan, outputs, raster.scores, options.progress)
+        make_polygons(plan, outputs, raster.scores, options.progress, journal)
         clock.lap("polygons")
     options.progress("picture", 0, 1)
-    write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes)
+    write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes, note=journal.note)
     options.progress("picture", 1, 1)
     clock.lap("picture")
     written = outputs.vectors if drawable else ()
@@ -197,7 +194,7 @@ def _run(
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
-        "raster": raster.checksums,
+        **listed(raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,
@@ -205,6 +202,7 @@ def _run(
         "seconds": clock.laps,
     }
     write_report(outputs.report, document)
+    journal.end()
     if options.discard_store:
         remove(url)
     failed = document["windows"]["failed"] + raster.unreadable

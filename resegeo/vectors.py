@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import sqlite3
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from shapely import affinity
 
 from resegeo.classes import ClassList
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH, Note, move, workshop
 from resegeo.settings import SUFFIXES
 from resegeo.styles import qml_vector, sld_vector
 
@@ -53,15 +55,79 @@ _WRITE_ERRORS = (
 )
 
 
-def remove_polygons(path: Path) -> None:
-    """Remove what :func:`write_polygons` wrote, a Shapefile with all its parts."""
-    parts = [path.with_suffix(end) for end in _SHAPEFILE_PARTS] if path.suffix == ".shp" else []
-    for part in (path, *parts):
-        part.unlink(missing_ok=True)
+PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
+"""Suffixes of files that :func:`readable` knows."""
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files that belong to a vector file, or would be taken for a part of it: of a Shapefile several."""
+    if path.suffix.lower() != ".shp":
+        return (path,)
+    return (path, *(path.with_suffix(end) for end in _SHAPEFILE_PARTS[1:]))
+
+
+def open_elsewhere(path: Path) -> None:
+    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
+
+    Raises
+    ------
+    ResegeoError:
+        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
+
+    """
+    if path.suffix.lower() != ".gpkg":
+        return
+    for end in ("-wal", "-shm", "-journal"):
+        beside = path.with_name(path.name + end)
+        if os.path.lexists(beside):
+            raise ResegeoError(
+                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
+                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
+                "once more so that its edits are kept; then run the same command again."
+            )
+
+
+def readable(path: Path) -> bool:
+    """Whether a vector file can be read to its end."""
+    whole = path.with_suffix(".shp") if path.suffix.lower() in (".shx", ".dbf") else path
+    try:
+        frame = _read(whole)
+        if whole.suffix.lower() == ".shp":
+            return _sound_shapefile(whole)
+        return bool(frame.geometry.notna().all())
+    except (*_WRITE_ERRORS, ValueError, RuntimeError):
+        return False
+
+
+def _read(path: Path) -> gpd.GeoDataFrame:
+    """Read a vector file of ours, of a GeoPackage the polygons."""
+    if path.suffix.lower() == ".parquet":
+        return gpd.read_parquet(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="More than one layer")
+        return pyogrio.read_dataframe(path)
+
+
+def _sound_shapefile(path: Path) -> bool:
+    """Whether the parts of a Shapefile are as long as they say (ESRI 1998; dBase III), and of equally many rows."""
+    try:
+        shapes, index, table = (path.with_suffix(end).read_bytes() for end in (".shp", ".shx", ".dbf"))
+    except OSError:
+        return False
+    if len(shapes) < 100 or len(index) < 100 or len(table) < 32:
+        return False
+    rows, head, width = (int.from_bytes(table[at:to], "little") for at, to in ((4, 8), (8, 10), (10, 12)))
+    lengths = [int.from_bytes(part[24:28], "big") * 2 == len(part) for part in (shapes, index)]
+    return all(lengths) and len(table) >= head + rows * width and (len(index) - 100) // 8 == rows
 
 
 def write_polygons(
-    frame: gpd.GeoDataFrame, path: Path, classes: ClassList, *, fingerprint_date: str | None = None
+    frame: gpd.GeoDataFrame,
+    path: Path,
+    classes: ClassList,
+    *,
+    fingerprint_date: str | None = None,
+    note: Note | None = None,
 ) -> None:
     """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
 
@@ -76,11 +142,13 @@ def write_polygons(
     fingerprint_date:
         Timestamp inside a GeoPackage, like 2026-01-31T12:00:00.000Z; by default a fixed one, so that equal
         polygons give equal bytes.
+    note:
+        See :func:`resegeo.files.move`.
 
     Raises
     ------
     ResegeoError:
-        When the format can't hold them, or the file can't be written.
+        When the format can't hold them, the file is open elsewhere or can't be written.
 
     """
     suffix = path.suffix.lower()
@@ -92,19 +160,44 @@ def write_polygons(
         raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
     date = fingerprint_date or _DATE
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-            whole = Path(folder)
-            _write(frame, whole, suffix, layer_name(path.stem), date, classes)
-            parts = sorted(whole.iterdir(), key=lambda part: part.suffix == suffix)
-            if suffix == ".shp":  # an older .prj or index would be taken for one of the new file
-                written = {part.name.removeprefix(_PLAIN) for part in parts}
-                for end in set(_SHAPEFILE_PARTS) - written:
-                    path.with_suffix(end).unlink(missing_ok=True)
-            for part in parts:  # the file that carries the name comes last
-                end = path.suffix if part.suffix == suffix else part.name.removeprefix(_PLAIN)
-                part.replace(path.with_name(path.stem + end))
+        with workshop(path.parent) as place:
+            _write(frame, place, suffix, layer_name(path.stem), date, classes)
+            parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
+            files = {
+                part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix))
+                for part in parts
+            }
+            # An older .prj or index of a Shapefile would be taken for one of the new file.
+            gone = [part for part in parts_of(path) if part not in files.values()]
+            open_elsewhere(path)
+            move(files, gone, note)
     except _WRITE_ERRORS as error:
-        raise ResegeoError(f"{path} could not be written ({error}). Check free space and permissions.") from error
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({getattr(error, 'strerror', None) or error}). Check "
+            "free space and permissions."
+        ) from error
+
+
+def _verify(frame: gpd.GeoDataFrame, path: Path) -> None:
+    """See that all polygons can be read back: GDAL says nothing of a disk that fills when a file is closed."""
+    try:
+        back = _read(path)
+    except (ValueError, RuntimeError) as error:  # those of pyarrow
+        raise OSError("it cannot be read back") from error
+    equal = len(back) == len(frame)
+    if equal and len(frame):
+        shapes = back.geometry.values
+        equal = not shapely.is_missing(shapes).any() and np.array_equal(
+            np.sort(back["class_id"].to_numpy()), np.sort(frame["class_id"].to_numpy())
+        )
+        if path.suffix != ".geojson":  # which rounds, and cuts at the date line
+            equal = (
+                equal
+                and shapely.get_num_coordinates(shapes).sum()
+                == shapely.get_num_coordinates(frame.geometry.values).sum()
+            )
+    if not equal or (path.suffix == ".shp" and not _sound_shapefile(path)):
+        raise OSError("it reads back otherwise than it was written")
 
 
 def shapefile_bytes(frame: gpd.GeoDataFrame) -> int:
@@ -211,6 +304,7 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
             frame.to_parquet(path)
         else:
             _write_by_gdal(frame, path, layer, date)
+        _verify(frame, path)
         if suffix == ".gpkg":
             _add_style(path, layer, classes, date)
         if aside is not None:

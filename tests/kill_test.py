@@ -45,7 +45,7 @@ def files(folder: Path) -> dict[str, bytes]:
     """Every result; the report without dates, timings and the store's path."""
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     report = json.loads(found.pop("scene.json"))
-    for key in ("started", "seconds", "store"):
+    for key in ("started", "seconds", "modified", "store"):
         del report[key]
     return found | {"report": json.dumps(report, sort_keys=True).encode()}
 
@@ -63,7 +63,7 @@ def stage_of(folder: Path, began: float) -> int:
         return 4
     if fresh(folder / "scene.classes.tif"):
         return 3
-    if fresh(folder / ".tmp-plain-scene.classes.tif") or fresh(folder / ".tmp-cog-scene.classes.tif"):
+    if any(map(fresh, folder.glob(".tmp-resegeo-*/*.tif"))):
         return 2
     marks = folder / "scene.store.zarr/marks/done"
     return int(marks.exists() and any(fresh(path) for path in marks.iterdir()))

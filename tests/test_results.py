@@ -67,7 +67,7 @@ def test_a_file_of_the_users_own_is_replaced_only_when_told_to(scene, tmp_path, 
 
 
 def test_an_interrupted_run_knows_its_own_files(scene, tmp_path, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -162,7 +162,7 @@ def test_a_class_raster_that_was_cut_or_lost_its_sidecars_is_made_anew(scene, tm
 def test_a_report_that_lacks_what_is_asked_of_it_is_not_taken_for_one(scene, tmp_path):
     report = resegeo.segment(scene, WORDS, tmp_path).report
     document = json.loads(report.read_text("utf-8"))
-    for missing in ("windows", "raster", "pixels", "resegeo"):
+    for missing in ("windows", "files", "pixels", "resegeo"):
         report.write_text(json.dumps({key: value for key, value in document.items() if key != missing}), "utf-8")
         with pytest.raises(ResegeoError, match="was not written by this program"):
             resegeo.segment(scene, WORDS, tmp_path)

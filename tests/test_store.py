@@ -37,7 +37,7 @@ def bytes_of(result: resegeo.Segmentation) -> dict[str, bytes]:
     stem = result.report.stem
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".json"}
     report = json.loads((folder / f"{stem}.json").read_text("utf-8"))
-    for key in ("started", "seconds", "store"):
+    for key in ("started", "seconds", "modified", "store"):
         del report[key]
     return files | {"report": json.dumps(report, sort_keys=True).encode()}
 
