@@ -6,7 +6,7 @@
 
 The runs take every kind of scene (uint16 with 13 bands, alpha, nodata, rotated, ground control points, EPSG:4326), each
 executor, a killed run that goes on, new words, a batch, a mosaic, every polygon format, and the knobs that act on
-labels and polygons. They use commands and options alone, and `resegeo.segment` where a run has to be killed, so the same
+labels and polygons. They use commands and options alone, and `resegeo.segment` where a run has to be killed, so that one
 script runs before and after a change of the insides. Compared are all files but reports and lists, which hold dates and
 seconds; of a scene's report its pixels a class. Files that are new are told and are no fault. It records versions too,
 since other versions of the libraries may write other bytes. Two minutes on one core.
@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import geopandas
 import numpy as np
@@ -168,40 +168,31 @@ def batch(*words: str) -> Callable[[str], None]:
     return lambda out: resegeo("batch", *words, "--prompts", "classes.yml", "-o", out, "-q")
 
 
-def killed_and_gone_on(out: str) -> None:
-    """A run that is killed twice, among the windows and among the last stages, and then goes on."""
+def dies(out: str, calls: int, **options: Any) -> NoReturn:
+    """Segment nodata.tif, and die by SIGKILL when progress was called so many times."""
     import resegeo as library
 
-    options: dict[str, Any] = {"stride": 16, "vector": ("gpkg", "geojson")}
+    told = iter(range(calls - 1))
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if next(told, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with contextlib.suppress(BaseException):
+        library.segment("nodata.tif", "classes.yml", out, progress=progress, **options)
+    os._exit(9)
+
+
+def killed_and_gone_on(out: str) -> None:
+    """A run that is killed twice, among the windows and among the last stages, and then goes on."""
     for calls in (2, 6):
         child = os.fork()
         if child == 0:
-            seen = [0]
-
-            def progress(stage: str, done: int, total: int) -> None:
-                seen[0] += 1
-                if seen[0] >= calls:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            with contextlib.suppress(BaseException):
-                library.segment("nodata.tif", "classes.yml", out, progress=progress, **options)
-            os._exit(9)
+            dies(out, calls, stride=16, vector=("gpkg", "geojson"))
         _, state = os.waitpid(child, 0)
         if not os.WIFSIGNALED(state):
             raise RuntimeError("the run that should have been killed had ended")
-    resegeo(
-        "segment",
-        "nodata.tif",
-        "--prompts",
-        "classes.yml",
-        "-o",
-        out,
-        "-q",
-        "--stride",
-        "16",
-        "--vector",
-        "gpkg,geojson",
-    )
+    segment("nodata.tif", "--stride", "16", "--vector", "gpkg,geojson")(out)
 
 
 def with_other_words(out: str) -> None:
@@ -289,8 +280,8 @@ def content(path: Path) -> str | None:
     return None
 
 
-def left(folder: Path) -> dict[str, list[str]]:
-    """Checksums of a folder's files: of the bytes, and where it can be told, of the content."""
+def left(folder: Path, *, deep: bool = True) -> dict[str, list[str]]:
+    """Checksums of a folder's files: of the bytes, and if ``deep``, where it can be told, of the content."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -301,7 +292,7 @@ def left(folder: Path) -> dict[str, list[str]]:
             pixels = json.loads(path.read_text("utf-8")).get("pixels")
             found[name] = [digest(json.dumps(pixels, sort_keys=True).encode())]
         else:
-            found[name] = [digest(path.read_bytes()), *filter(None, [content(path)])]
+            found[name] = [digest(path.read_bytes()), *filter(None, [content(path) if deep else None])]
     return found
 
 
