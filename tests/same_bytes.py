@@ -6,7 +6,7 @@
 
 The runs take every kind of scene (uint16 with 13 bands, alpha, nodata, rotated, ground control points, EPSG:4326), each
 executor, a killed run that goes on, new words, a batch, a mosaic, every polygon format, and the knobs that act on
-labels and polygons. They use commands and options alone, and `resegeo.segment` where a run has to be killed, so that one
+labels and polygons. They use commands and options alone, and `resegeo.segment` where a run has to be killed: the same
 script runs before and after a change of the insides. Compared are all files but reports and lists, which hold dates and
 seconds; of a scene's report its pixels a class. Files that are new are told and are no fault. It records versions too,
 since other versions of the libraries may write other bytes. Two minutes on one core.
