@@ -409,9 +409,11 @@ def told_by(call: Callable[[Path], Any], suffix: str, folder: Path, ground: Grou
     return tell
 
 
-def parsed(ground: Ground, call: Callable[[Path], Any], suffix: str, source: bytes, full: int = 2000) -> list[Case]:
+def parsed(
+    ground: Ground, call: Callable[[Path], Any], suffix: str, source: bytes, *, memory: int = GIGABYTE
+) -> list[Case]:
     """Cases for a reader: mutations of a good file, fifty in a case."""
-    total, share = ground.count(full, max(50, full // 10)), 50
+    total, share = ground.count(2000, 150), 50
 
     def try_some(number: int) -> Verdict:
         chance = ground.chance("parser", suffix, source[:40], number)
@@ -420,7 +422,7 @@ def parsed(ground: Ground, call: Callable[[Path], Any], suffix: str, source: byt
         for name in ("scene.tif", "second.tif", "classes.yml"):
             shutil.copy(ground.inputs / name, folder / name)
         verdict = Verdict()
-        for index, kind, text in each(inputs, told_by(call, suffix, folder, ground), seconds=5, memory=GIGABYTE):
+        for index, kind, text in each(inputs, told_by(call, suffix, folder, ground), seconds=10, memory=memory):
             if kind == "fault":
                 verdict.faults.append(f"{text} for {inputs[index][:300]!r} (input {index})")
             verdict.right += kind == "right"
@@ -515,7 +517,7 @@ def model_metadata(ground: Ground) -> list[Case]:
         target.write_bytes(struct.pack("<Q", len(header)) + header + rest)
         quiet_command("models", "check", target)
 
-    return parsed(ground, check, ".txt", facts)
+    return parsed(ground, check, ".txt", facts, memory=4 * GIGABYTE)
 
 
 def model_manifests(ground: Ground) -> list[Case]:
@@ -540,7 +542,7 @@ def model_manifests(ground: Ground) -> list[Case]:
                 raise AssertionError(f"written outside: {fresh}")
             shutil.rmtree(home, ignore_errors=True)
 
-    return parsed(ground, take, ".txt", members[name])
+    return parsed(ground, take, ".txt", members[name], memory=2 * GIGABYTE)
 
 
 def store_headers(ground: Ground) -> list[Case]:
@@ -567,7 +569,7 @@ def store_headers(ground: Ground) -> list[Case]:
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
-    return parsed(ground, relabel, ".txt", header)
+    return parsed(ground, relabel, ".txt", header, memory=8 * GIGABYTE)
 
 
 def _same_labels(one: Path, two: Path) -> None:
@@ -1014,13 +1016,13 @@ def replaced_scenes(ground: Ground) -> list[Case]:
     def draw() -> None:
         os.chdir(made)
         for number in (0, 1):
-            write(f"{number}.tif", picture(320, 320, seed=20 + number), compress=None)
+            write(f"{number}.tif", picture(256, 416, seed=20 + number))
 
     apart(draw)
 
     def words(scene: Path, out: Path) -> tuple[object, ...]:
         prompts = ("--prompts", ground.inputs / "classes.yml")
-        return ("segment", scene, *prompts, "-q", "--stride", "16", "--segments", "none", "--vector", "none", "-o", out)
+        return ("segment", scene, *prompts, "-q", "--stride", "32", "--segments", "none", "--vector", "none", "-o", out)
 
     references = []
     for number in (0, 1):
@@ -1053,7 +1055,7 @@ def replaced_scenes(ground: Ground) -> list[Case]:
         shutil.rmtree(case, ignore_errors=True)
         return verdict
 
-    return [(f"moment {number}", functools.partial(attack, number)) for number in range(ground.count(40, 6))]
+    return [(f"moment {number}", functools.partial(attack, number)) for number in range(ground.count(40, 4))]
 
 
 def timed(words: Sequence[object]) -> float:
@@ -1072,20 +1074,21 @@ def _like_one_of(raster: Path, references: Sequence[Path]) -> str | None:
 
 
 def serve(port: int) -> None:
-    """Be an S3 server that answers 503 to a share of requests, which PUT /refusals/SHARE sets."""
+    """Be an S3 server that answers 503 to a share of a bucket's requests, which PUT /refusals/BUCKET/SHARE sets."""
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
     from werkzeug.wrappers import Response
 
     inner = DomainDispatcherApplication(create_backend_app)
-    state = {"share": 0.0}
+    shares: dict[str, float] = {}
     chance = random.Random(0)
 
     def application(environ: dict[str, Any], start: Any) -> Any:
-        if environ["PATH_INFO"].startswith("/refusals/"):
-            state["share"] = float(environ["PATH_INFO"].rsplit("/", 1)[-1])
+        parts = environ["PATH_INFO"].split("/")
+        if parts[1] == "refusals":
+            shares[parts[2]] = float(parts[3])
             return Response("")(environ, start)
-        if chance.random() < state["share"]:
+        if chance.random() < shares.get(parts[1], 0.0):
             body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
             return Response(body, 503, content_type="application/xml")(environ, start)
         return inner(environ, start)
@@ -1113,46 +1116,40 @@ def object_stores(ground: Ground) -> list[Case]:
     env = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
            "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
 
-    def refuse(share: float) -> None:
-        request = urllib.request.Request(f"{address}/refusals/{share}", method="PUT")
+    def refuse(bucket: str, share: float) -> None:
+        request = urllib.request.Request(f"{address}/refusals/{bucket}/{share}", method="PUT")
         urllib.request.urlopen(request, timeout=10).close()
 
-    def make_bucket() -> None:
-        os.environ.update(env)
-        s3fs.S3FileSystem(endpoint_url=address).mkdir("bucket")
-
-    for _ in range(200):
+    for _ in range(300):
         with contextlib.suppress(OSError):
-            refuse(0)
+            refuse("none", 0)
             break
         time.sleep(0.1)
-    apart(make_bucket, seconds=60)
     reference = ground.finished
 
-    def attack() -> Verdict:  # one after another: the share holds for all
-        total = Verdict()
-        for number in range(ground.count(20, 3)):
-            case = ground.place()
-            words = (*ground.segment_words, "-o", case / "out", "--store", f"s3://bucket/{number}")
-            (case / "out").mkdir()
-            refuse(ground.chance("s3", number).choice((0.02, 0.1, 0.3, 0.6)))
-            answer = command(*words, cwd=case, env=env, seconds=240)
-            refuse(0)
-            wrong = unlike(case / "out", reference) if answer.code == 0 else None
-            verdict = Verdict.of(answer, ground.touched(), not_whole(case / "out"), wrong)
-            if not verdict.faults:
-                again = command(*words, cwd=case, env=env, seconds=120)
-                wrong = (
-                    f"without refusals: {again.err.strip()[-300:]}" if again.code else unlike(case / "out", reference)
-                )
-                if wrong:
-                    verdict = Verdict(faults=[wrong])
-            verdict.faults = [f"{number}: {fault}" for fault in verdict.faults]
-            total += verdict
-            shutil.rmtree(case, ignore_errors=True)
-        return total
+    def make_bucket(name: str) -> None:
+        os.environ.update(env)
+        s3fs.S3FileSystem(endpoint_url=address).mkdir(name)
 
-    return [("S3", attack)]
+    def attack(number: int) -> Verdict:
+        case, bucket = ground.place(), f"bucket{number}"
+        apart(functools.partial(make_bucket, bucket))
+        words = (*ground.segment_words, "-o", case / "out", "--store", f"s3://{bucket}/work")
+        (case / "out").mkdir()
+        refuse(bucket, ground.chance("s3", number).choice((0.02, 0.1, 0.3)))
+        answer = command(*words, cwd=case, env=env, seconds=300)
+        refuse(bucket, 0)
+        wrong = unlike(case / "out", reference) if answer.code == 0 else None
+        verdict = Verdict.of(answer, ground.touched(), not_whole(case / "out"), wrong)
+        if not verdict.faults:
+            again = command(*words, cwd=case, env=env, seconds=120)
+            wrong = f"without refusals: {again.err.strip()[-300:]}" if again.code else unlike(case / "out", reference)
+            if wrong:
+                verdict = Verdict(faults=[wrong])
+        shutil.rmtree(case, ignore_errors=True)
+        return verdict
+
+    return [(f"S3 {number}", functools.partial(attack, number)) for number in range(ground.count(20, 2))]
 
 
 # what is the user's
@@ -1185,13 +1182,17 @@ def own_commands(ground: Ground) -> dict[str, tuple[Callable[[Path], Sequence[ob
 def links(ground: Ground) -> list[Case]:
     """Symbolic links to the user's files, planted at names of results and of temporary files."""
 
-    def attack(making: Callable[[Path], Sequence[object]], name: str, target: Path) -> Verdict:
+    def attack(making: Callable[[Path], Sequence[object]], name: str, target: str) -> Verdict:
         case = ground.place()
-        out = case / "out"
+        user, out = case / "user", case / "out"
+        shutil.copytree(ground.canaries, user)
+        before = ground.look(user)
         out.mkdir()
-        (out / name).symlink_to(target)
+        (out / name).symlink_to(user / target)
         answer = command(*making(out), cwd=case)
-        verdict = Verdict.of(answer, ground.touched())
+        now = ground.look(user)
+        touched = [one for one in sorted(now.keys() | before.keys()) if now.get(one) != before.get(one)]
+        verdict = Verdict.of(answer, f"WRITTEN THROUGH THE LINK: {', '.join(touched)}" if touched else None)
         shutil.rmtree(case, ignore_errors=True)
         return verdict
 
@@ -1202,9 +1203,9 @@ def links(ground: Ground) -> list[Case]:
                       f"{name}.partial"]  # fmt: skip
             for planted in beside[: ground.count(7, 3)]:
                 for target in ("thesis.txt", "folder", "nothing/there"):
-                    act = functools.partial(attack, making, planted, ground.canaries / target)
+                    act = functools.partial(attack, making, planted, target)
                     cases.append((f"{command_name}: {planted} -> {target}", act))
-    return cases if not ground.quick else ground.chance("links").sample(cases, min(30, len(cases)))
+    return cases if not ground.quick else ground.chance("links").sample(cases, min(16, len(cases)))
 
 
 def own_files(ground: Ground) -> list[Case]:
@@ -1239,7 +1240,7 @@ def own_files(ground: Ground) -> list[Case]:
                         continue  # folders of results may be there
                     what = f"{command_name}: {'folder' if folder else 'file'} {name}{', --overwrite' * overwrite}"
                     cases.append((what, functools.partial(attack, making, name, folder, overwrite)))
-    return cases if not ground.quick else ground.chance("own files").sample(cases, min(24, len(cases)))
+    return cases if not ground.quick else ground.chance("own files").sample(cases, min(16, len(cases)))
 
 
 KINDS: dict[str, Callable[[Ground], list[Case]]] = {
@@ -1320,6 +1321,7 @@ def main() -> int:
                 verdict = tried(KINDS[name](ground), asked.jobs, deadline)
             except (Exception, SystemExit) as error:
                 verdict = Verdict(faults=[f"the cases could not be set out: {type(error).__name__}: {error}"])
+            ground.canary = ground.look(ground.canaries)  # what one kind did is not held against the next
             rows.append((name, verdict, time.monotonic() - began))
             for fault in verdict.faults:
                 print(f"VIOLATION in {name}: {fault}", flush=True)

@@ -106,7 +106,8 @@ class Dead(Exception):  # noqa: N818
 
 def _limit(memory: int) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
