@@ -80,11 +80,14 @@ class Verdict:
     right: int = 0
     told: int = 0
     faults: list[str] = field(default_factory=list)
+    left_out: int = 0
+    """Trials that time did not allow to begin."""
 
     def __iadd__(self, other: Verdict) -> Verdict:
         self.right += other.right
         self.told += other.told
         self.faults += other.faults
+        self.left_out += other.left_out
         return self
 
     @property
@@ -332,6 +335,7 @@ def tried(cases: Sequence[Case], jobs: int, deadline: float) -> Verdict:
             os.close(sink)
             running[source] = (number, name, child)
         if not running:
+            total.left_out = len(waiting)
             break
         for source in select.select(list(running), [], [], 1.0)[0]:
             _, name, child = running.pop(source)
