@@ -896,7 +896,7 @@ def kills(ground: Ground) -> list[Case]:
             if wrong := not_whole(out):
                 return Verdict(faults=[f"after a kill: {wrong}"])
         again = command(*making(out), cwd=case, env=env)
-        if again.code == 1 and "exists" in again.err and not answer.killed:  # it had ended before the kill
+        if again.code == 1 and "exists" in again.err and unlike(out, reference) is None:  # the kill came too late
             again = Answer(0, "", "", 0)
         verdict = settled(ground, again, out, reference)
         if not verdict.faults and again.code != 0:
@@ -976,13 +976,16 @@ def stores(ground: Ground) -> list[Case]:
         verdict = Verdict.of(answer, ground.touched(), not_whole(case / "new"), wrong)
         verdict.faults = [f"{what}: {fault}" for fault in verdict.faults]
         if not verdict.faults and answer.code != 0:  # what the sentence asks for, with the options it was made with
-            command(*ground.segment_words, "-o", case / "out", "--keep-features", cwd=case)
+            making = (*ground.segment_words, "-o", case / "out", "--keep-features")
+            first = command(*making, cwd=case)
             mended = command(*words, cwd=case)
-            if mended.code != 0:
-                again = command(*ground.segment_words, "-o", case / "out", "--keep-features", "--overwrite", cwd=case)
+            if mended.code != 0 and "--overwrite" in answer.err + first.err:
+                command(*making, "--overwrite", cwd=case)
                 mended = command(*words, cwd=case)
-                if again.code != 0 or mended.code != 0 or "--overwrite" not in answer.err:
-                    verdict = Verdict(faults=[f"{what}: no way out of {answer.err.strip()[-300:]!r}"])
+            wrong = unlike(case / "new", reference) if mended.code == 0 else mended.err.strip()[-300:]
+            if wrong:
+                said = f"{answer.err.strip()[-300:]!r}, {first.err.strip()[-300:]!r}"
+                verdict = Verdict(faults=[f"{what}: no way out of {said}: {wrong}"])
         shutil.rmtree(case, ignore_errors=True)
         return verdict
 
