@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import io
 import json
+import multiprocessing
 import shutil
 import signal
 import sys
@@ -186,11 +187,13 @@ def dies(out: str, calls: int, **options: Any) -> NoReturn:
 def killed_and_gone_on(out: str) -> None:
     """A run that is killed twice, among the windows and among the last stages, and then goes on."""
     for calls in (2, 6):
-        child = os.fork()
-        if child == 0:
-            dies(out, calls, stride=16, vector=("gpkg", "geojson"))
-        _, state = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(state):
+        # A process of its own from the start: a fork of one whose threads have computed may wait for them for ever.
+        child = multiprocessing.get_context("spawn").Process(
+            target=dies, args=(out, calls), kwargs={"stride": 16, "vector": ("gpkg", "geojson")}
+        )
+        child.start()
+        child.join()
+        if child.exitcode != -signal.SIGKILL:
             raise RuntimeError("the run that should have been killed had ended")
     segment("nodata.tif", "--stride", "16", "--vector", "gpkg,geojson")(out)
 

@@ -598,7 +598,7 @@ def opened_at(path: Path) -> Store:
 def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
     """Files that change later change neither store nor report; that they did is told."""
     from resegeo.options import Options
-    from resegeo.prepare import prepare
+    from resegeo.settle import settle
 
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     with rasterio.open(tmp_path / "scene.tif") as scene:
@@ -606,7 +606,7 @@ def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
     with rasterio.open(tmp_path / "parts.tif", "w", **profile) as parts:
         parts.write(np.ones((1, 160, 160), np.uint16))
     given = {"segments": str(tmp_path / "parts.tif"), "vector": ()}
-    plan = prepare(tmp_path / "scene.tif", WORDS, tmp_path / "out", Options.of(given)).plan
+    plan = settle(tmp_path / "scene.tif", WORDS, tmp_path / "out", Options.of(given)).plan
     before = plan.options()
     plan.refuse_changes()
     os.utime(tmp_path / "parts.tif", ns=(1, 10**18))
@@ -617,10 +617,10 @@ def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
 
 def test_bytes_of_a_plan_are_those_of_the_layout(whole):
     from resegeo.options import Options
-    from resegeo.prepare import prepare
+    from resegeo.settle import settle
 
     for given in ({}, {"feature_dtype": "int8"}, {"vote_segments": True}):
-        plan = prepare(whole[0] / "scene.tif", WORDS, None, Options.of(given | QUICK)).plan
+        plan = settle(whole[0] / "scene.tif", WORDS, None, Options.of(given | QUICK)).plan
         for features in (True, False):
             kept = plan.kept(features=features)
             specs = plan.layout(kept).item_arrays()
