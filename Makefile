@@ -25,7 +25,11 @@ $(VENV)/.linted: pyproject.toml $(VENV)/.installed
 demo: $(VENV)/.installed
 	@echo "Segmenting examples/demo/sentinel2.tif by the words of examples/demo/classes.yml ..."
 	@$(BIN)/python -m resegeo_cli segment examples/demo/sentinel2.tif --prompts examples/demo/classes.yml -o $(DEMO_OUT) --overwrite
+	@echo
 	@echo "Look at $(DEMO_OUT)/sentinel2.png, or open $(DEMO_OUT)/sentinel2.gpkg and sentinel2.classes.tif in QGIS."
+	@echo "Other words for the same scene, in seconds (edit a copy of examples/demo/classes.yml first):"
+	@echo "  $(BIN)/resegeo segment $(DEMO_OUT)/sentinel2.store.zarr --prompts my_classes.yml"
+	@echo "Your own scene:  $(BIN)/resegeo segment scene.tif --prompts my_classes.yml   (or activate $(VENV) first)"
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -n 2 --dist worksteal
