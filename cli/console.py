@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import traceback
@@ -128,6 +129,9 @@ class Bars:
         """Move the bar of ``stage``; a new stage begins a new bar."""
         from tqdm import tqdm
 
+        if os.environ.get("RESEGEO_PROGRESS") == "lines":  # read by a program, such as the plugin of QGIS
+            click.echo(f"resegeo-progress: {stage} {done}/{total}", err=True)
+            return
         if stage != self._stage:
             self.close()
             size = shutil.get_terminal_size()  # 80 × 24 where the terminal does not say; tqdm would show nothing
