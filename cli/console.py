@@ -259,6 +259,9 @@ class ScenesBar:
         """Move the bar."""
         if self._quiet:
             return
+        if os.environ.get("RESEGEO_PROGRESS") == "lines":  # read by a program, such as the plugin of QGIS
+            complain(f"resegeo-progress: {stage} {done}/{total}")
+            return
         if self._lines is not None:
             self._lines("scenes", done, total, what)
             return

@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .models import models
 from .options import LOOKS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
+from .qgis import qgis
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,6 +50,7 @@ main.add_command(batch)
 main.add_command(evaluate)
 main.add_command(models)
 main.add_command(plan)
+main.add_command(qgis)
 
 
 @main.command(cls=GroupedCommand)
