@@ -13,6 +13,7 @@ from .evaluate import evaluate
 from .models import models
 from .options import BANDS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
+from .sample import sample
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,6 +32,7 @@ main.add_command(batch)
 main.add_command(evaluate)
 main.add_command(models)
 main.add_command(plan)
+main.add_command(sample)
 
 
 @main.command(cls=GroupedCommand)

@@ -42,18 +42,18 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve"],
+        ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve", "area_estimation"],
         ["files", "clusters", "classes", "sound", "hugging_face", "normalisation"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
         ["identify", "samples", "distances"],
         ["scene", "tags"],
-        ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
+        ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics", "point_forms"],
         ["styles", "features", "sam_masks", "legend", "carry"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
         ["polygons", "vectors", "truth", "compose"],
-        ["plan", "evaluate", "manifest", "recipe", "models"],
+        ["plan", "evaluate", "sampling", "manifest", "recipe", "models"],
         ["machine", "report"],
         ["execute"],
         ["produce", "options"],
