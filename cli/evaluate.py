@@ -25,10 +25,19 @@ from .console import Bars, shows
 @click.option(
     "--design", is_flag=True, help="TRUTH holds the labelled points of `resegeo sample`: areas with intervals."
 )
+@click.option("--latex", is_flag=True, help="Print the table in LaTeX, in per cent.")
+@click.option("--confusion", metavar="FILE", help="Write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the confusion matrix included.")
 @shows
 def evaluate(
-    prediction: str | None, truth: str | None, pairs: str | None, design: bool, as_json: bool, **options: Any
+    prediction: str | None,
+    truth: str | None,
+    pairs: str | None,
+    design: bool,
+    latex: bool,
+    confusion: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure PREDICTION, a class raster of resegeo, by TRUTH: IoU, F1, precision, recall, accuracy, kappa.
 
@@ -46,10 +55,11 @@ def evaluate(
       resegeo evaluate out/scene.classes.tif points.gpkg --design
     """
     import json
+    from pathlib import Path
 
     from resegeo.errors import UsageError
     from resegeo.evaluate import evaluate as run
-    from resegeo.evaluate import read_pairs
+    from resegeo.evaluate import read_pairs, write_confusion
 
     if pairs is not None and prediction is not None:
         raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
@@ -64,7 +74,12 @@ def evaluate(
         result = run(wanted, progress=bars, **options)
     finally:
         bars.close()
-    click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
+    if confusion is not None:
+        write_confusion(result, Path(confusion))
+    if latex:
+        click.echo(result.accuracy.latex())
+    else:
+        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
 
 
 def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *, as_json: bool) -> None:
