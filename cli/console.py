@@ -218,6 +218,9 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int, what: str = "") -> None:
         """Say where a stage is, if it is time to."""
+        if os.environ.get(_PROGRESS):
+            complain(f"resegeo-progress: {stage} {done}/{total}")
+            return
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._since, self._at = stage, now, done
@@ -233,6 +236,10 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+_PROGRESS = "RESEGEO_PROGRESS"
+"""Environment variable by which a program, such as the plugin of QGIS, asks for every step as a line that it can read."""
 
 
 def _has_terminal() -> bool:
@@ -253,14 +260,11 @@ class ScenesBar:
         """Stay silent if ``quiet``."""
         self._quiet = quiet
         self._bar: Any = None
-        self._lines = None if _has_terminal() else _Lines()
+        self._lines = None if _has_terminal() and not os.environ.get(_PROGRESS) else _Lines()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Move the bar."""
         if self._quiet:
-            return
-        if os.environ.get("RESEGEO_PROGRESS") == "lines":  # read by a program, such as the plugin of QGIS
-            complain(f"resegeo-progress: {stage} {done}/{total}")
             return
         if self._lines is not None:
             self._lines("scenes", done, total, what)
@@ -283,7 +287,7 @@ class Bars:
         """Stay silent if ``quiet``."""
         self._quiet = quiet
         self._bar: Any = None
-        self._lines = None if _has_terminal() else _Lines()
+        self._lines = None if _has_terminal() and not os.environ.get(_PROGRESS) else _Lines()
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:

@@ -22,9 +22,23 @@ from .console import Bars, say, shows
 )
 @click.option("--field", metavar="NAME", help="Field of the polygons that names the class.  [default: class_name]")
 @click.option("--ignore-nodata", is_flag=True, help="Leave out nodata of the prediction instead of counting it missed.")
+@click.option(
+    "--design", is_flag=True, help="TRUTH holds the labelled points of `resegeo sample`: areas with intervals."
+)
+@click.option("--latex", is_flag=True, help="Print the table in LaTeX, in per cent.")
+@click.option("--confusion", metavar="FILE", help="Write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the confusion matrix included.")
 @shows
-def evaluate(prediction: str | None, truth: str | None, pairs: str | None, as_json: bool, **options: Any) -> None:
+def evaluate(
+    prediction: str | None,
+    truth: str | None,
+    pairs: str | None,
+    design: bool,
+    latex: bool,
+    confusion: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure PREDICTION, a class raster of resegeo, by TRUTH: IoU, F1, precision, recall, accuracy, kappa.
 
     TRUTH is a label raster, a mask, a picture of colours, or polygons. Its values are class codes of the prediction
@@ -38,21 +52,77 @@ def evaluate(prediction: str | None, truth: str | None, pairs: str | None, as_js
       resegeo evaluate out/scene.classes.tif mask.png --map "255=road,0=background"
       resegeo evaluate out/scene.classes.tif parcels.gpkg --field crop --map outside=background
       resegeo evaluate --pairs pairs.csv --map colours.yml --json
+      resegeo evaluate out/scene.classes.tif points.gpkg --design
     """
     import json
+    from pathlib import Path
 
     from resegeo.errors import UsageError
     from resegeo.evaluate import evaluate as run
-    from resegeo.evaluate import read_pairs
+    from resegeo.evaluate import read_pairs, write_confusion
 
     if pairs is not None and prediction is not None:
         raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
     if pairs is None and (prediction is None or truth is None):
         raise UsageError("evaluate needs PREDICTION and TRUTH, or a CSV file by --pairs.")
+    if design:
+        _judge(prediction, truth, options, as_json=as_json)
+        return
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
         wanted = read_pairs(pairs) if pairs is not None else [(prediction or "", truth or "")]
         result = run(wanted, progress=bars, **options)
     finally:
         bars.close()
-    say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
+    if confusion is not None:
+        write_confusion(result, Path(confusion))
+    if latex:
+        say(result.accuracy.latex())
+    else:
+        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
+
+
+def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a labelled sample says of a map."""
+    import json
+    from pathlib import Path
+
+    from resegeo.errors import UsageError
+    from resegeo.sampling import FIELD, ClassRaster, judge
+
+    if prediction is None or truth is None or options["legend"] is not None:
+        raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs and --map.")
+    found, area = judge(ClassRaster.open(Path(prediction)), truth, field=options["field"] or FIELD)
+    plain = found.as_dict(area)
+    if as_json:
+        say(json.dumps(plain, indent=2, ensure_ascii=False))
+        return
+    unit, key = ("share", "share") if area is None else ("ha", "area_ha")
+    head = ("class", f"mapped {unit}", f"estimated {unit}", "user's accuracy", "producer's accuracy", "points")
+    rows = [head]
+    for number, (name, entry) in enumerate(plain["classes"].items()):
+        mapped = entry["mapped_share"] if area is None else entry["mapped_ha"]
+        rows.append(
+            (
+                name,
+                f"{mapped:,.3f}" if area is None else f"{mapped:,.2f}",
+                _interval(entry[key], 3 if area is None else 2),
+                _interval(entry["users_accuracy"], 3),
+                _interval(entry["producers_accuracy"], 3),
+                str(int(found.counts[number].sum())),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = (f"{cell:{'<' if n == 0 else '>'}{widths[n]}}" for n, cell in enumerate(row))
+        say("  ".join(cells).rstrip())
+    say(
+        f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)"
+    )
+
+
+def _interval(ratio: dict[str, float | None], digits: int) -> str:
+    value, half = ratio["value"], ratio["half_width_95"]
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}f} ± " + ("?" if half is None else f"{half:,.{digits}f}")

@@ -16,6 +16,7 @@ from .models import models
 from .options import LOOKS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 from .qgis import qgis
+from .sample import sample
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,6 +52,7 @@ main.add_command(evaluate)
 main.add_command(models)
 main.add_command(plan)
 main.add_command(qgis)
+main.add_command(sample)
 
 
 @main.command(cls=GroupedCommand)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from resegeo.classes import ClassList
 from resegeo.documents import read_table
 from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.files import whole
 from resegeo.formats import is_local, open_raster
 from resegeo.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.metrics import UNKNOWN, Accuracy
@@ -263,3 +265,21 @@ class _Vocabulary:
                 f"{EXAMPLE}."
             )
         return names + ((BACKGROUND,) if BACKGROUND in self._meant else ())
+
+
+def write_confusion(evaluation: Evaluation, path: Path) -> None:
+    """Write the confusion matrix as CSV: a row a class of the truth, a column an answer, pixels.
+
+    Raises
+    ------
+    ResegeoError:
+        When the file exists, or cannot be written.
+
+    """
+    if path.exists():
+        raise ResegeoError(f"{path} exists; name another file by --confusion.")
+    try:
+        with whole(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(evaluation.accuracy.confusion_rows())
+    except OSError as error:
+        raise ResegeoError(f"{path} cannot be written ({error.strerror}); name another file by --confusion.") from error

@@ -118,8 +118,31 @@ class Accuracy:
     @property
     def mean_iou(self) -> float:
         """Mean of :attr:`iou` over the classes that occur in truth or prediction and are not set ``aside``."""
-        counted = [v for n, v in zip(self.names, self.iou, strict=True) if n not in self.aside and not math.isnan(v)]
+        return self._mean(self.iou)
+
+    def _mean(self, values: NDArray[np.float64]) -> float:
+        """Mean over the classes that are counted in :attr:`mean_iou`."""
+        counted = [v for n, v in zip(self.names, values, strict=True) if n not in self.aside and not math.isnan(v)]
         return float(np.mean(counted)) if counted else math.nan
+
+    @property
+    def mean_f1(self) -> float:
+        """Mean of :attr:`f1` over the classes that :attr:`mean_iou` counts."""
+        return self._mean(self.f1)
+
+    @property
+    def macro_accuracy(self) -> float:
+        """Mean of :attr:`recall` over the classes that :attr:`mean_iou` counts (balanced accuracy).
+
+        ReSeg-CLIP's code prints it under the name of overall accuracy.
+        """
+        return self._mean(self.recall)
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of :attr:`iou` weighted by the pixels of each class in the truth, over the classes that are counted."""
+        counted = np.array([name not in self.aside for name in self.names]) & (self.true > 0)
+        return float(np.average(self.iou[counted], weights=self.true[counted])) if counted.any() else math.nan
 
     @property
     def kappa(self) -> float:
@@ -152,6 +175,9 @@ class Accuracy:
             "classes": classes,
             "mean_iou": _plain(self.mean_iou),
             "mean_iou_leaves_out": list(self.aside),
+            "mean_f1": _plain(self.mean_f1),
+            "macro_accuracy": _plain(self.macro_accuracy),
+            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
             "overall_accuracy": _plain(self.overall),
             "kappa": _plain(self.kappa),
             "pixels_compared": self.pixels,
@@ -180,11 +206,37 @@ class Accuracy:
         lines += [
             "",
             f"mean IoU          {_shown(self.mean_iou)}{without}",
+            f"mean F1           {_shown(self.mean_f1)}{without}",
+            f"macro accuracy    {_shown(self.macro_accuracy)}{without}",
+            f"weighted IoU      {_shown(self.frequency_weighted_iou)}{without}",
             f"overall accuracy  {_shown(self.overall)}",
             f"kappa             {_shown(self.kappa)}",
             f"pixels compared   {self.pixels:,}",
         ]
         return "\n".join(lines)
+
+    def latex(self) -> str:
+        """Return a LaTeX table (booktabs), in per cent with one digit, ready for a paper."""
+
+        def cell(value: float) -> str:
+            return "--" if math.isnan(value) else f"{100 * value:.1f}"
+
+        escaped = {sign: f"\\{sign}" for sign in "&%_#${}"}
+        lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"Class & IoU & F1 & Precision & Recall \\", r"\midrule"]
+        for name, *values in zip(self.names, self.iou, self.f1, self.precision, self.recall, strict=True):
+            safe = "".join(escaped.get(sign, sign) for sign in name.replace("\\", "/"))
+            lines.append(" & ".join([safe, *map(cell, values)]) + r" \\")
+        lines += [
+            r"\midrule",
+            f"Mean & {cell(self.mean_iou)} & {cell(self.mean_f1)} & & {cell(self.macro_accuracy)} " + r"\\",
+        ]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        return "\n".join(lines)
+
+    def confusion_rows(self) -> list[list[str]]:
+        """Return the confusion matrix as rows of a table: a head, then a row a class of the truth."""
+        head = ["truth \\ predicted", *self.names, *self.extra]
+        return [head, *([name, *map(str, row)] for name, row in zip(self.names, self.counts.tolist(), strict=True))]
 
 
 def _ratio(part: Any, whole: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -51,6 +51,36 @@ def test_every_measure_is_that_of_scikit_learn():
     assert found.mean_iou == pytest.approx(oracle.jaccard_score(y, p, average="macro", labels=[0, 1, 2]))
 
 
+def test_means_are_those_of_scikit_learn():
+    truth, predicted = (part.ravel() for part in maps(3))
+    found = Accuracy.of_blocks(NAMES, [(truth, predicted)])
+    assert found.mean_f1 == pytest.approx(oracle.f1_score(truth, predicted, average="macro"))
+    assert found.macro_accuracy == pytest.approx(oracle.balanced_accuracy_score(truth, predicted))
+    weighted = oracle.jaccard_score(truth, predicted, average="weighted")
+    assert found.frequency_weighted_iou == pytest.approx(weighted)
+    aside = Accuracy(NAMES, found.counts, aside=("background",))
+    assert aside.mean_f1 == pytest.approx(oracle.f1_score(truth, predicted, labels=[0, 1, 2], average="macro"))
+
+
+def test_the_latex_table_has_a_row_a_class_and_escapes_names():
+    truth, predicted = (part.ravel() for part in maps(4, classes=2))
+    text = Accuracy.of_blocks(("a_b", "50% & more"), [(truth, predicted)]).latex()
+    assert r"a\_b & " in text
+    assert r"50\% \& more & " in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 4
+
+
+def test_the_confusion_table_is_the_matrix():
+    truth, predicted = maps(5)
+    found = Accuracy.of_blocks(NAMES, [(truth, predicted)])
+    head, *rows = found.confusion_rows()
+    assert head[1:] == list(NAMES)
+    assert [[int(cell) for cell in row[1:]] for row in rows] == oracle.confusion_matrix(
+        truth.ravel(), predicted.ravel()
+    ).tolist()
+
+
 def test_answers_that_are_no_class_count_against_recall_and_not_against_precision():
     truth, predicted = maps(4)
     predicted = np.where(np.random.default_rng(0).random(truth.shape) < 0.3, 4, predicted)
@@ -125,7 +155,9 @@ def test_the_table_and_the_json_say_the_same():
         facts = plain["classes"][name]
         assert lines[name][:4] == [f"{facts[key]:.3f}" for key in ("iou", "f1", "precision", "recall")]
         assert lines[name][4:] == [f"{facts[key]:,}" for key in ("pixels_truth", "pixels_predicted")]
-    assert lines["mean"][1] == f"{plain['mean_iou']:.3f}"
+    for name, key in {"mean IoU": "mean_iou", "mean F1": "mean_f1", "macro accuracy": "macro_accuracy"}.items():
+        (line,) = [line for line in found.table().splitlines() if line.startswith(name)]
+        assert line.removeprefix(name).split()[0] == f"{plain[key]:.3f}"
     assert "without background" in found.table()
     assert lines["kappa"] == [f"{plain['kappa']:.3f}"]
     assert np.sum(plain["confusion"]["pixels"]) == truth.size

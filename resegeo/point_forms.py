@@ -1,0 +1,81 @@
+"""Points that a person labels in QGIS: a GeoPackage whose form offers the classes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from resegeo.errors import ResegeoError
+from resegeo.files import whole
+
+
+def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str]) -> None:
+    """Write points, whole or not at all, with a style whose form has a list of ``answers`` for ``field``.
+
+    Raises
+    ------
+    ResegeoError:
+        When the file can't be written.
+
+    """
+    import pyogrio
+
+    try:
+        with whole(output) as beside:
+            pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
+            _add_form(beside, output.stem, qml_points(field, answers))
+    except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
+        raise ResegeoError(f"{output} could not be written ({error}). Check free space and permissions.") from error
+
+
+def qml_points(field: str, answers: Sequence[str]) -> str:
+    """Full QGIS style of points to be labelled: white where empty, and a value list as the form of ``field``."""
+    root = ET.Element("qgis", version="3.22.0", styleCategories="AllStyleCategories", labelsEnabled="0")
+    renderer = ET.SubElement(root, "renderer-v2", type="categorizedSymbol", attr=f'"{field}" IS NOT NULL')
+    renderer.attrib |= {"symbollevels": "0", "forceraster": "0", "enableorderby": "0"}
+    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
+    for index, (value, label, color) in enumerate((("0", "to do", "255,255,0,255"), ("1", "done", "120,120,120,255"))):
+        ET.SubElement(categories, "category", type="long", value=value, symbol=str(index), label=label, render="true")
+        symbol = ET.SubElement(symbols, "symbol", type="marker", name=str(index), alpha="1", clip_to_extent="1")
+        layer = ET.SubElement(symbol, "layer", {"class": "SimpleMarker", "pass": "0", "locked": "0", "enabled": "1"})
+        options = ET.SubElement(layer, "Option", type="Map")
+        values = {"name": "cross2", "color": color, "outline_color": color, "outline_width": "0.6", "size": "4"}
+        for key, text in values.items():
+            ET.SubElement(options, "Option", type="QString", name=key, value=text)
+    configuration = ET.SubElement(root, "fieldConfiguration")
+    widget = ET.SubElement(
+        ET.SubElement(configuration, "field", name=field, configurationFlags="None"), "editWidget", type="ValueMap"
+    )
+    values_map = ET.SubElement(ET.SubElement(ET.SubElement(widget, "config"), "Option", type="Map"), "Option")
+    values_map.attrib |= {"type": "List", "name": "map"}
+    for answer in answers:
+        entry = ET.SubElement(values_map, "Option", type="Map")
+        ET.SubElement(entry, "Option", type="QString", name=answer, value=answer)
+    ET.SubElement(root, "layerGeometryType").text = "0"
+    ET.indent(root)
+    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_form(path: Path, layer: str, qml: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
+            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
+            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
+            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
+        )
+        column = database.execute("SELECT column_name FROM gpkg_geometry_columns").fetchone()[0]
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+            "styleQML, styleSLD, useAsDefault, description, owner, ui) "
+            "VALUES ('', '', ?, ?, 'points', ?, '', 1, 'Points to be labelled', '', NULL)",
+            (layer, column, qml),
+        )
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles', '')"
+        )
