@@ -43,7 +43,7 @@ def test_into_pixels():
 
 @pytest.mark.parametrize("text", ["", "m2", "50 parsec", "-3m2", "nan", "inf", "1.5m", True, "1" * 400 + "m2"])
 def test_what_is_no_area_is_told(text):
-    with pytest.raises(UsageError, match="min_area is .*expected 50m2, 0.5ha or 20px"):
+    with pytest.raises(UsageError, match=r"min_area is .*expected 50m2, 0.5ha or 20px"):
         area(text, "min_area")
 
 
