@@ -219,7 +219,13 @@ METHOD = under(
     option(
         "--reduction",
         type=click.Choice(["max", "mean", "logsumexp"]),
-        help="A class's probability from its prompts.  [default: max]",
+        help="A class's score from its prompts.  [default: max]",
+    ),
+    option(
+        "--softmax-over",
+        type=click.Choice(["classes", "prompts"]),
+        help="Probabilities over classes, whatever the number of words, or over prompts as published.  "
+        "[default: classes]",
     ),
     option("--threshold", type=float, metavar="P", help="Less probable pixels become background."),
     _flag("use-thresholds", "Apply thresholds, also those of the class file.  [default: on]"),

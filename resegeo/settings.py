@@ -67,7 +67,10 @@ class Settings:
     vote_segments: bool = False
     """Label voting: in each window the pixels of a segment of the finest level share their votes (CorrCLIP)."""
     reduction: str = "max"
-    """How a class takes its probability from its prompts: max, mean or logsumexp."""
+    """How a class takes its score from its prompts: max, mean or logsumexp."""
+    softmax_over: str = "classes"
+    """``classes``: prompts become classes as logits, then one softmax over classes, so that probabilities do not depend
+    on the number of words; ``prompts``: a softmax over prompts first, the published order."""
     threshold: float | None = None
     """Class probability below which a pixel is background; None: the class file's, or none."""
     use_thresholds: bool = True
@@ -92,6 +95,7 @@ class Settings:
         _choice("edge", self.edge, ("clamp", "overhang"))
         _choice("fill", self.fill, ("mean", "black"))
         _choice("reduction", self.reduction, ("max", "mean", "logsumexp"))
+        _choice("softmax_over", self.softmax_over, ("classes", "prompts"))
         _choice("sam_mode", self.sam_mode, ("tile", "exact"))
         _choice("precision", self.precision, ("float32", "bfloat16", "float16"))
         _choice("feature_dtype", self.feature_dtype, ("float16", "int8"))
@@ -156,7 +160,17 @@ class Settings:
 
 
 LABEL_KNOBS = frozenset(
-    {"taper", "logit_scale", "subtract_cls", "vote_segments", "reduction", "threshold", "use_thresholds", "min_area"}
+    {
+        "taper",
+        "logit_scale",
+        "subtract_cls",
+        "vote_segments",
+        "reduction",
+        "softmax_over",
+        "threshold",
+        "use_thresholds",
+        "min_area",
+    }
 )
 """Settings that act after the image side: changing them takes no second look at a pixel."""
 
@@ -175,6 +189,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "taper": False,
         "logit_scale": 1.0,
         "reduction": "max",
+        "softmax_over": "prompts",
         "use_thresholds": False,
     },
 }
