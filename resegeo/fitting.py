@@ -45,7 +45,7 @@ class Examples:
     @property
     def classes(self) -> int:
         """C."""
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
     def part(self, places: NDArray[np.bool_]) -> Examples:
         """Keep some places (P,) alone."""
