@@ -78,6 +78,11 @@ class Words:
     logit_scale: float
     subtract_cls: float = 0.0
 
+    @property
+    def wordless(self) -> NDArray[np.bool_]:
+        """(C,) classes without a prompt."""
+        return ~np.isin(np.arange(self.grouping.classes), self.grouping.prompt_class)
+
     def logits(self, features: NDArray[np.float32], cls: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (S, C) of unit features (S, D) under a window's CLS feature (D,) of unit length."""
         grouping = self.grouping
@@ -141,7 +146,7 @@ def gather(
         nothing = np.zeros(0, dtype=np.int64)
         return Examples(
             np.zeros((0, width), np.float32), np.zeros((0, classes), np.float32), nothing, np.zeros(0, np.float32),
-            nothing, nothing,
+            nothing, words.wordless, nothing,
         ), kept  # fmt: skip
     features, said, place, share = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(place, kind="stable")
@@ -154,7 +159,9 @@ def gather(
     block = (some.rows // side).astype(np.int64) * (1 + int(canvas.scene.width // side)) + (some.cols // side).astype(
         np.int64
     )
-    return Examples(features, said, renumbered[place], share.astype(np.float32), some.label, block), kept
+    return Examples(
+        features, said, renumbered[place], share.astype(np.float32), some.label, words.wordless, block
+    ), kept
 
 
 def interpolated(

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from resegeo.fitting import Examples, choose, fit, probabilities
 
 
-def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2):
+def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2, wordless=True):
     """Places of three kinds whose features lie around one axis each; every place is seen by ``windows`` windows."""
     random = np.random.default_rng(seed)
     label = np.arange(places) % classes
@@ -22,7 +22,8 @@ def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2):
     share = np.tile(np.linspace(1, 2, windows), places)
     share /= share.reshape(places, windows).sum(axis=1).repeat(windows)
     block = random.integers(0, 6, places)
-    return Examples(f.astype(np.float32), said.astype(np.float32), place, share.astype(np.float32), label, block)
+    bare = np.full(classes, wordless)
+    return Examples(f.astype(np.float32), said.astype(np.float32), place, share.astype(np.float32), label, bare, block)
 
 
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
@@ -54,7 +55,7 @@ def test_the_order_of_the_examples_does_not_matter(seed):
     order = np.argsort(back[given.place], kind="stable")
     other = Examples(
         given.features[order], given.words[order], back[given.place][order], given.share[order],
-        given.label[turned], given.block[turned],
+        given.label[turned], given.wordless, given.block[turned],
     )  # fmt: skip
     one, two = fit(given, 0.1), fit(other, 0.1)
     assert np.allclose(probabilities(given, one), probabilities(given, two), atol=1e-4)
@@ -103,7 +104,13 @@ def test_lambda_is_chosen_on_places_left_out_whole_block_by_block():
     noise = examples(places=90, seed=3, words=0.0)
     random = np.random.default_rng(0)
     noise = Examples(
-        random.permutation(noise.features), noise.words, noise.place, noise.share, noise.label, noise.block
+        random.permutation(noise.features),
+        noise.words,
+        noise.place,
+        noise.share,
+        noise.label,
+        noise.wordless,
+        noise.block,
     )
     _, judged = choose(noise)
     assert judged is not None
@@ -115,3 +122,15 @@ def test_one_example_a_class_is_fitted_but_not_judged():
     fitted, judged = choose(examples(places=3))
     assert judged is None
     assert np.isfinite(fitted.residuals).all()
+
+
+def test_a_class_with_words_keeps_their_word_on_how_common_it_is():
+    """Twenty times as many examples of one kind do not make that kind more likely at the mean of all features."""
+    given = examples(places=60, wordless=False)
+    kept = np.ones(60, dtype=bool)
+    kept[np.flatnonzero(given.label == 2)[1:]] = False
+    few = given.part(kept)
+    found = fit(few, 0.1)
+    weight = few.share * np.array([1 / (few.label == n).sum() for n in range(3)])[few.label[few.place]]
+    mean = (weight @ few.features.astype(float)) / weight.sum()
+    assert np.allclose(found.residuals @ mean + found.biases, 0, atol=1e-5)
