@@ -42,17 +42,17 @@ def test_imports_go_one_way():
     import ast
 
     floors = [
-        ["errors", "stamps", "registry", "colors", "tensors", "areas", "sieve"],
-        ["files", "clusters", "classes", "sound", "hugging_face", "normalisation"],
+        ["errors", "stamps", "registry", "land_cover", "tensors", "areas", "sieve"],
+        ["files", "colors", "clusters", "classes", "sound", "hugging_face", "normalisation"],
         ["fetch", "archives", "class_file", "sources"],
         ["checkpoints", "pixels", "control", "shelf"],
         ["identify", "samples", "distances"],
         ["scene", "tags"],
         ["sam", "windows", "scores", "attention", "weights", "sam_predictor", "metrics"],
-        ["styles", "features", "sam_masks", "legend", "carry"],
+        ["styles", "features", "sam_masks", "legend", "carry", "fitting"],
         ["canvas", "region", "stored", "raster"],
         ["settings", "segments", "encoder", "labels", "figures", "mosaic", "separation"],
-        ["polygons", "vectors", "truth", "compose"],
+        ["polygons", "vectors", "truth", "compose", "examples"],
         ["plan", "evaluate", "manifest", "recipe", "models"],
         ["machine", "report"],
         ["execute"],
