@@ -239,7 +239,7 @@ def _duration(seconds: float) -> str:
 
 
 _PROGRESS = "RESEGEO_PROGRESS"
-"""Environment variable by which a program, such as the plugin of QGIS, asks for every step as a line that it can read."""
+"""Environment variable by which a program, such as the plugin of QGIS, asks for every step as a line to be read."""
 
 
 def _has_terminal() -> bool:

@@ -21,7 +21,7 @@ from resegeo.attention import layer_masks, patch_ids
 from resegeo.canvas import Canvas
 from resegeo.class_file import load_class_list
 from resegeo.encoder import load_encoder
-from resegeo.labels import Blender, WindowScores, class_codes, class_probabilities
+from resegeo.labels import Blender, Grouping, WindowScores, class_codes
 from resegeo.scene import open_scene
 from resegeo.scores import patch_scores, unit
 from resegeo.segments import Superpixels
@@ -96,9 +96,8 @@ def main() -> None:
     features, cls = encoder.encode_windows(rgb[None], valid[None], levels, schedule)
     texts = encoder.encode_texts(classes.prompt_texts)
     scores = WindowScores(window, patch_scores(features, texts)[0], (unit(cls) @ texts.T)[0])
-    blender = Blender(Canvas(scene), logit_scale=encoder.logit_scale, taper=False)
-    by_prompt = blender.blend(window, [scores], len(texts))
-    by_class = class_probabilities(by_prompt, classes.prompt_class, len(classes.classes))
+    grouping = Grouping.of(classes, "max", "classes")
+    by_class = Blender(Canvas(scene), grouping, encoder.logit_scale, taper=False).blend(window, [scores])
     codes = class_codes(by_class, valid, classes, [None] * len(classes.classes))
     colours = np.array([classes.color_of(code) for code in range(len(classes.drawn) + 1)], dtype=np.uint8)
     grid = (encoder.grid, encoder.grid)

@@ -15,7 +15,7 @@ from PIL import Image
 from resegeo.class_file import class_list
 from resegeo.classes import ClassList
 from resegeo.encoder import Encoder
-from resegeo.labels import Blender, WindowScores, class_probabilities
+from resegeo.labels import Blender, Grouping, WindowScores
 from resegeo.machine import Kept, Machine, Models, open_segments
 from resegeo.plan import make_plan
 from resegeo.scene import open_scene
@@ -72,10 +72,9 @@ def probabilities(scene: Path, source: ModelSource, encoder: Encoder, settings: 
             WindowScores(window, result.values["reduced"][number], result.values["cls"][number])
             for number, window in enumerate(used)
         ]
-    blender = Blender(plan.canvas, logit_scale=encoder.logit_scale, taper=settings.taper)
-    by_prompt = blender.blend(Rect(0, 0, plan.scene.height, plan.scene.width), windows, len(prompts))
-    owners = plan.classes.prompt_class
-    return class_probabilities(by_prompt, owners, len(plan.classes.classes), reduction=settings.reduction)
+    grouping = Grouping.of(plan.classes, settings.reduction, settings.softmax_over)
+    blender = Blender(plan.canvas, grouping, encoder.logit_scale, taper=settings.taper)
+    return blender.blend(Rect(0, 0, plan.scene.height, plan.scene.width), windows)
 
 
 class Thresholds:

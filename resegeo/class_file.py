@@ -16,7 +16,7 @@ import yaml
 from PIL import ImageColor
 
 from resegeo.classes import MOST_CODES, MOST_NAME, ClassList, ClassSpec
-from resegeo.colors import free_colors
+from resegeo.colors import colors_for
 from resegeo.documents import compose_yaml, read_text
 from resegeo.errors import ClassFileError, escaped
 
@@ -253,7 +253,7 @@ class _Parser:
                 self.fail(at, f"the class {name!r}", "a name that category_to_index lists")
             prompts.setdefault(name, []).append(query)
         ordered = sorted(prompts, key=codes.__getitem__)
-        colors = free_colors(len(ordered), ())
+        colors = colors_for(ordered, ())
         specs = [
             ClassSpec(name, codes[name] + 1, tuple(prompts[name]), color)
             for name, color in zip(ordered, colors, strict=True)
@@ -395,7 +395,7 @@ class _Parser:
 def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:
     """Give classes their codes, and colours to those without one."""
     taken = tuple(entry["color"] for entry in entries if "color" in entry)
-    free = iter(free_colors(len(entries) - len(taken), taken))
+    free = iter(colors_for([entry["name"] for entry in entries if "color" not in entry], taken))
     specs, code = [], 0
     for entry in entries:
         background = bool(entry.get("background", False))

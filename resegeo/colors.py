@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ImageColor
 
+from resegeo.land_cover import kind_of
+
 # Okabe and Ito's colours without black, then Tol's indigo, then eight found by a greedy search for the largest
 # smallest difference (CIEDE2000) to all before and to the grays of the special codes, seen normally and with
 # protanopia, deuteranopia and tritanopia (Machado et al. 2009). Any two differ by 10 or more in each of the four.
@@ -29,6 +31,22 @@ _PALETTE = (
     "#884477",
     "#aaddff",
 )
+
+
+def colors_for(names: Sequence[str], taken: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Choose a colour for each name: the one that custom gives it where that is free, else one of the palette.
+
+    Of several names of one kind the first gets the kind's colour.
+    """
+    chosen: dict[int, tuple[int, int, int]] = {}
+    used = list(taken)
+    for number, name in enumerate(names):
+        kind = kind_of(name)
+        if kind is not None and kind.color not in used and _unlike([kind.color], used):
+            chosen[number] = kind.color
+            used.append(kind.color)
+    rest = iter(free_colors(len(names) - len(chosen), used))
+    return [chosen[number] if number in chosen else next(rest) for number in range(len(names))]
 
 
 def free_colors(count: int, taken: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

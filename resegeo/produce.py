@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from resegeo.errors import ResegeoError
 from resegeo.features import Store
 from resegeo.figures import Quicklook
-from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities, class_scores
+from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_scores
 from resegeo.machine import reduced
 from resegeo.plan import Plan
 from resegeo.progress import Progress
@@ -130,13 +130,13 @@ class Labeller:
     def of(cls, plan: Plan, scorer: Scores, logit_scale: float, *, scored: bool = False) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
-        voting = Voting(tuple(classes.prompt_class), len(classes.classes), settings.reduction)
         blender = Blender(
             plan.canvas,
+            Grouping.of(classes, settings.reduction, settings.softmax_over),
             logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
-            voting=voting if settings.vote_segments else None,
+            vote=settings.vote_segments,
         )
         threshold = settings.threshold if settings.threshold is not None else classes.threshold
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
@@ -160,13 +160,7 @@ class Labeller:
             return Block(rect, codes, rgb, valid, readable=True)
         over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
         windows = (window for item in over for window in self.scorer.windows(item))
-        if plan.settings.vote_segments:
-            by_class = self.blender.blend(rect, windows, len(classes.classes))
-        else:
-            by_prompt = self.blender.blend(rect, windows, len(classes.prompt_texts))
-            by_class = class_probabilities(
-                by_prompt, classes.prompt_class, len(classes.classes), reduction=plan.settings.reduction
-            )
+        by_class = self.blender.blend(rect, windows)
         codes = class_codes(by_class, valid, classes, self.floors)
         if plan.only is not None:
             kept = [*plan.only, classes.unprocessed]

@@ -33,7 +33,7 @@ def patch_scores(features: NDArray[np.floating], texts: NDArray[np.float32]) -> 
     features:
         (B, g, g, D) patch features, not normalised.
     texts:
-        (Q, D) prompt embeddings of unit length.
+        (Q, D) prompt embeddings of unit length; any other vectors may follow.
 
     Returns
     -------
@@ -108,7 +108,9 @@ def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
     return AxisWeights(linear.astype(np.float32), square.astype(np.float32), cross.astype(np.float32))
 
 
-def pixel_cosines(reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights) -> NDArray[np.float32]:
+def pixel_cosines(
+    reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights, *, prompts: int | None = None
+) -> NDArray[np.float32]:
     """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
 
     Parameters
@@ -117,10 +119,12 @@ def pixel_cosines(reduced: NDArray[np.float32], vertical: AxisWeights, horizonta
         (Q + 4, g, g).
     vertical, horizontal:
         Interpolation to the wanted pixel rows (h) and columns (w).
+    prompts:
+        How many of the Q vectors have unit length; products with the others are no cosines. None: all.
 
     Returns
     -------
-    (Q, h, w) float32 cosines in [-1, 1].
+    (Q, h, w) float32: products of the unit feature with each vector, cosines in [-1, 1] where it has unit length.
 
     """
     own, right, lower, diagonals = reduced[-EXTRA:]
@@ -131,7 +135,8 @@ def pixel_cosines(reduced: NDArray[np.float32], vertical: AxisWeights, horizonta
     across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
     cosines = np.matmul(vertical.linear, across)  # (h, g) @ (Q, g, w)
     cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
-    return np.asarray(np.clip(cosines, -1, 1, out=cosines), dtype=np.float32)
+    np.clip(cosines[:prompts], -1, 1, out=cosines[:prompts])
+    return np.asarray(cosines, dtype=np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -114,9 +114,17 @@ class Settings:
     vote_segments: bool = option(False, "Let the pixels of a segment share their votes.", "Method", affects="labels")
     """Label voting: in each window the pixels of a segment of the finest level share their votes (CorrCLIP)."""
     reduction: Literal["max", "mean", "logsumexp"] = option(
-        "max", "A class's probability from its prompts.  [default: max]", "Method", affects="labels"
+        "max", "A class's score from its prompts.  [default: max]", "Method", affects="labels"
     )
-    """How a class takes its probability from its prompts: max, mean or logsumexp."""
+    """How a class takes its score from its prompts: max, mean or logsumexp."""
+    softmax_over: Literal["classes", "prompts"] = option(
+        "classes",
+        "Probabilities over classes, whatever the number of words, or over prompts as published.  [default: classes]",
+        "Method",
+        affects="labels",
+    )
+    """``classes``: prompts become classes as logits, then one softmax over classes, so that probabilities do not depend
+    on the number of words; ``prompts``: a softmax over prompts first, the published order."""
     threshold: float | None = option(
         None,
         "Less probable pixels become background.",
@@ -234,6 +242,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "taper": False,
         "logit_scale": 1.0,
         "reduction": "max",
+        "softmax_over": "prompts",
         "use_thresholds": False,
     },
 }

@@ -15,7 +15,7 @@ from rasterio.warp import reproject
 import resegeo
 from resegeo.canvas import VALID, Canvas, canvas_of, ground_sample_distance
 from resegeo.errors import InputNotice, UsageError
-from resegeo.labels import Blender, WindowScores
+from resegeo.labels import Blender, Grouping, WindowScores
 from resegeo.scene import open_scene
 from resegeo.scores import patch_scores
 from resegeo.windows import Rect, blocks, window_grid
@@ -118,7 +118,7 @@ def test_scores_at_scene_pixels_equal_the_naive_form(make_raster, picture):
     reduced = patch_scores(features.astype(np.float32), texts)
     scored = [WindowScores(w, r, np.zeros(3, np.float32)) for w, r in zip(windows, reduced, strict=True)]
     block = Rect(7, 11, 20, 25)
-    found = Blender(canvas, logit_scale=4.0, taper=False).blend(block, scored, 3)
+    found = Blender(canvas, Grouping((0, 1, 2), 3), 4.0, taper=False).blend(block, scored)
     for row, col in ((7, 11), (13, 20), (26, 35), (19, 30)):
         y, x = (row + 0.5) / 1.7, (col + 0.5) / 0.8
         total, count = np.zeros(3), 0

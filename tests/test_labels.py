@@ -5,7 +5,7 @@ import pytest
 
 from resegeo.canvas import Canvas
 from resegeo.class_file import class_list
-from resegeo.labels import Blender, Voting, WindowScores, class_codes, class_probabilities
+from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_logits, class_probabilities
 from resegeo.scene import open_scene
 from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
 from resegeo.windows import Rect, blocks, window_grid
@@ -48,9 +48,9 @@ def test_blended_blocks_equal_the_naive_average_over_the_whole_scene(canvas):
         total[:, *span] += softmax(10 * cosines) * share
         weight[span] += share
     expected = total / weight
-    blender = Blender(canvas, logit_scale=10, taper=True, subtract_cls=0.3)
+    blender = Blender(canvas, Grouping((0, 1, 2), 3), 10, taper=True, subtract_cls=0.3)
     for block in blocks(70, 90, 33):
-        found = blender.blend(block, windows, 3)
+        found = blender.blend(block, windows)
         assert np.allclose(found, expected[:, block.row : block.bottom, block.col : block.right], atol=1e-5)
 
 
@@ -74,9 +74,9 @@ def test_votes_are_shared_within_a_segment_and_averaged_over_windows(canvas):
         span = np.s_[window.rect.row : window.rect.bottom, window.rect.col : window.rect.right]
         total[:, *span] += votes
         weight[span] += 1
-    blender = Blender(canvas, logit_scale=10, taper=False, voting=Voting((0, 1, 1), 2, "max"))
+    blender = Blender(canvas, Grouping((0, 1, 1), 2), 10, taper=False, vote=True)
     for block in blocks(70, 90, 33):
-        found = blender.blend(block, windows, 2)
+        found = blender.blend(block, windows)
         expected = (total / weight)[:, block.row : block.bottom, block.col : block.right]
         assert np.allclose(found, expected, atol=1e-5)
         assert np.allclose(found.sum(axis=0), 1, atol=1e-5)
@@ -88,6 +88,76 @@ def test_a_class_takes_its_best_prompt_or_the_mean_or_the_sum():
     assert class_probabilities(p, owner, 2).ravel().tolist() == pytest.approx([0.5, 0.4])
     assert class_probabilities(p, owner, 2, reduction="mean").ravel().tolist() == pytest.approx([0.5, 0.25])
     assert class_probabilities(p, owner, 2, reduction="logsumexp").ravel().tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("reduction", ["max", "mean", "logsumexp"])
+def test_a_class_of_five_equal_words_scores_like_one_word(canvas, reduction):
+    random = np.random.default_rng(2)
+    grid = window_grid(70, 90, window=32, stride=20)
+    texts = random.normal(size=(3, 8)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    features = random.normal(size=(grid.count, 4, 4, 8)).astype(np.float32)
+    block = Rect(10, 20, 40, 50)
+
+    def shares(repeats):
+        owners = tuple(np.repeat([0, 1, 2], repeats))
+        blender = Blender(canvas, Grouping(owners, 3, reduction), 20, taper=True)
+        return blender.blend(block, scored(grid, np.repeat(texts, repeats, axis=0), features))
+
+    assert np.allclose(shares([1, 1, 1]), shares([5, 1, 2]), atol=1e-5)
+    assert np.allclose(shares([1, 1, 1]).sum(axis=0), 1, atol=1e-5)
+
+
+def test_the_published_order_takes_the_softmax_over_prompts_first(canvas):
+    """Averages of probabilities of prompts, reduced at the end: against the loop over windows."""
+    random = np.random.default_rng(3)
+    grid = window_grid(70, 90, window=32, stride=20)
+    texts = random.normal(size=(3, 8)).astype(np.float32)
+    windows = scored(grid, texts, random.normal(size=(grid.count, 4, 4, 8)).astype(np.float32))
+    axis = axis_weights(4, pixel_centres(32))
+    total, weight = np.zeros((3, 70, 90)), np.zeros((70, 90))
+    for window in windows:
+        span = np.s_[window.rect.row : window.rect.bottom, window.rect.col : window.rect.right]
+        total[:, *span] += softmax(10 * pixel_cosines(window.reduced, axis, axis))
+        weight[span] += 1
+    p = total / weight
+    expected = np.stack([p[0], np.maximum(p[1], p[2])])
+    found = Blender(canvas, Grouping((0, 1, 1), 2, "max", "prompts"), 10, taper=False).blend(
+        Rect(0, 0, 70, 90), windows
+    )
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_what_examples_add_to_a_class_joins_its_logit(canvas):
+    """Against the interpolated unit feature itself, at one pixel of one window."""
+    random = np.random.default_rng(4)
+    grid = window_grid(32, 32, window=32, stride=32)
+    texts = random.normal(size=(3, 8)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    residuals = 7 * random.normal(size=(3, 8)).astype(np.float32)
+    biases = random.normal(size=3).astype(np.float32)
+    features = random.normal(size=(1, 4, 4, 8)).astype(np.float32)
+    windows = scored(grid, np.concatenate([texts, residuals]), features)
+    grouping = Grouping((0, 0, 2), 3, biases=biases)  # the second class has no words
+    found = Blender(canvas, grouping, 5, taper=False).blend(Rect(0, 0, 32, 32), windows)[:, 10, 17]
+    y, x = (10 + 0.5) / 8 - 0.5, (17 + 0.5) / 8 - 0.5
+    i, j = int(y), int(x)
+    b, d = y - i, x - j
+    f = features[0]
+    u = (1 - b) * ((1 - d) * f[i, j] + d * f[i, j + 1]) + b * ((1 - d) * f[i + 1, j] + d * f[i + 1, j + 1])
+    u /= np.linalg.norm(u)
+    words = texts @ u * 5
+    logits = np.array([max(words[0], words[1]), 0, words[2]]) + residuals @ u + biases
+    assert np.allclose(found, np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+
+
+def test_class_logits_are_the_best_the_mean_or_the_log_of_the_mean():
+    logits = np.array([1.0, 2.0, 4.0], np.float32).reshape(3, 1, 1)
+    owner = (0, 1, 1)
+    assert class_logits(logits, owner, 3).ravel().tolist() == pytest.approx([1, 4, 0])
+    assert class_logits(logits, owner, 2, reduction="mean").ravel().tolist() == pytest.approx([1, 3])
+    expected = float(np.log((np.exp(2) + np.exp(4)) / 2))
+    assert class_logits(logits, owner, 2, reduction="logsumexp").ravel().tolist() == pytest.approx([1, expected])
 
 
 def test_codes_thresholds_background_and_nodata():

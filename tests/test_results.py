@@ -183,10 +183,10 @@ def test_polygons_know_the_mean_score_of_their_pixels(scene, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Blender, "blend", noting)
         made = resegeo.segment(scene, WORDS, tmp_path, threshold=0.4, keep_background=True)
-    ((_, by_prompt),) = caught
+    ((_, by_class),) = caught
     frame = drawn(made.vectors[0])
-    scores = class_scores(by_prompt).astype(float) / 200
-    assert np.abs(scores - by_prompt.max(axis=0)).max() <= 0.0025 + 1e-6
+    scores = class_scores(by_class).astype(float) / 200
+    assert np.abs(scores - by_class.max(axis=0)).max() <= 0.0025 + 1e-6
     with rasterio.open(made.raster) as raster:
         for shape, value in zip(frame.geometry, frame["score_mean"], strict=True):
             inside = rasterio.features.geometry_mask([shape], scores.shape, raster.transform, invert=True)

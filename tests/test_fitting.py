@@ -1,0 +1,136 @@
+"""Class vectors from examples: a convex problem, solved, against scikit-learn and against its own definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from resegeo.fitting import Examples, choose, fit, probabilities
+
+
+def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2, wordless=True):
+    """Places of three kinds whose features lie around one axis each; every place is seen by ``windows`` windows."""
+    random = np.random.default_rng(seed)
+    label = np.arange(places) % classes
+    place = np.repeat(np.arange(places), windows)
+    f = random.normal(size=(len(place), width)) + 1.5 * np.eye(classes, width)[label[place]] + 1
+    f /= np.linalg.norm(f, axis=1, keepdims=True)
+    said = words * random.normal(size=(len(place), classes))
+    share = np.tile(np.linspace(1, 2, windows), places)
+    share /= share.reshape(places, windows).sum(axis=1).repeat(windows)
+    block = random.integers(0, 6, places)
+    bare = np.full(classes, wordless)
+    return Examples(f.astype(np.float32), said.astype(np.float32), place, share.astype(np.float32), label, bare, block)
+
+
+@pytest.mark.parametrize("penalty", [0.01, 1.0])
+def test_without_words_the_fit_is_scikit_learns_logistic_regression(penalty):
+    given = examples(words=0.0, windows=1)
+    found = fit(given, penalty)
+    centred = given.features - given.features.mean(axis=0)
+    x = np.hstack([centred, np.ones((len(centred), 1))])
+    oracle = LogisticRegression(C=1 / (2 * penalty), fit_intercept=False, tol=1e-9, max_iter=10_000)
+    expected = oracle.fit(x, given.label).predict_proba(x)
+    assert np.allclose(probabilities(given, found), expected, atol=2e-4)
+
+
+def test_a_strong_penalty_leaves_the_words_and_a_weak_one_overrules_them():
+    given = examples(words=1.0)
+    words = probabilities(given, None)
+    assert np.allclose(probabilities(given, fit(given, 1e8)), words, atol=1e-4)
+    right = [(probabilities(given, found).argmax(1) == given.label).mean() for found in (None, fit(given, 1e-3))]
+    assert right[0] < 0.6
+    assert right[1] > 0.85
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000))
+def test_the_order_of_the_examples_does_not_matter(seed):
+    given = examples(seed=seed, places=30)
+    turned = np.random.default_rng(seed).permutation(30)
+    back = np.argsort(turned)
+    order = np.argsort(back[given.place], kind="stable")
+    other = Examples(
+        given.features[order], given.words[order], back[given.place][order], given.share[order],
+        given.label[turned], given.wordless, given.block[turned],
+    )  # fmt: skip
+    one, two = fit(given, 0.1), fit(other, 0.1)
+    assert np.allclose(probabilities(given, one), probabilities(given, two), atol=1e-4)
+
+
+def test_the_solution_is_the_least_of_its_definition():
+    """No small step away from it lowers the loss, written out place by place."""
+    given, penalty = examples(places=24), 0.3
+    found = fit(given, penalty)
+    counts = np.bincount(given.label)
+    weight = given.share * (24 / (3 * counts))[given.label[given.place]]
+    mean = (weight @ given.features.astype(float)) / weight.sum()
+
+    def loss(residuals, centred):
+        total = penalty * ((residuals**2).sum() + (centred**2).sum())
+        for u, said, place, w in zip(given.features, given.words, given.place, weight, strict=True):
+            logits = said + residuals @ (u - mean) + centred
+            total -= w * (logits[given.label[place]] - np.log(np.exp(logits).sum()))
+        return total
+
+    residuals = found.residuals.astype(float)
+    centred = found.biases + residuals @ mean
+    least = loss(residuals, centred)
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        step = 0.01 * random.normal(size=residuals.shape)
+        assert loss(residuals + step, centred) > least
+        assert loss(residuals, centred + 0.01 * random.normal(size=3)) > least
+
+
+def test_a_class_with_many_examples_does_not_outweigh_one_with_few():
+    given = examples(places=60)
+    kept = np.ones(60, dtype=bool)
+    kept[np.flatnonzero(given.label == 2)[4:]] = False
+    few = given.part(kept)
+    found = probabilities(few, fit(few, 1e-3)).argmax(axis=1)
+    assert (found[few.label == 2] == 2).all()
+
+
+def test_lambda_is_chosen_on_places_left_out_whole_block_by_block():
+    _fitted, judged = choose(examples(places=90, seed=3))
+    assert judged is not None
+    assert judged.spatial
+    assert judged.places == 90
+    assert judged.f1.min() > 0.7
+    noise = examples(places=90, seed=3, words=0.0)
+    random = np.random.default_rng(0)
+    noise = Examples(
+        random.permutation(noise.features),
+        noise.words,
+        noise.place,
+        noise.share,
+        noise.label,
+        noise.wordless,
+        noise.block,
+    )
+    _, judged = choose(noise)
+    assert judged is not None
+    assert judged.penalty >= 1
+    assert judged.f1.mean() < 0.55
+
+
+def test_one_example_a_class_is_fitted_but_not_judged():
+    fitted, judged = choose(examples(places=3))
+    assert judged is None
+    assert np.isfinite(fitted.residuals).all()
+
+
+def test_a_class_with_words_keeps_their_word_on_how_common_it_is():
+    """Twenty times as many examples of one kind do not make that kind more likely at the mean of all features."""
+    given = examples(places=60, wordless=False)
+    kept = np.ones(60, dtype=bool)
+    kept[np.flatnonzero(given.label == 2)[1:]] = False
+    few = given.part(kept)
+    found = fit(few, 0.1)
+    weight = few.share * np.array([1 / (few.label == n).sum() for n in range(3)])[few.label[few.place]]
+    mean = (weight @ few.features.astype(float)) / weight.sum()
+    assert np.allclose(found.residuals @ mean + found.biases, 0, atol=1e-5)
