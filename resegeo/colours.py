@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from resegeo.errors import InputNotice, ResegeoError, shown
 
 if TYPE_CHECKING:
@@ -115,16 +113,3 @@ def _by_number(descriptions: Sequence[str]) -> Triple | None:
     if not {"8a", "9", "10", "11", "12"} & set(names):
         return None
     return _triple([_first(names, number) for number in ("4", "3", "2")])
-
-
-def wavelength(description: str, tags: Sequence[tuple[str, str]]) -> float | None:
-    """Return the central wavelength of a band in nm by its tags or its description; None where they do not tell."""
-    said = [value for key, value in tags if re.fullmatch(r"(central_?)?wavelength(_(um|nm))?", key, re.IGNORECASE)]
-    said += re.findall(r"wavelength\D{0,9}([\d.]+)", description[:200])
-    for text in said:
-        number = re.match(r"\s*(\d+(\.\d*)?)", text)
-        value = float(number[1]) if number is not None and len(number[1]) < 20 else np.nan
-        value = value * 1000 if value < 100 else value  # micrometres
-        if 100 < value < 100_000:
-            return value
-    return None

@@ -14,21 +14,25 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import PurePath
 
 SAID = 80
 """Characters of a value from a file that a sentence shows at most."""
+SAID_OF_PATHS = 300
+"""The same of a path, which is of no use when it is cut."""
 
 
 JOINERS = "\u200c\u200d"
 """Characters that are not seen, which scripts and emoji need."""
 
 
-def shown(value: object, most: int = SAID) -> str:
+def shown(value: object, most: int | None = None) -> str:
     """Make a value that came from a file fit to be said: control characters as escapes, cut to ``most`` characters.
 
     Whatever reaches a terminal or a log may have been written by a stranger; bytes that are no UTF-8 (surrogates) and
     characters that turn the direction of writing are escaped too.
     """
+    most = most or (SAID_OF_PATHS if isinstance(value, PurePath) else SAID)
     text = str(value)
     said = escaped(text[: most + 1])
     return said if len(text) <= most and len(said) <= 4 * most else f"{said[: most - 1]}…"

@@ -119,9 +119,14 @@ def open_raster(path: str, formats: Sequence[str] = ()) -> Iterator[DatasetReade
         As rasterio does, when it is damaged or in no format that is read.
 
     """
-    with opened(path, checked(path, formats)) as raster:
+    # Not as a context of its own, which would be an environment of GDAL: left unclosed, as after an error, this one
+    # would later end that of somebody else.
+    raster = opened(path, checked(path, formats))
+    try:
         refuse_boundless(path, raster)
         yield raster
+    finally:
+        raster.close()
 
 
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]

@@ -232,10 +232,6 @@ SCENE_OPTIONS: tuple[str, ...] = (
 """What a manifest may say of a scene: its columns."""
 
 
-IRRELEVANT = frozenset({"device", "threads", "overwrite", "cluster", "read_ahead", "progress", "models"})
-"""Options that neither results nor what is kept depend on; all others count as different ones."""
-
-
 @dataclass(frozen=True)
 class Options:
     """What was given of :class:`Keywords`, sorted by what it is for."""

@@ -1,4 +1,4 @@
-"""Segment Anything: the hierarchy's levels and the loading of checkpoints.
+"""Segment Anything: the loading of checkpoints.
 
 What runs the model is :mod:`resegeo.sam_masks`. Nothing here imports torch before a checkpoint is loaded.
 """
@@ -6,7 +6,6 @@ What runs the model is :mod:`resegeo.sam_masks`. Nothing here imports torch befo
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,45 +21,6 @@ ARCHITECTURES = ("vit_h", "vit_l", "vit_b")
 
 _WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}
 _WIDTH_KEY = "image_encoder.pos_embed"
-
-
-@dataclass(frozen=True)
-class SamLevel:
-    """One level of the hierarchy: what segment-anything's automatic mask generator is told."""
-
-    points_per_side: int
-    """Points along each side of a window, its crops take half as many."""
-    pred_iou_thresh: float
-    """Masks are kept whose predicted quality is higher; 0 keeps all."""
-    stability_score_thresh: float
-    """Masks are kept whose stability under a shifted threshold is this or higher; 0 keeps all."""
-    min_mask_region_area: int
-    """Holes and islands of fewer pixels are removed; 0 removes none."""
-
-    def __post_init__(self) -> None:
-        """Check the four numbers; see :class:`UsageError`."""
-        if not (isinstance(self.points_per_side, int) and self.points_per_side >= 2):
-            raise UsageError(
-                f"A SAM level with points_per_side {self.points_per_side} is not possible; expected a whole number "
-                "of 2 or more, since the crops of a window take half as many."
-            )
-        for name in ("pred_iou_thresh", "stability_score_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"A SAM level with {name} {getattr(self, name)} is not possible; expected 0 to 1.")
-        if not (isinstance(self.min_mask_region_area, int) and self.min_mask_region_area >= 0):
-            raise UsageError(
-                f"A SAM level with min_mask_region_area {self.min_mask_region_area} is not possible; expected a whole "
-                "number of pixels, 0 or more."
-            )
-
-
-PAPER_LEVELS = (
-    SamLevel(4, 0.5, 0.5, 500),
-    SamLevel(2, 0.6, 0.6, 500),
-    SamLevel(2, 0.5, 0.5, 1000),
-    SamLevel(2, 0.5, 0.5, 2000),
-)
-"""The table of ReSeg-CLIP (arXiv 2602.23869)."""
 
 
 def load_sam(checkpoint: str | Path, architecture: str | None = None, *, device: str = "cpu") -> Any:

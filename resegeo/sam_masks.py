@@ -26,7 +26,7 @@ from segment_anything.utils.amg import (
 from torch.nn import functional
 from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
-from resegeo.sam import PAPER_LEVELS, SamLevel
+from resegeo.sam_levels import PAPER_LEVELS, SamLevel
 from resegeo.sam_predictor import SharingGenerator, SharingPredictor
 
 WINDOW = 224

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from resegeo.declare import declared, option, said, settled, unknown
 from resegeo.documents import read_yaml
 from resegeo.errors import UsageError, escaped
-from resegeo.sam import PAPER_LEVELS, SamLevel
+from resegeo.sam_levels import PAPER_LEVELS, SamLevel
 
 if TYPE_CHECKING:
     from resegeo.attention import Schedule

@@ -22,7 +22,6 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
-from resegeo.colours import wavelength
 from resegeo.errors import InputNotice, ResegeoError, shown
 from resegeo.formats import checked, opened, refuse_boundless
 from resegeo.formats import is_local as is_local
@@ -249,7 +248,7 @@ def _part(path: str, raster: DatasetReader) -> str:
 
 def _wavelength(raster: DatasetReader, band: int) -> float | None:
     tags = {**raster.tags(band), **raster.tags(band, ns="IMAGERY")}
-    return wavelength(raster.descriptions[band - 1] or "", list(tags.items()))
+    return told_wavelength(raster.descriptions[band - 1] or "", list(tags.items()))
 
 
 def _bits(raster: DatasetReader, band: int) -> int:
@@ -380,3 +379,16 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()).rstrip(".")
+
+
+def told_wavelength(description: str, tags: Sequence[tuple[str, str]]) -> float | None:
+    """Return the central wavelength of a band in nm by its tags or its description; None where they do not tell."""
+    said = [value for key, value in tags if re.fullmatch(r"(central_?)?wavelength(_(um|nm))?", key, re.IGNORECASE)]
+    said += re.findall(r"wavelength\D{0,9}([\d.]+)", description[:200])
+    for text in said:
+        number = re.match(r"\s*(\d+(\.\d*)?)", text)
+        value = float(number[1]) if number is not None and len(number[1]) < 20 else np.nan
+        value = value * 1000 if value < 100 else value  # micrometres
+        if 100 < value < 100_000:
+            return value
+    return None

@@ -401,7 +401,7 @@ def test_a_variant_that_does_not_tell_what_it_is_is_said_in_the_file(tmp_path, t
         ("models: [a.pt]\nweights: {a: 1}\n", "weights is {'a': 1}"),
         ("models: [a.pt]\nweights: [a]\n", r"weights is \['a'\]"),
         ("models: [a.pt]\ntemperature: 0\n", "temperature is 0; expected a number above 0"),
-        ("models: [a.pt]\ntemperature: .inf\n", "temperature is inf; expected a number above 0"),
+        ("models: [a.pt]\ntemperature: .inf\n", "line 2: .*a number that is not finite"),
         ("models: [a.pt\n", "line 2: this is not valid YAML"),
     ],
 )
@@ -447,7 +447,11 @@ def test_a_scene_is_segmented_by_a_composition_and_its_weights_are_recorded(tmp_
     with rasterio.open(result.raster) as ours, rasterio.open(other.raster) as theirs:
         assert (ours.read(1) == theirs.read(1)).all()
     store = tmp_path / "out" / "scene.store.zarr"
-    again = resegeo.segment(store, ["lake", "street"], tmp_path / "again", vector=(), device="cpu")
+    with pytest.raises(ResegeoError, match="was made with compose:mean"):  # no path in a store is followed
+        resegeo.segment(store, ["lake", "street"], tmp_path / "again", vector=(), device="cpu")
+    again = resegeo.segment(
+        store, ["lake", "street"], tmp_path / "again", model=f"compose:{path}", vector=(), device="cpu"
+    )
     assert again.raster.exists()
 
 

@@ -82,7 +82,7 @@ def test_pairs_are_read_as_spreadsheets_write_them(tmp_path, encoding, comma):
     (tmp_path / "pairs.csv").write_bytes(text.encode(encoding))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputNotice)
-        assert read_pairs(tmp_path / "pairs.csv") == [(tmp_path / "a.tif", tmp_path / "Wälder.tif")]
+        assert read_pairs(tmp_path / "pairs.csv") == [(str(tmp_path / "a.tif"), str(tmp_path / "Wälder.tif"))]
 
 
 def test_a_class_file_that_is_too_large_is_told_before_it_is_read(tmp_path):

@@ -13,7 +13,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.amg import build_point_grid
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.sam import ARCHITECTURES, PAPER_LEVELS, SamLevel, load_sam
+from resegeo.sam import ARCHITECTURES, load_sam
+from resegeo.sam_levels import PAPER_LEVELS, SamLevel
 from resegeo.sam_masks import SamSegmenter, tile_points
 
 SIDE, WIDTH = 256, 32

@@ -13,7 +13,7 @@ from test_sam import discs, paper_or_zero, rich_levels, small_sam
 import resegeo
 from resegeo.canvas import Canvas
 from resegeo.errors import IgnoredSettingWarning, UsageError
-from resegeo.sam import SamLevel
+from resegeo.sam_levels import SamLevel
 from resegeo.sam_masks import SamSegmenter
 from resegeo.scene import open_scene
 from resegeo.segments import SAM_TILE, SamTiles, SamWindows

@@ -16,7 +16,7 @@ from test_batch import WORDS
 
 from resegeo.batch import SceneResult, _Ledger, _write_table, segment_many
 from resegeo.errors import ResegeoWarning, escaped, shown
-from resegeo.options import IRRELEVANT, Options, RunOptions, View
+from resegeo.options import OPTIONS, Options, RunOptions, View
 from resegeo_cli.console import console, say
 from resegeo_cli.main import main
 
@@ -97,7 +97,9 @@ def test_results_depend_on_every_option_that_is_not_said_to_be_irrelevant():
     """A field that nobody thought of counts: it is among the facts unless it is declared not to matter."""
     facts = Options.of({}).facts()
     names = {name for part in (View, RunOptions) for name in part.__dataclass_fields__}
-    assert names - facts.keys() == IRRELEVANT
+    aside = {name for name in names if name not in OPTIONS or OPTIONS[name].about.affects == "nothing"}
+    assert names - facts.keys() == aside
+    assert aside == {"device", "threads", "overwrite", "cluster", "read_ahead", "progress", "models", "formats"}
     assert Options.of({"bands": (1, 2, 3)}).facts() != facts
     assert Options.of({"only": ("water",)}).facts() != facts
     assert Options.of({"keep_features": True}).facts() != facts
@@ -110,27 +112,29 @@ def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):
     assert escaped("Wälder, 水, می\u200cخواهم, 👩\u200d🌾") == "Wälder, 水, می\u200cخواهم, 👩\u200d🌾"
     assert shown("x" * 200) == "x" * 79 + "…"
 
+    obeyed = hostile.replace("\udcff", "")  # bytes that are no text reach another program as they are
+
     def command() -> None:
         with console(verbose=False, quiet=False):
-            say(f"{hostile}\nnext")
+            say(f"{obeyed}\nnext")
             warnings.warn(hostile, ResegeoWarning, stacklevel=1)
             raise RuntimeError(hostile)
 
     with pytest.raises(SystemExit):
         command()
     out, err = capsys.readouterr()
-    assert out == f"{escaped(hostile)}\nnext\n"
+    assert out == f"{escaped(obeyed)}\nnext\n"
     assert all(line.isprintable() for line in err.splitlines())
     assert err.count("\\x1b[2J") == 2
 
 
 def test_no_command_prints_past_the_escapes():
-    """Every command prints by ``say``; click's own echo stands in that function alone."""
+    """Every command prints by ``say`` or ``complain``; click's own echo stands in these alone."""
     import resegeo_cli
 
     sources = Path(next(iter(resegeo_cli.__path__))).glob("*.py")
     found = {path.name: path.read_text("utf-8").count("click.echo(") for path in sources}
-    assert {name: count for name, count in found.items() if count} == {"console.py": 1}
+    assert {name: count for name, count in found.items() if count} == {"console.py": 2}
 
 
 def test_two_thousand_scenes_are_found_and_placed_quickly(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from resegeo.attention import default_schedule, layer_masks, patch_ids
 from resegeo.encoder import dense_features
-from resegeo.sam import SamLevel
+from resegeo.sam_levels import SamLevel
 from resegeo.sam_masks import SamSegmenter
 from resegeo.scores import axis_weights, patch_scores, pixel_cosines
 
