@@ -16,7 +16,7 @@ from resegeo.class_file import class_list
 from resegeo.classes import ClassList
 from resegeo.encoder import Encoder
 from resegeo.labels import Blender, Grouping, WindowScores
-from resegeo.machine import Kept, Machine, Models, open_segments
+from resegeo.machine import Machine, Models, open_segments
 from resegeo.plan import make_plan
 from resegeo.scene import open_scene
 from resegeo.settings import Settings
@@ -63,7 +63,7 @@ def probabilities(scene: Path, source: ModelSource, encoder: Encoder, settings: 
     plan = make_plan(open_scene(scene), classes(), settings, source)
     prompts = plan.classes.prompt_texts
     segments = open_segments(plan, encoder.device, None, Models())
-    machine = Machine(plan, encoder, segments, Kept.asked_by(plan, features=False), encoder.encode_texts(prompts))
+    machine = Machine(plan, encoder, segments, plan.kept(features=False), encoder.encode_texts(prompts))
     windows = []
     for item in plan.grid.items():
         result = machine.encode(machine.read(item))

@@ -203,7 +203,7 @@ def _quiet():
 def test_what_is_fixed_in_a_store_cannot_be_asked_of_it(tmp_path, scene):
     store = tmp_path / "out/scene.store.zarr"
     resegeo.segment(scene, WORDS, tmp_path / "out", keep_features=False)
-    with pytest.raises(UsageError, match="--stride, --gsd: fixed in"):
+    with pytest.raises(UsageError, match="--gsd, --stride: fixed in"):
         resegeo.segment(store, WORDS, stride=32, gsd=3.0)
     with pytest.raises(ResegeoError, match="holds scores of other words and no features"):
         resegeo.segment(store, OTHER)
