@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from resegeo.classes import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, whole
-from resegeo.header import look_shape
+from resegeo.windows import look_shape
 from resegeo.raster import CACHE_BYTES
 from resegeo.scene import Scene
 
@@ -41,7 +41,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Quicklook:
-    """A scene thinned to at most :data:`resegeo.header.LOOK_SIDE` pixels a side; filled while its blocks pass by."""
+    """A scene thinned to at most :data:`resegeo.windows.LOOK_SIDE` pixels a side; filled while its blocks pass by."""
 
     height: int
     """Of the scene."""

@@ -29,9 +29,6 @@ FORMAT = 3
 HEADER_BYTES = 64 * 2**20
 """A header is mostly ground control points and prompts; none comes near this size."""
 
-LOOK_SIDE = 2048
-"""Longest side of the quicklook that is kept, in pixels."""
-
 UNWRITTEN = 255
 """What an array of a byte a pixel holds until it is written."""
 
@@ -110,7 +107,7 @@ class Layout:
     def kept_array(self, name: str) -> ArraySpec:
         """Say how a further array is laid out: ``quicklook``, or a byte a pixel (``valid``, ``scores-…``)."""
         if name == "quicklook":
-            shape = look_shape(self.height, self.width)
+            shape = windows.look_shape(self.height, self.width)
             return ArraySpec(shape, shape, "uint8")
         return ArraySpec((self.height, self.width), (windows.BLOCK, windows.BLOCK), "uint8", fill=UNWRITTEN)
 
@@ -124,12 +121,6 @@ class Layout:
         pixels = self.kept_array("valid").bytes
         look = self.kept_array("quicklook").bytes
         return self.item_bytes + self.items * MARK_BYTES + look + pixels * (2 if scores else 1)
-
-
-def look_shape(height: int, width: int) -> tuple[int, int, int]:
-    """Shape of the quicklook of a scene, thinned to at most :data:`LOOK_SIDE` pixels a side."""
-    scale = min(1.0, LOOK_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale)), 3
 
 
 @dataclass(frozen=True)

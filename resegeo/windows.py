@@ -146,3 +146,13 @@ def blocks(height: int, width: int, size: int = BLOCK) -> Iterator[Rect]:
     for row in range(0, height, size):
         for col in range(0, width, size):
             yield Rect(row, col, min(size, height - row), min(size, width - col))
+
+
+LOOK_SIDE = 2048
+"""Longest side of the quicklook that is kept, in pixels."""
+
+
+def look_shape(height: int, width: int) -> tuple[int, int, int]:
+    """Shape of the quicklook of a scene, thinned to at most :data:`LOOK_SIDE` pixels a side."""
+    scale = min(1.0, LOOK_SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale)), 3
