@@ -13,9 +13,9 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.amg import build_point_grid
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.sam import ARCHITECTURES, load_sam
-from resegeo.sam_levels import PAPER_LEVELS, SamLevel
-from resegeo.sam_masks import SamSegmenter, tile_points
+from resegeo.segments.sam import ARCHITECTURES, load_sam
+from resegeo.segments.sam_levels import PAPER_LEVELS, SamLevel
+from resegeo.segments.sam_masks import SamSegmenter, tile_points
 
 SIDE, WIDTH = 256, 32
 
