@@ -6,6 +6,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -55,3 +56,46 @@ def test_imports_go_one_way():
         free = {name for name, targets in left.items() if not targets & left.keys()}
         assert free, f"in a cycle, or above one: {sorted(left)}"
         left = {name: targets for name, targets in left.items() if name not in free}
+
+
+ORDER = (
+    "errors",
+    "process",
+    "progress",
+    "declare",
+    "files",
+    "units",
+    "documents",
+    "qgis",
+    "scene",
+    "classes",
+    "checkpoints",
+    "clip",
+    "segments",
+    "composition",
+    "settings",
+    "outputs",
+    "evaluation",
+    "run",
+    "batches",
+)
+"""Packages and modules at the top, each importing only from those before it."""
+
+
+def test_packages_stand_in_their_order():
+    rank = {name: number for number, name in enumerate(ORDER)}
+    top = {name.split(".")[1] for name in imports() if name != "resegeo"}
+    assert top == set(ORDER)
+    for name, targets in imports().items():
+        if name == "resegeo":
+            continue
+        for target in targets:
+            here, there = name.split(".")[1], (target or "").split(".")[1]
+            assert here == there or rank[there] < rank[here], f"{name} imports {target}"
+
+
+def test_every_package_is_listed():
+    """A list of packages does not recurse: one that is not in it would be missing from the wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "resegeo").rglob("__init__.py")}
+    assert set(listed) == there | {"resegeo_cli"}
