@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -63,16 +64,13 @@ def test_what_is_wrong_is_told_when_a_run_is_prepared(make_raster, picture, tmp_
         resegeo.prepare(scene, WORDS, tmp_path / "out", strid=64)
 
 
-def test_the_package_loads_quickly_and_alone_and_knows_its_version():
+def test_the_package_loads_alone_and_knows_its_version():
     code = (
-        "import time; start = time.perf_counter()\nimport resegeo\nseconds = time.perf_counter() - start\n"
-        "import sys; heavy = {'torch', 'numpy', 'rasterio', 'osgeo', 'click'} & set(sys.modules)\n"
-        "print(seconds, sorted(heavy), resegeo.__version__)"
+        "import resegeo, sys; heavy = {'torch', 'numpy', 'rasterio', 'osgeo', 'click'} & set(sys.modules)\n"
+        "print(sorted(heavy), resegeo.__version__)"
     )
-    found = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(3)]
-    seconds = min(float(line.split()[0]) for line in found)
-    assert seconds < 0.05
-    assert found[0].split(" ", 1)[1] == "[] 0.1.0\n"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == f"[] {version('resegeo')}\n"
 
 
 def test_every_name_that_is_exported_is_there():
