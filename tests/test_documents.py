@@ -84,7 +84,7 @@ def test_yaml_that_is_wrong_or_asks_too_much_is_one_sentence_with_its_line(text,
     with pytest.raises(UsageError, match=sentence) as caught:
         parse_yaml(text, "x", error=UsageError)
     assert len(str(caught.value)) < 200
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # no hang
 
 
 def test_the_number_of_values_and_lines_is_limited(tmp_path, monkeypatch):
