@@ -7,7 +7,8 @@ BIN := $(VENV)/Scripts
 endif
 DEMO_OUT ?= demo_resegeo
 
-.PHONY: demo test lint clean
+# What is slow and has a quick test beside it is left out: make test-slow.
+.PHONY: demo test test-slow lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: $(VENV)/.tested
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.linted
 	$(BIN)/ruff check resegeo cli tests examples

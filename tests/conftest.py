@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,47 @@ from rasterio.transform import from_origin
 
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_models() -> Iterator[None]:
+    """Load the bundled model once a process, and embed the same words once; other models are loaded as ever."""
+    import resegeo.machine
+    from resegeo.encoder import Encoder
+
+    load, embed = resegeo.machine.load_encoder, Encoder.encode_texts
+    kept, words = lru_cache(maxsize=4)(load), lru_cache(maxsize=64)(embed)
+
+    def encoder(source: Any, **options: Any) -> Encoder:
+        return (kept if source.name == "bundled" else load)(source, **options)
+
+    def texts(self: Encoder, prompts: Any) -> np.ndarray:
+        return words(self, tuple(map(tuple, prompts))).copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resegeo.machine.load_encoder", encoder)
+        patch.setattr("resegeo.encoder.Encoder.encode_texts", texts)
+        yield
+
+
+@pytest.fixture
+def quick_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bundled model see by tests/fakes.py in this process: enough where its labels are not the point.
+
+    A test marked ``model`` in a module that uses this keeps the true one.
+    """
+    import resegeo.machine
+    from fakes import quick
+
+    if request.node.get_closest_marker("model"):
+        return
+    load = resegeo.machine.load_encoder
+
+    def encoder(source: Any, **options: Any) -> Any:
+        loaded = load(source, **options)
+        return quick(loaded) if source.name == "bundled" else loaded
+
+    monkeypatch.setattr("resegeo.machine.load_encoder", encoder)
 
 
 @pytest.fixture(scope="session")

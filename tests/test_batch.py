@@ -424,6 +424,7 @@ def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(sce
     assert len(results("out")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 def test_a_killed_batch_goes_on_and_ends_with_the_same_bytes(scenes):
     command = [sys.executable, "-m", "resegeo_cli", "batch", "scenes/**/*.tif", "--prompts", "classes.yml", "-q", "-o"]
@@ -658,6 +659,7 @@ def client(cluster):
         yield client
 
 
+@pytest.mark.slow
 def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_same(many, client, monkeypatch):
     (many / "b.tif").write_bytes((many / "b.tif").read_bytes()[:3000])
     write("odd.yml", "classes: [water, forest, volcano]\n")
@@ -675,6 +677,7 @@ def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_sa
     assert dict(again.counts) == {"skipped": 8, "failed": 1}
 
 
+@pytest.mark.slow
 def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, picture, monkeypatch):
     make_raster("scenes/large.tif", picture(150, 160))
     segment_many("scenes/**/*.tif", "classes.yml", "here")
@@ -686,6 +689,7 @@ def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, p
     assert results("out") == results("here")
 
 
+@pytest.mark.slow
 def test_a_scene_outlives_the_worker_that_had_it_and_the_user_who_interrupts(many, client):
     segment_many("scenes/**/*.tif", "classes.yml", "here")
     events = []

@@ -80,6 +80,7 @@ def folder(tmp_path, make_raster, picture, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_stands_elsewhere_and_comes_late_computes_by_relative_paths(folder, scheduler, monkeypatch):
     given = {"stride": 64, "segments": "parcels.gpkg", "model": "mine.safetensors"}
@@ -107,6 +108,7 @@ def test_a_worker_that_stands_elsewhere_and_comes_late_computes_by_relative_path
     assert made[0].raster.read_bytes() == whole.raster.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_scheduler_that_dies_is_a_sentence_and_the_run_can_be_continued(folder, scheduler):
     process, address, worker = scheduler
@@ -128,6 +130,7 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_run_can_be_continued(folder
     assert again.raster.read_bytes() == resegeo.segment("scene.tif", WORDS, "fresh", stride=16).raster.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
 def test_ctrl_c_says_how_to_go_on_and_nothing_else(folder):
     """A terminal sends it to the workers too."""

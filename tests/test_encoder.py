@@ -301,6 +301,7 @@ def test_float16_on_the_cpu_is_refused():
         load_encoder(resolve_model(), device="cpu", precision="float16")
 
 
+@pytest.mark.slow
 def test_the_compiled_form_gives_the_same_features():
     encoder = load_encoder(resolve_model(), device="cpu")
     compiled = load_encoder(resolve_model(), device="cpu", compiled=True)

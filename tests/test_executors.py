@@ -54,7 +54,7 @@ def test_threads_that_read_ahead_give_the_same_bytes(tmp_path, whole, options):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_local_workers_give_the_same_bytes(tmp_path, whole, workers):
     folder, expected = whole
     result = resegeo.segment(folder / "scene.tif", WORDS, tmp_path / "out", stride=32, cluster=workers)
@@ -130,6 +130,7 @@ def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkey
     assert max(map(len, client.orders)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_worker_costs_its_items_only(tmp_path, whole):
@@ -169,6 +170,7 @@ def test_a_killed_worker_costs_its_items_only(tmp_path, whole):
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_existing_scheduler_computes_with_one_worker(tmp_path, whole):
     from distributed import LocalCluster
@@ -196,6 +198,7 @@ def test_an_array_cannot_go_to_other_processes(whole):
         resegeo.segment(rioxarray.open_rasterio(whole[0] / "scene.tif"), WORDS, cluster=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words(tmp_path, whole, monkeypatch):
     """An S3 server of the test's own, on the loopback address; local workers write straight to it."""
@@ -235,6 +238,7 @@ def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="http://127.0.0.1:9/bucket")
 
 
+@pytest.mark.slow
 def test_workers_that_live_on_see_a_replaced_scene_and_a_replaced_store(tmp_path, make_raster, picture):
     from distributed import Client, LocalCluster
 

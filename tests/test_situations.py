@@ -441,6 +441,7 @@ def test_rasterios_own_scenes_keep_what_they_have(test_data, tmp_path, name):
     check(scene, result, placeless=name in PLACELESS)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("height", "width"), [(300, 100_000), (100_000, 300)], ids=["wide", "tall"])
 def test_strips_of_a_hundred_thousand_pixels(tmp_path, height, width):

@@ -22,6 +22,8 @@ from resegeo.files import alone
 from resegeo.run.store import ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
 from resegeo.scene.windows import blocks
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "building", {"name": "wet", "prompts": ["lake", "river"]}, "sand"]
 
@@ -147,6 +149,7 @@ def test_int8_features_are_off_by_at_most_half_a_step(tmp_path):
     assert np.array_equal(restore(quantise(features, "float16")), features.astype(np.float16).astype(np.float32))
 
 
+@pytest.mark.model
 def test_int8_features_change_few_labels(tmp_path):
     demo = Path(__file__).parents[1] / "examples/demo/sentinel2.tif"
     words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
@@ -423,6 +426,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path, scene, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.model
 def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monkeypatch):
     usual = read(resegeo.segment(scene, WORDS, tmp_path / "usual", vector=(), stride=32).raster)
     monkeypatch.setattr("resegeo.scene.windows.ITEM_SIDE", 3)
@@ -430,7 +434,7 @@ def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monke
     assert (usual == other).mean() >= 0.99999
 
 
-@pytest.mark.parametrize("size", [64, 200, 1024])
+@pytest.mark.parametrize("size", [64, pytest.param(200, marks=pytest.mark.slow), 1024])
 def test_the_size_of_an_output_block_changes_no_byte(tmp_path, scene, monkeypatch, size):
     usual = resegeo.segment(scene, WORDS, tmp_path / "usual", stride=32)
     monkeypatch.setattr("resegeo.run.labelling.blocks", lambda height, width: blocks(height, width, size))
@@ -449,6 +453,7 @@ def test_threads_that_ask_for_the_same_item_read_it_once(tmp_path, scene, monkey
     assert sorted(read) == list(range(max(read) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_raster, picture):
     """In small; tests/kill_test.py does it at twenty moments over two hundred items."""
