@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.classes import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
-from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.features import is_store
 from resegeo.files import alone, output_folder, whole, writable_folder
 from resegeo.manifest import Row
@@ -333,7 +332,7 @@ class _Batch:
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
         """Note what became of a scene; see :class:`ResegeoError` where no other would fare better."""
         for category, text in made.notes:
-            warnings.warn(text, category, stacklevel=2)
+            notice(text, category)
         if made.hopeless and made.error is not None and not any(result.state == "done" for result in self.results):
             raise made.error
         if made.result is None:

@@ -8,7 +8,6 @@ So its value depends on the scene alone, never on the rectangle that is read, an
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from resegeo.control import fit_affine, unplaced
-from resegeo.errors import InputNotice, UsageError, shown
+from resegeo.errors import UsageError, notice, shown
 from resegeo.grids import name_of
 from resegeo.scene import Scene
 from resegeo.windows import Rect
@@ -239,11 +238,9 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
     if crs is not None and transform is not None and crs.is_projected:
         scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
         if scale != 1:
-            warnings.warn(
+            notice(
                 f"{shown(scene.source)} is in {name_of(crs)!r}, which draws lengths {scale:.2f} times as long as they "
                 f"are there: a pixel is {own[1]:.4g} × {own[0]:.4g} m on the ground, which --gsd {gsd:g} is about.",
-                InputNotice,
-                stacklevel=3,
             )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)

@@ -11,7 +11,6 @@ import math
 import pickle
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.archives import is_torchscript, read_torchscript
 from resegeo.documents import parse_json, read_json
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.hugging_face import Said, renamed, said_by_config
 from resegeo.model_config import is_plain_name
 from resegeo.normalisation import Normalisation, normalisation, said_beside
@@ -467,11 +466,9 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
         state[_VISUAL] = state[_VISUAL].float()  # bicubic interpolation knows no float16 on the CPU
         with untouched_logging():
             resize_pos_embed(state, model)
-        warnings.warn(
+        notice(
             f"{checkpoint.path} has position embeddings for {_grid(old)} patches, {architecture} takes {_grid(new)}: "
             "they are interpolated, which costs some accuracy.",
-            InputNotice,
-            stacklevel=2,
         )
         found = compared(state, model)
     if found:
@@ -481,9 +478,9 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
         )
     for name, tensor in state.items():
         refuse_unsound(str(checkpoint.path), name, tensor)
-    notice = checkpoint.notice()
-    if notice is not None:
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    told = checkpoint.notice()
+    if told is not None:
+        notice(told)
     model.load_state_dict(state)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.process import UNGUARDED, hushed, restored, unguarded
 
 CONNECT = "20s"
@@ -146,10 +145,8 @@ def finished(client: Any, alive: Mapping[Future, Any]) -> Iterator[Future]:
             elif not told and time.monotonic() - since >= PATIENCE:
                 told = True
                 address = getattr(client.scheduler, "address", "the scheduler")
-                warnings.warn(
+                notice(
                     f"No worker is connected to {address}; waiting for one. Ctrl-C ends this, what is done is kept.",
-                    InputNotice,
-                    stacklevel=3,
                 )
             continue
         except CancelledError as error:  # of all that waits, when the connection is lost

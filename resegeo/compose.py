@@ -8,7 +8,6 @@ the average and its serialisation, however many variants there are.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints import Checkpoint, read_checkpoint, shape_of
 from resegeo.distances import distances, refuse_outliers
-from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.files import whole
 from resegeo.identify import QUICK
 from resegeo.progress import Progress
@@ -153,8 +152,8 @@ def compose(
     weights = read_weights(weights) if isinstance(weights, str) else weights
     given = _numbers(weights, len(sources))
     opened = [read_checkpoint(source.path) for source in sources]
-    for notice in filter(None, (checkpoint.notice() for checkpoint in opened)):
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    for text in filter(None, (checkpoint.notice() for checkpoint in opened)):
+        notice(text)
     _refuse_strangers(sources, opened)
     blocks, parts = distances(opened, report)
     if not allow_outlier:

@@ -115,9 +115,12 @@ class IgnoredSettingWarning(ResegeoWarning):
     """A setting was read and understood, but does not apply."""
 
 
+_ROOT = __name__.partition(".")[0]
+
+
 def notice(text: str, category: type[ResegeoWarning] = InputNotice) -> None:
     """Warn in the name of whoever called this package: Python shows that line, and each line once."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _ROOT:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)

@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes import ClassList
 from resegeo.documents import read_table
-from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.files import whole
 from resegeo.formats import is_local, open_raster
 from resegeo.legend import BACKGROUND, EXAMPLE, Legend
@@ -131,15 +131,13 @@ def evaluate(
         report("evaluate", number, len(pairs))
     if not counter.labelled:
         raise ResegeoError(empty[0])
-    for notice in empty:
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    for text in empty:
+        notice(text)
     accuracy = Accuracy(names, total, (BACKGROUND,), counter.extra)
     if counter.silent and not ignore_nodata:
-        warnings.warn(
+        notice(
             f"{counter.silent:,} labelled pixels are nodata in the prediction and count as missed; --ignore-nodata "
             "leaves them out.",
-            InputNotice,
-            stacklevel=2,
         )
     shown = tuple((str(prediction), str(truth)) for prediction, truth in pairs)
     return Evaluation(accuracy, shown, counter.unlabelled, counter.silent, ignore_nodata)

@@ -21,7 +21,6 @@ import secrets
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.files import read_limited
 from resegeo.header import FORMAT, HEADER_BYTES, ArraySpec, StoreHeader
 
@@ -471,11 +470,9 @@ def _clear(url: str, place: _Folder | _Objects) -> bool:
     place.write("zarr.json", _group_document({"format": FORMAT, "id": document["id"]}))
     left = place.remove(_OURS)
     if left:
-        warnings.warn(
+        notice(
             f"{url} holds {shown(', '.join(left[:3]))}{' and more' if len(left) > 3 else ''}, which no store of "
             "resegeo consists of: that stays.",
-            InputNotice,
-            stacklevel=4,
         )
     return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resegeo.control import unplaced
-from resegeo.errors import GeoreferenceWarning, ResegeoError
+from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
 from resegeo.features import Store
 from resegeo.figures import Quicklook
 from resegeo.labels import NO_SCORE
@@ -184,10 +183,9 @@ def can_draw_polygons(plan: Plan) -> bool:
         return False
     why = unplaced(georeference)
     if why is not None:
-        warnings.warn(
+        notice(
             f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
             GeoreferenceWarning,
-            stacklevel=4,
         )
         return False
     crs = georeference.crs or georeference.gcps_crs

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from resegeo.class_file import load_class_list
 from resegeo.classes import ClassList
 from resegeo.compose import FORMAT, compose, read_weights
 from resegeo.documents import read_yaml
-from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import ResegeoError, UsageError, escaped, notice, shown
 from resegeo.fetch import home, locked
 from resegeo.progress import Progress
 from resegeo.separation import TEMPERATURE
@@ -91,7 +90,7 @@ def find_model(
                 progress=progress,
             )
             shares = ", ".join(f"{variant.source.name} {variant.weight:.3f}" for variant in made.variants)
-            warnings.warn(f"{path} is averaged ({shares}) and kept as {target}.", InputNotice, stacklevel=3)
+            notice(f"{path} is averaged ({shares}) and kept as {target}.")
     return replace(resolve_model(str(target)), name=f"{PREFIX}{path.stem}")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.features import ForeignFolderError, Store, UnusableStoreError
 from resegeo.header import Kept, StoredModel, StoreHeader
 from resegeo.options import RunOptions
@@ -37,7 +36,7 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
     if not changed:
         found = 0 if store is None or plan.made_with is not None else store.sift()
         if found:
-            warnings.warn(f"{found} work items of {url} were damaged and are computed anew.", InputNotice, stacklevel=4)
+            notice(f"{found} work items of {url} were damaged and are computed anew.")
         return store
     if not options.overwrite:
         raise ResegeoError(
@@ -104,11 +103,9 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
     """Whether a new store keeps features; say so where they are too large to be kept unasked."""
     kept = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
     if not kept and options.keep_features is None and not options.discard_store:
-        warnings.warn(
+        notice(
             f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
             "will need a new pass over the image. Pass --keep-features to keep them.",
-            InputNotice,
-            stacklevel=4,
         )
     return kept
 

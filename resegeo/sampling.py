@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from resegeo.area_estimation import Estimates, Sample, allocate, estimate
 from resegeo.classes import ClassList
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.raster import read_class_raster_info
 from resegeo.windows import blocks
 
@@ -163,11 +162,9 @@ def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tup
         raise ResegeoError(f"{points} has no field {field!r}; it has {', '.join(map(str, frame.columns[:-1]))}.")
     labelled = frame[frame[field].notna() & (frame[field].astype(str).str.strip() != "")]
     if len(labelled) < len(frame):
-        warnings.warn(
+        notice(
             f"{len(frame) - len(labelled)} of {len(frame)} points of {points} have no {field} and are left out; the "
             "estimates hold if they are no special ones.",
-            InputNotice,
-            stacklevel=2,
         )
     with closing(rasterio.open(raster.path)) as opened:
         if opened.crs is not None and labelled.crs is not None:

@@ -8,7 +8,6 @@ Metadata is settled before pixels. The pixels stand behind a dask-backed :class:
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -22,7 +21,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
 from resegeo.colours import default_bands
-from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, UsageError, notice, shown
 from resegeo.pixels import lazy_pixels
 from resegeo.samples import alpha_holds_data, sample_squares, value_range
 from resegeo.sources import GeoReference, Source, array_source, damaged, file_source
@@ -185,10 +184,9 @@ def open_scene(
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
-        warnings.warn(
+        notice(
             f"{raw.label} is a palette image: --stretch does not apply to its colours.",
             IgnoredSettingWarning,
-            stacklevel=2,
         )
     array = lazy_pixels(raw, used)
     sample = list(sample_squares(raw, used, array))
@@ -198,10 +196,9 @@ def open_scene(
         most = tuple(2.0 ** (raw.bits[band - 1] or 8) - 1 for band in used)
         given = Stretch((0.0,) * 3, most)
     if georeference.crs is None and georeference.gcps_crs is None and georeference.kind != "rpcs":
-        warnings.warn(
+        notice(
             f"{raw.label} has no CRS. Pass --assign-crs EPSG:xxxx, or accept an output without one.",
             GeoreferenceWarning,
-            stacklevel=2,
         )
     return Scene(
         name=raw.name,
@@ -281,11 +278,9 @@ def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
     if alpha == "auto" and raw.data is None:
         for band in bands:
             if alpha_holds_data(raw, band):
-                warnings.warn(
+                notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
                     "where it is 0 count as invalid. Pass --alpha ignore if it is data, --alpha use if it is not.",
-                    InputNotice,
-                    stacklevel=3,
                 )
     return raw
 
@@ -299,10 +294,9 @@ def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:
     except CRSError as error:
         raise UsageError(f"--assign-crs {assign_crs} is no CRS; expected something like EPSG:32633.") from error
     if where.crs is not None and where.crs != crs:
-        warnings.warn(
+        notice(
             f"{raw.label} says its CRS is {where.crs.to_string()[:60]}; --assign-crs {assign_crs} replaces it.",
             GeoreferenceWarning,
-            stacklevel=3,
         )
     if where.gcps and where.transform is None:
         return GeoReference(None, None, where.gcps, crs, where.rpcs)

@@ -23,7 +23,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
 from resegeo.colours import wavelength
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.formats import checked, opened, refuse_boundless
 from resegeo.formats import is_local as is_local
 
@@ -276,11 +276,9 @@ def _palette(raster: DatasetReader) -> tuple[NDArray[np.uint8] | None, tuple[int
     try:
         table = raster.colormap(1)
     except ValueError:
-        warnings.warn(
+        notice(
             f"{shown(raster.name)} calls itself a palette image but has no table of colours; its values are taken as "
             "grey.",
-            InputNotice,
-            stacklevel=5,
         )
         return None, ()
     colours = np.zeros((np.iinfo(raster.dtypes[0]).max + 1, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.formats import is_local, open_raster
 from resegeo.grids import difference
 from resegeo.label_rasters import blank, is_masked, masked
@@ -132,7 +132,7 @@ class RasterTruth:
             values = {spec.code: spec.name for spec in classes.drawn}
             return {0: BACKGROUND, **_known(values, grid, self._path)}, None
         if len(grid.names) == 1:
-            _say(f"{self._path} is read as a mask: any value but 0 is {grid.names[0]}, 0 is background.")
+            notice(f"{self._path} is read as a mask: any value but 0 is {grid.names[0]}, 0 is background.")
             return {0: BACKGROUND}, grid.names[0]
         if colours == 3:
             raise UsageError(
@@ -141,7 +141,7 @@ class RasterTruth:
             )
         classes, _ = read_class_raster_info(grid.path)
         self._strict = True
-        _say(f"The values of {self._path} are read as the prediction's own codes; --map says otherwise.")
+        notice(f"The values of {self._path} are read as the prediction's own codes; --map says otherwise.")
         return {0: BACKGROUND, **{spec.code: spec.name for spec in classes.drawn}}, None
 
     def _on_grid(self, source: Any, grid: Grid, alpha: list[int]) -> tuple[Any, int | None]:
@@ -157,7 +157,7 @@ class RasterTruth:
         both_crs = source.crs is not None and grid.where.crs is not None
         if difference(size, ours, grid.where.crs, source.shape, theirs, source.crs) is None:
             if (ours is None) != (theirs is None):
-                _say(f"Only one of {grid.path} and {self._path} is georeferenced; they are compared pixel by pixel.")
+                notice(f"Only one of {grid.path} and {self._path} is georeferenced; they are compared pixel by pixel.")
             return source, alpha[0] if alpha else None
         if not (comparable and both_crs):
             if same_size:
@@ -169,7 +169,7 @@ class RasterTruth:
                 f"{self._path} has {source.height} × {source.width} pixels (rows × columns), {grid.path} "
                 f"{grid.height} × {grid.width}, and not both are georeferenced. Give a truth on the prediction's grid."
             )
-        _say(f"{self._path} has another grid than {grid.path}; its nearest pixels are taken.")
+        notice(f"{self._path} has another grid than {grid.path}; its nearest pixels are taken.")
         warped = self._files.enter_context(
             WarpedVRT(
                 source,
@@ -290,7 +290,7 @@ class VectorTruth:
         self._outside = entries.pop(OUTSIDE, None)
         unused = sorted(set(entries) - set(values))
         if unused:
-            _say(f"--map names {', '.join(unused)}, which no polygon of {path} has in {field!r}.")
+            notice(f"--map names {', '.join(unused)}, which no polygon of {path} has in {field!r}.")
         own = {value: value for value in values if value not in entries}
         meant = {**entries, **_known(own, grid, path)}
         if not any(meant[value] in grid.names for value in values):
@@ -346,7 +346,7 @@ def _known(values: Mapping[Any, str], grid: Grid, path: str) -> dict[Any, str]:
     known = {name.casefold(): name for name in (*grid.names, BACKGROUND)}
     strange = sorted({name for name in values.values() if name.casefold() not in known})
     if strange:
-        _say(f"{', '.join(strange)} of {path}: not among the prediction's classes, so background.")
+        notice(f"{', '.join(strange)} of {path}: not among the prediction's classes, so background.")
     return {value: known.get(name.casefold(), BACKGROUND) for value, name in values.items()}
 
 
@@ -355,5 +355,3 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def _say(notice: str) -> None:
-    warnings.warn(notice, InputNotice, stacklevel=3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.checkpoints import METADATA, read_checkpoint
-from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.fetch import fetch, file_sha256, verify
 from resegeo.identify import (
     BUNDLED,
@@ -341,13 +340,11 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
     refuse_other_heads(checkpoint, architecture, config)
     if told or (why and not facts):
         said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
-        warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
+        notice(f"{path} is taken as {architecture} with {act} ({said}).")
     if checkpoint.colours is not None and colours is None and not facts:
         by = checkpoint.colours.text
-        warnings.warn(
+        notice(
             f"{path} gets its colours normalised by {by}, as the JSON file beside the weights says.",
-            InputNotice,
-            stacklevel=4,
         )
     ancestor = facts.get("ancestor") or (published.ancestor if published else None)
     if config is not None and config.parent == FOLDER:
@@ -378,11 +375,9 @@ def _known_source(
             "out."
         )
     if activation is None and not known.certain:
-        warnings.warn(
+        notice(
             f"{known.name} is taken with {known.activation}, which is likely, but not documented; --activation says "
             "otherwise.",
-            InputNotice,
-            stacklevel=4,
         )
     act = activation or known.activation
     path = fetch(known.remote, progress)
