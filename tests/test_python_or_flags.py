@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import warnings
 from pathlib import Path
-
-import pytest
 
 import resegeo
 from resegeo.errors import InputNotice, notice
