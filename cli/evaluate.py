@@ -116,9 +116,7 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     for row in rows:
         cells = (f"{cell:{'<' if n == 0 else '>'}{widths[n]}}" for n, cell in enumerate(row))
         say("  ".join(cells).rstrip())
-    say(
-        f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)"
-    )
+    say(f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)")
 
 
 def _interval(ratio: dict[str, float | None], digits: int) -> str:

@@ -69,6 +69,8 @@ class SceneResult:
     """``done``, ``skipped`` (it was finished already), ``failed``, or ``waiting`` after an interruption."""
     reason: str = ""
     """Why it failed, in one sentence."""
+    error: ResegeoError | None = field(default=None, compare=False, repr=False)
+    """The mistake that the sentence tells of, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,12 @@ def segment_many(
                 raise UsageError(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
-        methods.of(Row(mosaic, {}, "--mosaic"))
+        methods.of(Row(mosaic, {}, "[[mosaic]]"))
         with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
             made = str(build_mosaic([row.scene for row in rows], root, mosaic))
             # Its tiles were looked at when it was written, and may lie anywhere.
             trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
-            rows = [Row(made, trusted, f"--mosaic {mosaic}")]
+            rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
     for row in rows:
@@ -199,9 +201,9 @@ class _Methods:
             try:
                 self._kept[key] = self._join(row)
             except ResegeoError as error:
-                if not row.options or str(error).startswith(row.where):
+                if not row.options or error.text.startswith(row.where):
                     raise
-                raise type(error)(f"{row.where}: {error}") from error
+                raise type(error)(f"{row.where}: {error.text}") from error
         return self._kept[key]
 
     def file(self, row: Row) -> str | Path | None:
@@ -235,7 +237,7 @@ class _Methods:
     def _class_list(self, wanted: Classes | None, row: Row) -> ClassList:
         if wanted is None:
             raise UsageError(
-                f"{row.where} has no class file: pass --prompts, or name one in a manifest's column prompts."
+                f"{row.where} has no class file: pass [[classes]], or name one in a manifest's column prompts."
             )
         if not isinstance(wanted, str | Path):
             return as_class_list(wanted)
@@ -336,15 +338,15 @@ class _Batch:
         if made.hopeless and made.error is not None and not any(result.state == "done" for result in self.results):
             raise made.error
         if made.result is None:
-            self._settle(order.number, "failed", made.reason)
+            self._settle(order.number, "failed", made.reason, made.error)
             return
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
             ledger.add(order.folder, key, made.result.files())
 
-    def _settle(self, number: int, state: str, reason: str = "") -> None:
-        self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason)
+    def _settle(self, number: int, state: str, reason: str = "", error: ResegeoError | None = None) -> None:
+        self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason, error)
         self.done += 1
         self.watch(self.done, len(self.rows), "")
 

@@ -474,7 +474,7 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
     if found:
         raise ResegeoError(
             f"{checkpoint.path} does not fit the architecture {architecture}: {found.sentence()}. "
-            "Name the architecture it was trained with by --arch."
+            "Name the architecture it was trained with by [[arch]]."
         )
     for name, tensor in state.items():
         refuse_unsound(str(checkpoint.path), name, tensor)

@@ -36,7 +36,7 @@ Future = Any
 
 
 def local_workers(cluster: Any) -> int | None:
-    """Return how many local workers ``--cluster`` asks for; None where it is an address or an open client.
+    """Return how many local workers ``cluster`` asks for; None where it is an address or an open client.
 
     Raises
     ------
@@ -49,12 +49,12 @@ def local_workers(cluster: Any) -> int | None:
     if isinstance(cluster, int) or (cluster.isascii() and cluster.isdigit()):
         if int(cluster) < 1:
             raise UsageError(
-                f"--cluster {cluster}: expected at least one worker, or an address such as tcp://10.0.0.5:8786."
+                f"[[cluster={cluster}]]: expected at least one worker, or an address such as tcp://10.0.0.5:8786."
             )
         return int(cluster)
     if re.fullmatch(r"(\w+://)?[^\s:/]+:\d+/?|\w+://\S+", cluster) is None:
         raise UsageError(
-            f"--cluster {cluster!r} is neither a number of local workers nor the address of a scheduler such as "
+            f"[[cluster={cluster!r}]] is neither a number of local workers nor the address of a scheduler such as "
             "tcp://10.0.0.5:8786."
         )
     return None
@@ -101,7 +101,8 @@ def connect(cluster: Any) -> Iterator[Any]:
         client = Client(cluster, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise ResegeoError(
-            f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "
+            f"[[cluster={cluster}]]: no scheduler answers there. Expected a number of local workers, or an address "
+            "such "
             "as tcp://10.0.0.5:8786."
         ) from error
     with hushed("distributed"), client:
@@ -155,4 +156,4 @@ def finished(client: Any, alive: Mapping[Future, Any]) -> Iterator[Future]:
 
 
 def _gone() -> ResegeoError:
-    return ResegeoError("The scheduler of --cluster is gone. What is done is kept; the same command continues.")
+    return ResegeoError("The scheduler of [[cluster]] is gone. What is done is kept; the same command continues.")

@@ -5,7 +5,7 @@ sentence: what was found, the values, the remedy. The command line prints it and
 :attr:`ResegeoError.exit_code`; nothing else is shown unless ``-v`` asks for the traceback.
 
 Sentences name parameters in double brackets, ``[[gsd=10]]`` or ``[[gsd]]``. Python reads ``gsd=10``; the command line
-passes :func:`spelled` its own way of spelling, and shows ``--gsd 10``.
+passes :func:`spelled` its own way of spelling, and shows a flag.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ def escaped(text: object) -> str:
         else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
         for sign in text
     )
+
+
 Spelling = Callable[[str, str | None], str]
 """Writes a parameter that a sentence names, and its value where that is said too."""
 
-_PARAMETER = re.compile(r"\[\[([a-z_]+)(?:=(.*?))?\]\]")
+_PARAMETER = re.compile(r"\[\[([a-z_]+)(?:=(.*?))?\]\](?!\])", re.DOTALL)
 
 
 def in_python(name: str, value: str | None) -> str:
@@ -75,11 +77,16 @@ class ResegeoError(Exception):
         self.parameter, self.value = parameter, value
 
     def __str__(self) -> str:
-        return spelled(str(self.args[0]) if self.args else "")
+        return spelled(self.text)
+
+    @property
+    def text(self) -> str:
+        """The text as it was written, for a sentence that goes on with it: parameters stand in brackets."""
+        return str(self.args[0]) if self.args else ""
 
     def told(self, spelling: Spelling) -> str:
         """Return the text with the parameters that it names in a way of spelling."""
-        return spelled(str(self.args[0]) if self.args else "", spelling)
+        return spelled(self.text, spelling)
 
 
 class UsageError(ResegeoError):

@@ -143,7 +143,7 @@ class Store:
         document = _document(url)
         if document is None:
             return None
-        remedy = "Run `resegeo segment` on the scene with --overwrite to make it anew."
+        remedy = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
         if document["format"] != FORMAT:
             raise UnusableStoreError(
                 f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
@@ -415,7 +415,7 @@ class Store:
         if there != self.header.id:
             raise LostStoreError(
                 f"The store {self.url} was replaced or removed by another run while this one was writing to it. Let "
-                "one end before the other begins, or name another folder by -o."
+                "one end before the other begins, or name another folder by [[output]]."
             )
 
     def _marks(self, kind: str) -> set[int]:
@@ -465,7 +465,7 @@ def _clear(url: str, place: _Folder | _Objects) -> bool:
     if place.is_link():
         raise ForeignFolderError(
             f"{url} is a symbolic link: no store is removed through one. Remove the link and what it leads to "
-            "yourself, or name another place by --store."
+            "yourself, or name another place by [[store]]."
         )
     place.write("zarr.json", _group_document({"format": FORMAT, "id": document["id"]}))
     left = place.remove(_OURS)
@@ -511,7 +511,7 @@ def _document(url: str) -> dict[str, Any] | None:
             why = f"its zarr.json has no header of ours, or a damaged one: {type(error).__name__}"
     raise ForeignFolderError(
         f"{url} is no store of resegeo that can be told as such ({why}), and is left as it is. Move or remove it "
-        "yourself and run `resegeo segment` on the scene with --overwrite, or name another place by --store."
+        "yourself and run `resegeo segment` on the scene with [[overwrite=True]], or name another place by [[store]]."
     )
 
 

@@ -167,8 +167,8 @@ def _href(item: Mapping[str, Any], where: str, wanted: str | None) -> Any:
         found = [name for name, value in assets.items() if _GEOTIFF.match(str(value.get("type", "")))]
         found = found if len(found) == 1 else []
     if not found:
-        given = "" if wanted is None else f"--asset {wanted}: "
-        raise ResegeoError(f"{given}{where} has the assets {_listed(assets)}; name one of them by --asset.")
+        given = "" if wanted is None else f"[[asset={wanted}]]: "
+        raise ResegeoError(f"{given}{where} has the assets {_listed(assets)}; name one of them by [[asset]].")
     return assets[found[0]].get("href", "")
 
 

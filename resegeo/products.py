@@ -194,8 +194,8 @@ def can_draw_polygons(plan: Plan) -> bool:
     where = None if transform is None else outline(scene.height, scene.width, transform)
     why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
     if why is not None:
-        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
-        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
+        remedy = "Pass [[assign_crs=EPSG:xxxx]], or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by [[vector=gpkg]].")
     return True
 
 

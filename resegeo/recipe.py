@@ -1,4 +1,4 @@
-"""Composition files: ``--model compose:FILE`` averages variants as a small YAML file says, once, and keeps the result.
+"""Composition files: ``model compose:FILE`` averages variants as a small YAML file says, once, and keeps the result.
 
 models: [openai:ViT-L-14, remoteclip-l14, {model: mine.pt, activation: quickgelu}]
 weights: separation        # or uniform, or numbers such as [0.5, 0.3, 0.2]
@@ -26,7 +26,7 @@ from resegeo.separation import TEMPERATURE
 from resegeo.weights import ModelSource, facts_for_file, resolve_model
 
 PREFIX = "compose:"
-"""What ``--model`` begins with to mean a composition file."""
+"""What ``model`` begins with to mean a composition file."""
 
 _KEYS = ("models", "weights", "classes", "temperature", "allow_outlier")
 _MOST = 1_000_000
@@ -68,12 +68,14 @@ def find_model(
     if model is None or not model.startswith(PREFIX):
         return resolve_model(model, architecture, activation, progress=progress)
     if not model.removeprefix(PREFIX).strip():
-        raise UsageError(f"--model {model} names no file; expected {PREFIX} and a composition file, {PREFIX}mean.yml.")
+        raise UsageError(
+            f"[[model={model}]] names no file; expected {PREFIX} and a composition file, {PREFIX}mean.yml."
+        )
     path = Path(model.removeprefix(PREFIX))
-    for name, value in (("--arch", architecture), ("--activation", activation)):
+    for name, value in (("arch", architecture), ("activation", activation)):
         if value is not None:
             raise UsageError(
-                f"{name} {value} does not go with --model {model}; say it in that file, variant by variant."
+                f"[[{name}={value}]] does not go with [[model={model}]]; say it in that file, variant by variant."
             )
     recipe = read_recipe(path)
     sources = [_resolved(given, path, progress) for given in recipe.models]
@@ -103,7 +105,7 @@ def read_recipe(path: Path) -> Recipe:
         When it is missing or says something else than expected.
 
     """
-    said = f"--model {PREFIX}{escaped(path)}"
+    said = f"[[model={PREFIX}{escaped(path)}]]"
     found = read_yaml(path, said, expected="a YAML file with a list 'models'", error=UsageError)
     if not isinstance(found, dict) or not isinstance(found.get("models"), list):
         raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
@@ -158,10 +160,10 @@ def _resolved(given: tuple[str, str | None, str | None], path: Path, progress: P
     try:
         return resolve_model(*given, progress=progress)
     except UsageError as error:
-        if "--arch" not in str(error) and "--activation" not in str(error):
+        if "[[arch" not in error.text and "[[activation" not in error.text:
             raise
         shown = f"{{model: {Path(given[0]).name}, arch: …, activation: …}}"
-        raise UsageError(f"{error} In {path} these options are words beside the model: {shown}.") from error
+        raise UsageError(f"{error.text} In {path} these options are words beside the model: {shown}.") from error
 
 
 def _readable(path: Path) -> bool:

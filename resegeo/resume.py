@@ -40,8 +40,9 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
         return store
     if not options.overwrite:
         raise ResegeoError(
-            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass --overwrite to discard it, or "
-            "name another folder by -o."
+            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass [[overwrite=True]] to "
+            "discard it, or "
+            "name another folder by [[output]]."
         )
     return None
 
@@ -80,7 +81,7 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
         if needed > free:
             raise ResegeoError(
                 f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
-                "room, name another place by --store, or take a larger --stride."
+                "room, name another place by [[store]], or take a larger [[stride]]."
             )
     source = plan.source
     header = StoreHeader(
@@ -105,7 +106,7 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
     if not kept and options.keep_features is None and not options.discard_store:
         notice(
             f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
-            "will need a new pass over the image. Pass --keep-features to keep them.",
+            "will need a new pass over the image. Pass [[keep_features=True]] to keep them.",
         )
     return kept
 

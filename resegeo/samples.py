@@ -128,7 +128,7 @@ def _mention_fill(
                 notice(
                     f"{raw.label} holds {said} in {1 - others.size / found.size:.0%} of band {band}, far from all "
                     f"other values. If that stands for no data, declare it by gdal_edit.py -a_nodata {said}; else set "
-                    f"the range, such as by --stretch {low:g}:{high:g}.",
+                    f"the range, such as by [[stretch={low:g}:{high:g}]].",
                 )
                 return
 

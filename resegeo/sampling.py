@@ -113,9 +113,11 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
     from resegeo.point_forms import write_point_form
 
     if output.suffix.lower() != ".gpkg":
-        raise UsageError(f"-o {output}: points are written as a GeoPackage; name a file that ends in .gpkg.")
+        raise UsageError(f"[[output={output}]]: points are written as a GeoPackage; name a file that ends in .gpkg.")
     if output.exists() and not overwrite:
-        raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
+        raise ResegeoError(
+            f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+        )
     with rasterio.open(raster.path) as opened:
         crs, transform = opened.crs, opened.transform
     x, y = transform @ (points[:, 1] + 0.5, points[:, 0] + 0.5)

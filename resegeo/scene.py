@@ -185,7 +185,7 @@ def open_scene(
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
         notice(
-            f"{raw.label} is a palette image: --stretch does not apply to its colours.",
+            f"{raw.label} is a palette image: [[stretch]] does not apply to its colours.",
             IgnoredSettingWarning,
         )
     array = lazy_pixels(raw, used)
@@ -197,7 +197,7 @@ def open_scene(
         given = Stretch((0.0,) * 3, most)
     if georeference.crs is None and georeference.gcps_crs is None and georeference.kind != "rpcs":
         notice(
-            f"{raw.label} has no CRS. Pass --assign-crs EPSG:xxxx, or accept an output without one.",
+            f"{raw.label} has no CRS. Pass [[assign_crs=EPSG:xxxx]], or accept an output without one.",
             GeoreferenceWarning,
         )
     return Scene(
@@ -261,7 +261,7 @@ def _choose_bands(raw: Source, bands: Sequence[int] | None) -> tuple[int, int, i
 def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     if len(bands) != 3 or not all(float(band).is_integer() and 1 <= int(band) <= raw.count for band in bands):
         raise UsageError(
-            f"--bands {','.join(map(str, bands))} does not fit {raw.label}, which has {raw.count} band(s); "
+            f"[[bands={','.join(map(str, bands))}]] does not fit {raw.label}, which has {raw.count} band(s); "
             f"expected three numbers from 1 to {raw.count}."
         )
     red, green, blue = map(int, bands)
@@ -271,7 +271,7 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
 def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
     """Settle what the alpha bands that serve as no colour mean."""
     if alpha not in ALPHA:
-        raise UsageError(f"--alpha {shown(alpha)} is none of {', '.join(ALPHA)}.")
+        raise UsageError(f"[[alpha={shown(alpha)}]] is none of {', '.join(ALPHA)}.")
     bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
     if alpha == "ignore":
         return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
@@ -280,7 +280,7 @@ def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
             if alpha_holds_data(raw, band):
                 notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
-                    "where it is 0 count as invalid. Pass --alpha ignore if it is data, --alpha use if it is not.",
+                    "where it is 0 count as invalid. Pass [[alpha=ignore]] if it is data, [[alpha=use]] if it is not.",
                 )
     return raw
 
@@ -292,10 +292,10 @@ def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:
     try:
         crs = CRS.from_user_input(assign_crs)
     except CRSError as error:
-        raise UsageError(f"--assign-crs {assign_crs} is no CRS; expected something like EPSG:32633.") from error
+        raise UsageError(f"[[assign_crs={assign_crs}]] is no CRS; expected something like EPSG:32633.") from error
     if where.crs is not None and where.crs != crs:
         notice(
-            f"{raw.label} says its CRS is {where.crs.to_string()[:60]}; --assign-crs {assign_crs} replaces it.",
+            f"{raw.label} says its CRS is {where.crs.to_string()[:60]}; [[assign_crs={assign_crs}]] replaces it.",
             GeoreferenceWarning,
         )
     if where.gcps and where.transform is None:
@@ -308,7 +308,7 @@ def _given_stretch(given: Stretch | Sequence[float] | None) -> Stretch | None:
         return given
     if len(given) != 2 or not -np.inf < given[0] < given[1] < np.inf:
         raise UsageError(
-            f"--stretch {':'.join(f'{value:g}' for value in given)} is no range; expected two numbers of which the "
+            f"[[stretch={':'.join(f'{value:g}' for value in given)}]] is no range; expected two numbers of which the "
             "second is larger, such as 200:3000."
         )
     return Stretch((given[0],) * 3, (given[1],) * 3)

@@ -147,12 +147,14 @@ def file_source(path: str, *, assigned: bool, formats: Sequence[str] = ()) -> So
         raise ResegeoError(
             f"{path} cannot be opened as a raster: it is damaged or in no format that GDAL {rasterio.__gdal_version__} "
             "reads. Expected a GeoTIFF or another georeferenced image; a format that may reach for other files, or "
-            "hosts, is read where --formats names it."
+            "hosts, is read where [[formats]] names it."
         ) from error
     except CRSError as error:
         lost = str(error)
     if lost is not None:
-        raise ResegeoError(f"{path} has a CRS that cannot be read ({lost}). Say which it is by --assign-crs EPSG:xxxx.")
+        raise ResegeoError(
+            f"{path} has a CRS that cannot be read ({lost}). Say which it is by [[assign_crs=EPSG:xxxx]]."
+        )
     return raw
 
 

@@ -35,7 +35,7 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
     path:
         File, URL or /vsi path.
     what:
-        How messages call it, such as ``--aoi parcels.gpkg``.
+        How messages call it, such as ``aoi parcels.gpkg``.
     field:
         Of several layers the first with polygons and this field is taken, or else the first with polygons.
 

@@ -26,3 +26,13 @@ def test_a_notice_names_the_line_that_called_the_package() -> None:
         inside["outer"]()  # type: ignore[operator]
     (one,) = given
     assert (Path(one.filename), one.category) == (Path(__file__), InputNotice)
+
+
+def test_no_string_of_the_library_spells_a_flag() -> None:
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"--[a-z]", node.value)
+    ]
+    assert found == []
