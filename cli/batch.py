@@ -8,11 +8,11 @@ import click
 
 from resegeo.errors import escaped
 
-from .console import ScenesBar, say, shows
+from .console import ScenesBar, say, shows, told
 from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
-    from resegeo.batches.batch import BatchResult
+    from resegeo.batches.batch import BatchResult, SceneResult
 
 LONGEST = 40
 """Scenes up to which the table has a line for each; of more it shows those that failed."""
@@ -50,6 +50,11 @@ def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: 
         raise SystemExit(3)
 
 
+def _reason(scene: SceneResult) -> str:
+    """Why a scene failed, as the command line spells it; empty where it did not."""
+    return scene.reason if scene.error is None else told(scene.error)
+
+
 def _table(result: BatchResult) -> str:
     """A line for each scene, or of many for each that failed, and the counts."""
     scenes = result.scenes
@@ -57,7 +62,7 @@ def _table(result: BatchResult) -> str:
     names = [escaped(scene.scene) for scene in shown]
     width = max(map(len, names), default=0)
     lines = [
-        f"{scene.state:8}{name:{width}}  {escaped(scene.reason or scene.folder)}"
+        f"{scene.state:8}{name:{width}}  {escaped(_reason(scene) or scene.folder)}"
         for name, scene in zip(names, shown, strict=True)
     ]
     counts = ", ".join(f"{result.counts[state]} {state}" for state in ("done", "skipped", "failed"))

@@ -46,9 +46,13 @@ _BROKEN_PIPE = 141
 """Exit code of a program that is ended by SIGPIPE."""
 
 
+_OTHER_NAMES = {"classes": "prompts", "legend": "map"}
+"""Parameters that have another name on the command line."""
+
+
 def in_flags(name: str, value: str | None) -> str:
     """Spell a parameter as the command line does: ``--gsd 10``, ``--overwrite``, ``--no-taper``."""
-    name = "prompts" if name == "classes" else name
+    name = _OTHER_NAMES.get(name, name)
     if value == "False":
         return f"--no-{flag(name).removeprefix('--')}"
     return flag(name) if value is None or value == "True" else f"{flag(name)} {value}"

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from resegeo.errors import spelled
+
 from .batch import batch
-from .console import Bars, complain, open_standard_streams, say, say_path, shows
+from .console import Bars, complain, in_flags, open_standard_streams, say, say_path, shows
 from .evaluate import evaluate
 from .models import models
 from .options import LOOKS, RESULTS, GroupedCommand, segmenting
@@ -149,7 +151,7 @@ def template() -> None:
     """Print a commented class file to begin with."""
     from resegeo.classes.class_file import TEMPLATE
 
-    say(TEMPLATE.rstrip("\n"))
+    say(spelled(TEMPLATE, in_flags).rstrip("\n"))
 
 
 @classes.command()

@@ -9,7 +9,7 @@ import click
 
 from resegeo.errors import escaped
 
-from .console import Bars, say, shows
+from .console import Bars, say, shows, told
 
 ACTIVATION = click.Choice(["quickgelu", "gelu"])
 
@@ -71,15 +71,17 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
       resegeo models check RemoteCLIP-ViT-L-14.pt
     """
     from resegeo.composition.models import checked, report
-    from resegeo.errors import ResegeoError
 
     result = checked(file, arch, activation)
     if as_json:
-        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        document = result.as_dict()
+        if result.error is not None:
+            document["problem"] = told(result.error)
+        say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         say(report(result))
-    if result.problem is not None:
-        raise ResegeoError(result.problem)
+    if result.error is not None:
+        raise result.error
 
 
 @models.command()

@@ -8,7 +8,10 @@ from typing import Any
 import click
 
 from resegeo.declare import Declared, MisfitError, read
+from resegeo.errors import spelled
 from resegeo.run.options import OPTIONS
+
+from .console import in_flags
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -54,7 +57,7 @@ def option(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any
 def arguments(what: Declared) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Say in the words of :func:`click.option` what is declared; ranges are checked with the values of files."""
     about = what.about
-    words: dict[str, Any] = {"default": None, "help": about.help, "metavar": about.metavar}
+    words: dict[str, Any] = {"default": None, "help": spelled(about.help, in_flags), "metavar": about.metavar}
     if about.repeated:
         return (what.flag,), words | {"multiple": True}
     if what.kind is bool:

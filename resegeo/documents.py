@@ -13,7 +13,6 @@ import io
 import json
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from resegeo.errors import InputNotice, ResegeoError, escaped, shown
+from resegeo.errors import ResegeoError, escaped, notice, shown
 from resegeo.files import read_limited
 
 YAML_BYTES = 1 << 20
@@ -336,7 +335,7 @@ def read_table(
             said.no_text(problem)
         if _CONTROL.search(text):
             said.no_text(None)
-        warnings.warn(f"{said.what} is not UTF-8 and is read as Latin-1 (Windows-1252).", InputNotice, stacklevel=2)
+        notice(f"{said.what} is not UTF-8 and is read as Latin-1 (Windows-1252).")
     if "\0" in text:
         said.no_text(None)
     head = re.match(r"\s*([^\r\n]*)", text)

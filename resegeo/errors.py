@@ -5,7 +5,7 @@ sentence: what was found, the values, the remedy. The command line prints it and
 :attr:`ResegeoError.exit_code`; nothing else is shown unless ``-v`` asks for the traceback.
 
 Sentences name parameters in double brackets, ``[[gsd=10]]`` or ``[[gsd]]``. Python reads ``gsd=10``; the command line
-passes :func:`spelled` its own way of spelling, and shows ``--gsd 10``.
+passes :func:`spelled` its own way of spelling, and shows a flag.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def escaped(text: object) -> str:
 Spelling = Callable[[str, str | None], str]
 """Writes a parameter that a sentence names, and its value where that is said too."""
 
-_PARAMETER = re.compile(r"\[\[([a-z_]+)(?:=(.*?))?\]\]")
+_PARAMETER = re.compile(r"\[\[([a-z_]+)(?:=(.*?))?\]\](?!\])", re.DOTALL)
 
 
 def in_python(name: str, value: str | None) -> str:
@@ -81,11 +81,16 @@ class ResegeoError(Exception):
         self.parameter, self.value = parameter, value
 
     def __str__(self) -> str:
-        return spelled(str(self.args[0]) if self.args else "")
+        return spelled(self.text)
+
+    @property
+    def text(self) -> str:
+        """The text as it was written, for a sentence that goes on with it: parameters stand in brackets."""
+        return str(self.args[0]) if self.args else ""
 
     def told(self, spelling: Spelling) -> str:
         """Return the text with the parameters that it names in a way of spelling."""
-        return spelled(str(self.args[0]) if self.args else "", spelling)
+        return spelled(self.text, spelling)
 
 
 class UsageError(ResegeoError):
@@ -121,9 +126,12 @@ class IgnoredSettingWarning(ResegeoWarning):
     """A setting was read and understood, but does not apply."""
 
 
+_ROOT = __name__.partition(".")[0]
+
+
 def notice(text: str, category: type[ResegeoWarning] = InputNotice) -> None:
     """Warn in the name of whoever called this package: Python shows that line, and each line once."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _ROOT:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)

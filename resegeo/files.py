@@ -230,16 +230,16 @@ def output_folder(given: str | Path) -> Path:
 
     """
     if not str(given).strip():
-        raise UsageError("The output folder's name is empty; name one by -o, or leave -o out.")
+        raise UsageError("The output folder's name is empty; name one by [[output]], or leave it out.")
     folder = Path(given)
     why = name_problem(folder)
     if why is not None:
-        raise ResegeoError(f"{why} Name another folder by -o.")
+        raise ResegeoError(f"{why} Name another folder by [[output]].")
     standing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)  # noqa: PTH110
     if standing is not None and not standing.is_dir():
         raise ResegeoError(
             f"The output folder {shown(folder, LONGEST_PATH)} cannot be: {shown(standing, LONGEST_PATH)} is a file. "
-            "Name another one by -o."
+            "Name another one by [[output]]."
         )
     return folder
 
@@ -262,7 +262,7 @@ def writable_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ResegeoError(
             f"The output folder {shown(folder, LONGEST_PATH)} cannot be written to ({error.strerror}); name another "
-            "one by -o."
+            "one by [[output]]."
         ) from error
     for path in new:
         sync(path.parent)

@@ -200,7 +200,7 @@ def test_a_permuted_variant_is_refused_although_it_computes_the_same(tmp_path, b
 def test_a_foreign_variant_is_refused_in_any_order(tmp_path, base, three, source):
     sources = [*three, source("foreign.pt", clip(seed=99).state_dict())]
     for order in (sources, sources[::-1]):
-        with pytest.raises(ResegeoError, match=r"foreign.*Leave one out, or pass --allow-outlier"):
+        with pytest.raises(ResegeoError, match=r"foreign.*Leave one out, or pass allow_outlier"):
             compose(order, tmp_path / "o.safetensors")
 
 
@@ -266,7 +266,7 @@ def test_weights_that_cannot_be_meant_are_refused(tmp_path, three, weights, matc
 
 @pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0, -1.0])
 def test_a_temperature_that_is_no_number_above_zero_is_refused(tmp_path, three, temperature):
-    with pytest.raises(UsageError, match=rf"--temperature {temperature:g} is not possible; expected a number above 0"):
+    with pytest.raises(UsageError, match=rf"temperature=.?{temperature:g}.? is not possible; expected a number"):
         compose(three, tmp_path / "o.safetensors", weights="separation", temperature=temperature)
     assert not (tmp_path / "o.safetensors").exists()
 
@@ -413,11 +413,11 @@ def test_a_composition_file_that_says_something_else_is_one_sentence(tmp_path, t
 
 
 def test_options_and_paths_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"--arch ViT-B-32 does not go with --model compose:mean\.yml"):
+    with pytest.raises(UsageError, match=r"arch=.?ViT-B-32.? does not go with model=.?compose:mean\.yml"):
         find_model("compose:mean.yml", "ViT-B-32")
     with pytest.raises(UsageError, match=r"compose:none\.yml: no such file"):
         find_model("compose:none.yml")
-    with pytest.raises(UsageError, match="--model compose: names no file"):
+    with pytest.raises(UsageError, match=r"model=.?compose:.? names no file"):
         find_model("compose:")
     with pytest.raises(UsageError, match=r"is a folder; expected a YAML file"):
         find_model(f"compose:{tmp_path}")

@@ -163,7 +163,7 @@ def test_gray_values_are_found_in_a_picture_of_three_equal_bands(predicted, tmp_
 def test_nodata_of_the_prediction_is_missed_or_left_out(predicted, make_raster):
     guess, real = random_codes(1, values=(1, 2, 3, 255, 254)), random_codes(2, values=(1, 2, 3))
     pair = [(predicted(guess), make_raster("truth.tif", real[None]))]
-    with pytest.warns(InputNotice, match="count as missed; --ignore-nodata"):
+    with pytest.warns(InputNotice, match="count as missed; ignore_nodata"):
         missed = evaluate(pair, legend="1=water,2=forest,3=road")
     ignored = evaluate(pair, legend="1=water,2=forest,3=road", ignore_nodata=True)
     empty, failed = guess == 255, guess == 254

@@ -261,7 +261,7 @@ def test_a_word_outside_the_bundled_vocabulary_is_named(make_raster, picture, tm
 
 def test_no_crs_is_warned_of_and_the_output_has_none(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(60, 60), crs=None, transform=None)
-    with pytest.warns(GeoreferenceWarning, match="has no CRS. Pass --assign-crs"):
+    with pytest.warns(GeoreferenceWarning, match="has no CRS. Pass assign_crs"):
         result = resegeo.segment(scene, WORDS, tmp_path / "out")
     same_place(scene, result.raster)
     bounds = gpd.read_file(result.vectors[0], layer=result.vectors[0].stem).total_bounds
@@ -278,7 +278,7 @@ def test_geojson_without_crs_is_refused_before_anything_runs(make_raster, pictur
 
 def test_the_paper_preset_asks_for_segments(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(60, 60))
-    with pytest.raises(UsageError, match="--segments superpixels"):
+    with pytest.raises(UsageError, match=r"segments=.?superpixels"):
         resegeo.segment(scene, WORDS, tmp_path / "out", preset="paper")
     result = resegeo.segment(scene, WORDS, tmp_path / "out", preset="paper", segments="none")
     settings = json.loads(result.report.read_text("utf-8"))["resegeo"]["settings"]

@@ -189,3 +189,13 @@ def test_damaged_manifests_are_places_inside_or_one_sentence(tmp_path, monkeypat
             continue
         for folder in folders:
             assert os.path.normpath(Path("/out") / folder).startswith("/out/")
+
+
+def test_a_table_of_the_users_own_is_not_replaced(tmp_path, make_raster, picture):
+    make_raster("a.tif", picture(40, 40))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "batch.csv").write_text("my,own,table\n")
+    with pytest.raises(ResegeoError, match="is no table of this program"):
+        resegeo.segment_many(str(tmp_path / "a.tif"), ["water", "forest"], tmp_path / "out", vector=())
+    assert (tmp_path / "out" / "batch.csv").read_text() == "my,own,table\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["batch.csv"]

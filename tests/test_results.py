@@ -58,7 +58,7 @@ def test_a_file_of_the_users_own_is_replaced_only_when_told_to(scene, tmp_path, 
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine")
-    with pytest.raises(ResegeoError, match=rf"{name} exists and is not known .*--overwrite"):
+    with pytest.raises(ResegeoError, match=rf"{name} exists and is not known .*overwrite"):
         resegeo.segment(scene, WORDS, out)
     assert names(out) == {name}
     assert (out / name).read_text() == "mine"
@@ -92,9 +92,9 @@ def test_features_can_be_had_of_a_finished_run_that_kept_none(scene, tmp_path):
     out = tmp_path / "out"
     first = resegeo.segment(scene, WORDS, out, keep_features=False)
     raster = first.raster.read_bytes()
-    with pytest.raises(ResegeoError, match="--keep-features --overwrite"):
+    with pytest.raises(ResegeoError, match="keep_features=True overwrite=True"):
         resegeo.segment(out / "scene.store.zarr", ["grass"])
-    with pytest.raises(ResegeoError, match=r"keep_features .*--overwrite"):
+    with pytest.raises(ResegeoError, match=r"keep_features .*overwrite"):
         resegeo.segment(scene, WORDS, out, keep_features=True)
     resegeo.segment(scene, WORDS, out, keep_features=True, overwrite=True)
     assert first.raster.read_bytes() == raster

@@ -406,14 +406,14 @@ def test_half_precision_weights_are_loaded_as_float32(tmp_path):
 def test_another_architecture_is_refused(tmp_path):
     path = tmp_path / "sam.pth"
     torch.save(hollow_state("vit_b"), path)
-    with pytest.raises(UsageError, match=r"--sam-arch vit_h does not fit .*sam\.pth, which holds a vit_b"):
+    with pytest.raises(UsageError, match=r"sam_arch=.?vit_h.? does not fit .*sam\.pth, which holds a vit_b"):
         load_sam(path, "vit_h")
-    with pytest.raises(UsageError, match="--sam-arch vit_x does not exist; expected one of vit_h, vit_l, vit_b"):
+    with pytest.raises(UsageError, match=r"sam_arch=.?vit_x.? does not exist; expected one of vit_h, vit_l, vit_b"):
         load_sam(path, "vit_x")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(ResegeoError, match=r"--sam-checkpoint .*none\.pth: no such file"):
+    with pytest.raises(ResegeoError, match=r"sam_checkpoint=.?.*none\.pth: no such file"):
         load_sam(tmp_path / "none.pth")
     with pytest.raises(ResegeoError, match="a folder, not a file"):
         load_sam(tmp_path)

@@ -68,7 +68,7 @@ def test_bands_by_colour_by_order_and_by_choice(make_raster):
     with pytest.warns(InputNotice, match="bands 1, 2, 3 are taken"):
         assert open_scene(make_raster("b.tif", random_bands(13))).bands == (1, 2, 3)
     assert open_scene(make_raster("c.tif", random_bands(13)), bands=(4, 3, 2)).bands == (4, 3, 2)
-    with pytest.raises(UsageError, match=r"--bands 0,1,2 does not fit .*13 band"):
+    with pytest.raises(UsageError, match=r"bands=.?0,1,2.? does not fit .*13 band"):
         open_scene(make_raster("d.tif", random_bands(13)), bands=(0, 1, 2))
 
 
@@ -106,9 +106,9 @@ def test_other_types_are_stretched_between_percentiles_of_the_valid_pixels(make_
 def test_a_given_stretch_is_taken_and_an_empty_one_refused(make_raster):
     path = make_raster("a.tif", np.full((3, 4, 4), 1150, np.uint16))
     assert (everything(open_scene(path, stretch=(200, 2100)))[0] == 128).all()
-    with pytest.raises(UsageError, match="--stretch 5:5 is no range"):
+    with pytest.raises(UsageError, match=r"stretch=.?5:5.? is no range"):
         open_scene(path, stretch=(5, 5))
-    with pytest.raises(UsageError, match="--stretch 0:inf is no range"):
+    with pytest.raises(UsageError, match=r"stretch=.?0:inf.? is no range"):
         open_scene(path, stretch=(0, float("inf")))
 
 
@@ -338,7 +338,7 @@ def test_a_palette_of_sixteen_bits_is_expanded_unless_bands_are_named(make_raste
         raster.colorinterp = [ColorInterp.palette]
     scene = open_scene(path)
     assert everything(scene)[0].tolist() == [[[1, 2, 3], [9, 8, 7]]]
-    with pytest.warns(IgnoredSettingWarning, match="palette image: --stretch does not apply"):
+    with pytest.warns(IgnoredSettingWarning, match="palette image: stretch does not apply"):
         open_scene(path, stretch=(0, 5))
     assert everything(open_scene(path, bands=(1, 1, 1), stretch=(300, 40_000)))[0].tolist() == [[[0] * 3, [255] * 3]]
 
@@ -361,7 +361,7 @@ def test_a_crs_that_cannot_be_read_is_refused_unless_one_is_assigned(make_raster
     (tmp_path / "a.tif").write_bytes(data.replace(key, np.array([3072, 0, 1, 9], "<u2").tobytes()))
     vrt(tmp_path / "a.vrt", ("Byte", "good.tif", 1, ""), srs="nonsense")
     for name, words in (("a.tif", "EPSG:9 is unknown to PROJ"), ("a.vrt", "nonsense is none")):
-        with pytest.raises(ResegeoError, match=f"has a CRS that cannot be read .{words}.*--assign-crs EPSG:xxxx"):
+        with pytest.raises(ResegeoError, match=f"has a CRS that cannot be read .{words}.*assign_crs=.?EPSG:xxxx"):
             open_scene(tmp_path / name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -453,10 +453,10 @@ def test_a_folder_that_gdal_opens_is_a_raster(make_raster, tmp_path):
 
 def test_no_crs_is_warned_of_and_may_be_assigned(make_raster):
     path = make_raster("a.tif", random_bands(), crs=None)
-    with pytest.warns(GeoreferenceWarning, match="Pass --assign-crs EPSG:xxxx"):
+    with pytest.warns(GeoreferenceWarning, match="Pass assign_crs=.?EPSG:xxxx"):
         assert open_scene(path).georeference.crs is None
     assert open_scene(path, assign_crs="EPSG:2056").georeference.crs.to_epsg() == 2056
-    with pytest.raises(UsageError, match="--assign-crs nonsense is no CRS"):
+    with pytest.raises(UsageError, match=r"assign_crs=.?nonsense.? is no CRS"):
         open_scene(path, assign_crs="nonsense")
 
 

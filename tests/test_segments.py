@@ -114,7 +114,7 @@ def test_a_label_raster_in_another_crs_is_refused_unless_that_means_the_same_pla
 
 def test_polygons_beside_the_scene_are_no_segments(scene, tmp_path):
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(tmp_path / "far.gpkg")
-    with pytest.raises(ResegeoError, match=r"--segments .*far.gpkg lies beside the scene, which reaches over 500000,"):
+    with pytest.raises(ResegeoError, match=r"segments=.?.*far.gpkg lies beside the scene, which reaches over 500000,"):
         segment_source(str(tmp_path / "far.gpkg"), scene)
 
 

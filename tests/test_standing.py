@@ -40,7 +40,7 @@ def test_a_first_run_leaves_the_users_sidecars_alone(scene, tmp_path, name):
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine")
-    with pytest.raises(ResegeoError, match=f"{name} exists and is not known .*--overwrite"):
+    with pytest.raises(ResegeoError, match=f"{name} exists and is not known .*overwrite"):
         resegeo.segment(scene, WORDS, out, vector=("shp",), segments="none")
     assert [path.name for path in out.iterdir()] == [name]
     assert (out / name).read_text() == "mine"

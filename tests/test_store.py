@@ -206,11 +206,11 @@ def _quiet():
 def test_what_is_fixed_in_a_store_cannot_be_asked_of_it(tmp_path, scene):
     store = tmp_path / "out/scene.store.zarr"
     resegeo.segment(scene, WORDS, tmp_path / "out", keep_features=False)
-    with pytest.raises(UsageError, match="--gsd, --stride: fixed in"):
+    with pytest.raises(UsageError, match="gsd, stride: fixed in"):
         resegeo.segment(store, WORDS, stride=32, gsd=3.0)
     with pytest.raises(ResegeoError, match="holds scores of other words and no features"):
         resegeo.segment(store, OTHER)
-    with pytest.raises(UsageError, match="--vote-segments needs segments"):
+    with pytest.raises(UsageError, match="vote_segments=True needs segments"):
         resegeo.segment(store, WORDS, vote_segments=True)
     with pytest.raises(ResegeoError, match="is no store of resegeo"):
         resegeo.segment(tmp_path / "none.store.zarr", WORDS)
@@ -331,7 +331,7 @@ def test_a_change_recomputes_nothing_above_its_stage_and_gives_what_a_fresh_run_
     words = options.pop("classes", WORDS)
     options["segments"] = "none"
     resegeo.segment(scene, WORDS, tmp_path / "out", segments="none")
-    with pytest.raises(ResegeoError, match="Pass --overwrite"):
+    with pytest.raises(ResegeoError, match="Pass overwrite"):
         resegeo.segment(scene, words, tmp_path / "out", **options)
     with monkeypatch.context() as patch:
         ran = _stages(patch)
@@ -525,7 +525,7 @@ def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_pa
     ):
         assert damage != text
         file.write_text(damage)
-        with pytest.raises(UnusableStoreError, match=rf"{what}.* --overwrite to make it anew"):
+        with pytest.raises(UnusableStoreError, match=rf"{what}.* overwrite=True to make it anew"):
             resegeo.segment(scene, WORDS, tmp_path / "out", stride=32)
         assert file.read_text("utf-8") == damage
     resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=True)
@@ -694,7 +694,7 @@ def test_a_configuration_that_was_edited_is_another_model(tmp_path, make_raster,
     arch_file(tmp_path, vision_cfg={"head_width": 16})
     with pytest.raises(ResegeoError, match="different: model"):
         resegeo.segment(scene, WORDS, tmp_path / "out", segments="none", **given)
-    with pytest.raises(ResegeoError, match=r"then .*mine\.safetensors, not with .*Name that file by --model"):
+    with pytest.raises(ResegeoError, match=r"then .*mine\.safetensors, not with .*Name that file by model"):
         resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER)  # no path in a store is followed
     with pytest.raises(ResegeoError, match="whose config is another now"):
         resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, **given)

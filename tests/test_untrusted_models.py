@@ -285,7 +285,7 @@ def test_an_average_that_is_killed_leaves_nothing_under_its_name(tmp_path, monke
 def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypatch):
     bundled = resolve_model()
     assert resolve_recorded("resegeo-small", bundled.sha256) == bundled
-    with pytest.raises(ResegeoError, match=r"differ\. Name the file that was used by --model"):
+    with pytest.raises(ResegeoError, match=r"differ\. Name the file that was used by model"):
         resolve_recorded("resegeo-small", "0" * 64)
     tiny = tmp_path / "mine.safetensors"
     torch.save(clip().state_dict(), tmp_path / "a.pt")
@@ -294,7 +294,7 @@ def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypa
     digest = file_sha256(tiny)
     monkeypatch.chdir(tmp_path)
     for name in (str(tiny), "mine.safetensors", "mine", "compose:mean.yml", f"local-dir:{tmp_path}", "\x1b[2J"):
-        with pytest.raises(ResegeoError, match=r"none that is known by name here.*Name the file by --model") as error:
+        with pytest.raises(ResegeoError, match=r"none that is known by name here.*Name the file by model") as error:
             resolve_recorded(name, digest)
         assert is_a_sentence(str(error.value))
     export([str(tiny)], tmp_path / "a.zip")

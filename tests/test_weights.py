@@ -58,7 +58,7 @@ def small_clip(path, **vision):
 
 def test_a_file_without_an_architecture_and_an_unknown_one_are_refused(tmp_path):
     path = small_clip(tmp_path / "clip.pt")
-    with pytest.raises(UsageError, match=r"width 64, patch 8, 2 layers.*name its open_clip architecture by --arch"):
+    with pytest.raises(UsageError, match=r"width 64, patch 8, 2 layers.*name its open_clip architecture by arch"):
         resolve_model(str(path))
     with pytest.raises(UsageError, match=r"did you mean ViT-L-14"):
         resolve_model(str(path), "ViT-L14")
@@ -77,11 +77,11 @@ def test_a_tower_without_patch_tokens_is_refused(tmp_path):
 
 def test_a_tag_needs_its_architecture_and_a_failed_download_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("RESEGEO_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match="exists for several architectures; add --arch"):
+    with pytest.raises(UsageError, match="exists for several architectures; add arch"):
         resolve_model("openai")
     with pytest.raises(UsageError, match="open_clip has no weights laion400m_e31 for ViT-L-14-336"):
         resolve_model("laion400m_e31", "ViT-L-14-336")
-    with pytest.raises(UsageError, match="but --arch says ViT-B-16"):
+    with pytest.raises(UsageError, match="but arch says ViT-B-16"):
         resolve_model("ViT-B-32:laion2b_e16", "ViT-B-16")
 
     def offline(*args, **kwargs):
@@ -99,7 +99,7 @@ def test_a_tag_needs_its_architecture_and_a_failed_download_is_one_sentence(monk
     # The tag's own activation counts, whatever the architecture's name says.
     source = resolve_model("ViT-B-32:metaclip_400m")
     assert (source.architecture, source.activation) == ("ViT-B-32-quickgelu", "quickgelu")
-    with pytest.raises(UsageError, match="was trained with quickgelu, but --activation says gelu"):
+    with pytest.raises(UsageError, match="was trained with quickgelu, but activation says gelu"):
         resolve_model("ViT-B-32:metaclip_400m", activation="gelu")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ResegeoError, match="weights openai:ViT-B-32 are not on this machine, and the network is"):
@@ -126,7 +126,7 @@ def test_a_known_name_brings_its_activation_and_says_what_is_not_documented(monk
     source = resolve_model("remoteclip-b32", "ViT-B-32", "gelu")
     assert (source.architecture, source.activation) == ("ViT-B-32", "gelu")
     assert open_clip.get_model_config(source.architecture).get("quick_gelu", False) is False
-    with pytest.raises(UsageError, match="is a ViT-B-32, but --arch says ViT-L-14"):
+    with pytest.raises(UsageError, match="is a ViT-B-32, but arch says ViT-L-14"):
         resolve_model("remoteclip-b32", "ViT-L-14")
     path.write_bytes(b"another file of the same name")
     with pytest.raises(ResegeoError, match="is not the file that remoteclip-b32 names"):
@@ -149,11 +149,11 @@ def test_sam_by_name_is_checked_against_its_published_checksum(monkeypatch, tmp_
 
 
 def test_a_sam_is_no_clip_and_an_empty_name_names_nothing():
-    with pytest.raises(UsageError, match=r"--model sam-vit-b is a Segment Anything Model.*name it by --sam-checkpoint"):
+    with pytest.raises(UsageError, match=r"model=.?sam-vit-b.? is a Segment Anything Model.*name it by sam_checkpoint"):
         resolve_model("sam-vit-b")
-    with pytest.raises(UsageError, match="--model '' names nothing; expected a file, or a name"):
+    with pytest.raises(UsageError, match="model='' names nothing; expected a file, or a name"):
         resolve_model("")
-    with pytest.raises(UsageError, match="--sam-checkpoint '' names nothing"):
+    with pytest.raises(UsageError, match="sam_checkpoint='' names nothing"):
         resolve_sam("")
 
 

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from resegeo.batches.spread import Made, Order, segmented, spread
 from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
-from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.files import alone, output_folder, whole, writable_folder
 from resegeo.run.options import Options, stamp
 from resegeo.run.plan import codes_of
@@ -46,6 +45,9 @@ _ALONE = SUFFIXES - {".vrt"}
 TABLE = "batch.csv"
 """Table of what became of the scenes. A cell that a spreadsheet would take for a formula, as it begins with =, +, -, @
 or an apostrophe, has one more apostrophe before it; what cannot be printed stands as escapes such as \\x1b."""
+
+COLUMNS = ("scene", "state", "results", "reason")
+"""Those of the table: a file of its name that does not begin with them is not ours."""
 
 LEDGER = ".batch.jsonl"
 
@@ -70,6 +72,8 @@ class SceneResult:
     """``done``, ``skipped`` (it was finished already), ``failed``, or ``waiting`` after an interruption."""
     reason: str = ""
     """Why it failed, in one sentence."""
+    error: ResegeoError | None = field(default=None, compare=False, repr=False)
+    """The mistake that the sentence tells of, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -146,18 +150,19 @@ def segment_many(
     rows, base = gather(given, root, asset)
     methods = _Methods(classes, options)
     watch = progress or _silent
+    _refuse_foreign_table(root, overwrite=bool(options.get("overwrite")))
     if mosaic is not None:
         for row in rows:
             if row.options:
                 raise UsageError(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
-        methods.of(Row(mosaic, {}, "--mosaic"))
+        methods.of(Row(mosaic, {}, "[[mosaic]]"))
         with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
             made = str(build_mosaic([row.scene for row in rows], root, mosaic))
             # Its tiles were looked at when it was written, and may lie anywhere.
             trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
-            rows = [Row(made, trusted, f"--mosaic {mosaic}")]
+            rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
     for row in rows:
@@ -201,9 +206,9 @@ class _Methods:
             try:
                 self._kept[key] = self._join(row)
             except ResegeoError as error:
-                if not row.options or str(error).startswith(row.where):
+                if not row.options or error.text.startswith(row.where):
                     raise
-                raise type(error)(f"{row.where}: {error}") from error
+                raise type(error)(f"{row.where}: {error.text}") from error
         return self._kept[key]
 
     def file(self, row: Row) -> str | Path | None:
@@ -237,7 +242,7 @@ class _Methods:
     def _class_list(self, wanted: Classes | None, row: Row) -> ClassList:
         if wanted is None:
             raise UsageError(
-                f"{row.where} has no class file: pass --prompts, or name one in a manifest's column prompts."
+                f"{row.where} has no class file: pass [[classes]], or name one in a manifest's column prompts."
             )
         if not isinstance(wanted, str | Path):
             return as_class_list(wanted)
@@ -334,19 +339,19 @@ class _Batch:
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
         """Note what became of a scene; see :class:`ResegeoError` where no other would fare better."""
         for category, text in made.notes:
-            warnings.warn(text, category, stacklevel=2)
+            notice(text, category)
         if made.hopeless and made.error is not None and not any(result.state == "done" for result in self.results):
             raise made.error
         if made.result is None:
-            self._settle(order.number, "failed", made.reason)
+            self._settle(order.number, "failed", made.reason, made.error)
             return
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
             ledger.add(order.folder, key, made.result.files())
 
-    def _settle(self, number: int, state: str, reason: str = "") -> None:
-        self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason)
+    def _settle(self, number: int, state: str, reason: str = "", error: ResegeoError | None = None) -> None:
+        self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason, error)
         self.done += 1
         self.watch(self.done, len(self.rows), "")
 
@@ -419,13 +424,30 @@ def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
     try:
         with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
             lines = csv.writer(stream, lineterminator="\n")
-            lines.writerow(["scene", "state", "results", "reason"])
+            lines.writerow(COLUMNS)
             for result in results:
                 cells = (result.scene, result.state, result.folder.relative_to(root).as_posix(), result.reason)
                 lines.writerow(map(_cell, cells))
     except OSError as error:
         raise ResegeoError(f"{path} cannot be written ({error.strerror}). Check free space and rights.") from error
     return path
+
+
+def _refuse_foreign_table(root: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a table that does not begin as ours do; see :class:`ResegeoError`."""
+    path = root / TABLE
+    if overwrite or not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(100).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    except OSError:
+        head = ""
+    if path.is_symlink() or not path.is_file() or head != ",".join(COLUMNS):
+        raise ResegeoError(
+            f"{shown(path)} exists and is no table of this program. Name another folder by [[output]], or pass "
+            "[[overwrite=True]] to replace it."
+        )
 
 
 def _cell(text: str) -> str:

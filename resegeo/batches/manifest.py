@@ -11,14 +11,13 @@ import difflib
 import os.path
 import re
 import types
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from resegeo.documents import read_json, read_table
-from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.scene.source import is_local
 from resegeo.settings import Settings
 
@@ -143,10 +142,9 @@ def _json_rows(path: Path, asset: str | None) -> list[Row]:
             )
         rows.append(_row(path, _href(feature, where, asset) if key is None else properties[key], given, where))
     for name, near in sorted(unused):
-        warnings.warn(
+        notice(
             f"{said}: the property {shown(name)} is no option of segment and is ignored; did you mean {near}?",
             IgnoredSettingWarning,
-            stacklevel=3,
         )
     return rows
 
@@ -169,8 +167,8 @@ def _href(item: Mapping[str, Any], where: str, wanted: str | None) -> Any:
         found = [name for name, value in assets.items() if _GEOTIFF.match(str(value.get("type", "")))]
         found = found if len(found) == 1 else []
     if not found:
-        given = "" if wanted is None else f"--asset {wanted}: "
-        raise ResegeoError(f"{given}{where} has the assets {_listed(assets)}; name one of them by --asset.")
+        given = "" if wanted is None else f"[[asset={wanted}]]: "
+        raise ResegeoError(f"{given}{where} has the assets {_listed(assets)}; name one of them by [[asset]].")
     return assets[found[0]].get("href", "")
 
 

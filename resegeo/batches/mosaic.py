@@ -79,7 +79,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
 
     """
     if not re.fullmatch(r"[^\x00-\x1f/\\?*:|<>\"]+", name) or name in (".", "..") or name.endswith(".vrt"):
-        raise UsageError(f"--mosaic {name!r} cannot be a folder's name; expected a plain name such as district.")
+        raise UsageError(f"[[mosaic={name!r}]] cannot be a folder's name; expected a plain name such as district.")
     path = mosaic_path(output, name)
     twice = next((tile for number, tile in enumerate(tiles) if tile in tiles[:number]), None)
     if twice is not None:
@@ -95,7 +95,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
             if value != read[0].kind[what]:
                 raise ResegeoError(
                     f"{tile.path} and {read[0].path} are no tiles of one mosaic: {what} is {value} there, "
-                    f"{read[0].kind[what]} here. Convert one, or segment them without --mosaic."
+                    f"{read[0].kind[what]} here. Convert one, or segment them without [[mosaic]]."
                 )
     text = ET.tostring(_assemble(read, path.parent, name), encoding="unicode")
     try:
@@ -104,7 +104,9 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
             with whole(path) as beside:
                 beside.write_text(text, "utf-8")
     except OSError as error:
-        raise ResegeoError(f"{path} cannot be written ({error.strerror}); name another folder by -o.") from error
+        raise ResegeoError(
+            f"{path} cannot be written ({error.strerror}); name another folder by [[output]]."
+        ) from error
     return path
 
 
@@ -168,7 +170,7 @@ def _assemble(tiles: Sequence[_Tile], folder: Path, name: str) -> ET.Element:
         if max(abs(col - place[0]), abs(row - place[1])) > SLACK:
             raise ResegeoError(
                 f"{tile.path} lies {col:.2f} columns and {row:.2f} rows from {first.path}; tiles of one grid are whole "
-                "numbers apart. Resample it, or segment them without --mosaic."
+                "numbers apart. Resample it, or segment them without [[mosaic]]."
             )
         places.append(place)
     left, top = min(col for col, _ in places), min(row for _, row in places)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rasterio.errors import RasterioError
 
@@ -57,7 +57,7 @@ class Made:
     """Whether no other scene would fare better: the model could not be had."""
     large: bool = False
     """Whether a worker left the scene, as it is for all of them together."""
-    notes: tuple[tuple[type[Warning], str], ...] = ()
+    notes: tuple[tuple[type[ResegeoWarning], str], ...] = ()
     """Warnings given on a worker."""
 
 
@@ -136,7 +136,11 @@ def _on_worker(sent: bytes) -> Made:
         if _pixels(order.scene) > largest:
             return Made(None, large=True)
         made = segmented(replace(order, options=options))
-    notes = {(note.category, str(note.message)): None for note in given if issubclass(note.category, ResegeoWarning)}
+    notes = {
+        (note.category, str(cast(Warning, note.message).args[0])): None
+        for note in given
+        if issubclass(note.category, ResegeoWarning)
+    }
     return replace(made, notes=tuple(notes))
 
 

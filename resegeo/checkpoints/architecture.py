@@ -54,16 +54,16 @@ def own_config(path: Path) -> tuple[str, Path]:
     import open_clip
 
     if not path.exists():
-        raise UsageError(f"--arch {path}: no such file.")
+        raise UsageError(f"[[arch={path}]]: no such file.")
     try:
         config_of(path.stem, path)
     except ResegeoError as error:
-        raise UsageError(f"--arch {error}") from error
+        raise UsageError(f"[[arch]] {error.text}") from error
     if path.stem in open_clip.list_models():
-        raise UsageError(f"--arch {path} bears the name of an architecture of open_clip; give the file another name.")
+        raise UsageError(f"[[arch={path}]] bears the name of an architecture of open_clip; give the file another name.")
     if not is_plain_name(path.stem):
         raise UsageError(
-            f"--arch {shown(path)}: its name cannot be that of an architecture; rename it to letters and digits."
+            f"[[arch={shown(path)}]]: its name cannot be that of an architecture; rename it to letters and digits."
         )
     return path.stem, path
 
@@ -74,7 +74,7 @@ def colours_of(path: Path) -> Normalisation | None:
         said = read_json(path)
     except ResegeoError:  # told by own_config
         return None
-    return said_of_colours(said, f"--arch {path}") if isinstance(said, dict) else None
+    return said_of_colours(said, f"[[arch={path}]]") if isinstance(said, dict) else None
 
 
 def own_words(checkpoint: Checkpoint) -> tuple[str, Path | None]:
@@ -122,8 +122,8 @@ def inferred(checkpoint: Checkpoint) -> tuple[str, Path | None]:
             else f"(width {found.width}, patch {found.patch}, {found.layers} layers) are none that open_clip knows"
         )
         raise UsageError(
-            f"{checkpoint.path}: its shapes {sizes}; name its open_clip architecture by --arch, for example "
-            "--arch ViT-L-14-quickgelu, or a JSON file with a model configuration."
+            f"{checkpoint.path}: its shapes {sizes}; name its open_clip architecture by [[arch]], for example "
+            "[[arch=ViT-L-14-quickgelu]], or a JSON file with a model configuration."
         )
     return fitting[0], None
 
@@ -137,18 +137,19 @@ def settled(
 ) -> tuple[str, str]:
     """Settle the activation; also return why, where the user did not say it."""
     named = "quickgelu" if architecture.endswith(QUICK) else None
-    for told, whose in ((checkpoint.activation, "the file says"), (named, f"--arch {architecture} means")):
+    for told, whose in ((checkpoint.activation, "the file says"), (named, f"[[arch={architecture}]] means")):
         if told is None:
             continue
         if wanted not in (None, told):
             raise UsageError(
-                f"--activation {wanted}, but {whose} {told} for {checkpoint.path}: the labels would be wrong. Leave it "
+                f"[[activation={wanted}]], but {whose} {told} for {checkpoint.path}: the labels would be wrong. Leave "
+                "it "
                 "out."
             )
         if told == checkpoint.activation and named not in (None, told):
             raise UsageError(
-                f"--arch {architecture} means {named}, but {checkpoint.path} says {told}: the labels would be wrong. "
-                f"Take --arch {architecture.removesuffix(QUICK)}."
+                f"[[arch={architecture}]] means {named}, but {checkpoint.path} says {told}: the labels would be wrong. "
+                f"Take [[arch={architecture.removesuffix(QUICK)}]]."
             )
         return told, "the file says the activation" if told == checkpoint.activation else ""
     if wanted is not None:
@@ -163,7 +164,8 @@ def settled(
         return "quickgelu" if own else "gelu", ""
     raise UsageError(
         f"{checkpoint.path} does not say its activation, and the wrong one gives wrong labels silently: add "
-        "--activation quickgelu (OpenAI's CLIP and its fine-tunes) or --activation gelu (OpenCLIP's own, such as those "
+        "[[activation=quickgelu]] (OpenAI's CLIP and its fine-tunes) or [[activation=gelu]] (OpenCLIP's own, such as "
+        "those "
         "of LAION)."
     )
 
@@ -184,7 +186,7 @@ def refuse_other_heads(checkpoint: Checkpoint, architecture: str, config: Path |
         if heads != ours[tower]:
             raise UsageError(
                 f"{checkpoint.path}: its config.json says {heads} attention heads in the {tower} tower, {architecture} "
-                f"has {ours[tower]}: the labels would be wrong. Name the architecture it was trained with by --arch."
+                f"has {ours[tower]}: the labels would be wrong. Name the architecture it was trained with by [[arch]]."
             )
 
 
@@ -197,4 +199,4 @@ def known_architecture(architecture: str) -> str:
         return architecture
     near = difflib.get_close_matches(architecture, names, n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "for example ViT-B-32, ViT-B-16 or ViT-L-14-quickgelu"
-    raise UsageError(f"--arch {architecture} is not an architecture that open_clip knows; {hint}?")
+    raise UsageError(f"[[arch={architecture}]] is not an architecture that open_clip knows; {hint}?")

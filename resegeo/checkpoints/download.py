@@ -13,7 +13,6 @@ import re
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 from resegeo.checkpoints.registry import Remote
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
-from resegeo.errors import InputNotice, ResegeoError
+from resegeo.errors import ResegeoError, notice
 from resegeo.files import DAMAGED_ZIP, whole
 from resegeo.progress import Progress
 
@@ -118,11 +117,9 @@ def verify(remote: Remote, path: Path, digest: str) -> None:
             + ("." if remote.sha256 else f"; if its authors changed it, delete its line in {_record()} too.")
         )
     if remote.sha256 is None and _known_checksums().get(_carried(remote)) == digest:
-        warnings.warn(
+        notice(
             f"{remote.label} ({path}) came in an archive, not from its publisher, who names no checksum to compare it "
             "with: it is what whoever made the archive put there.",
-            InputNotice,
-            stacklevel=5,
         )
 
 

@@ -11,7 +11,6 @@ import math
 import pickle
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +28,7 @@ from resegeo.checkpoints.tensors import Tensors
 from resegeo.checkpoints.torchscript import is_torchscript, read_torchscript
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import parse_json, read_json
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 
 if TYPE_CHECKING:
     import torch
@@ -467,23 +466,21 @@ def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
         state[_VISUAL] = state[_VISUAL].float()  # bicubic interpolation knows no float16 on the CPU
         with untouched_logging():
             resize_pos_embed(state, model)
-        warnings.warn(
+        notice(
             f"{checkpoint.path} has position embeddings for {_grid(old)} patches, {architecture} takes {_grid(new)}: "
             "they are interpolated, which costs some accuracy.",
-            InputNotice,
-            stacklevel=2,
         )
         found = compared(state, model)
     if found:
         raise ResegeoError(
             f"{checkpoint.path} does not fit the architecture {architecture}: {found.sentence()}. "
-            "Name the architecture it was trained with by --arch."
+            "Name the architecture it was trained with by [[arch]]."
         )
     for name, tensor in state.items():
         refuse_unsound(str(checkpoint.path), name, tensor)
-    notice = checkpoint.notice()
-    if notice is not None:
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    told = checkpoint.notice()
+    if told is not None:
+        notice(told)
     model.load_state_dict(state)
 
 

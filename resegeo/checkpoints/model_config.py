@@ -157,7 +157,7 @@ def _checked(said: Mapping[Any, Any], table: _Table, place: str, whose: str) -> 
             raise ResegeoError(
                 f"{whose} has the entry {name}, which a model configuration from a file may not have: it names sizes "
                 "and known words alone, and its words are split by CLIP's own tokenizer. Leave it out, or name an "
-                "architecture of open_clip's own by --arch."
+                "architecture of open_clip's own by [[arch]]."
             )
         if isinstance(expected, Mapping):
             if not isinstance(value, dict):

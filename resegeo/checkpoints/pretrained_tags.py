@@ -27,7 +27,7 @@ class Tag:
 
     @property
     def name(self) -> str:
-        """Architecture and tag, as ``--model`` takes them."""
+        """Architecture and tag, as ``model`` takes them."""
         return f"{self.architecture}:{self.tag}"
 
     @property
@@ -58,7 +58,7 @@ def find_tag(model: str, architecture: str | None, activation: str | None) -> Ta
 
     given, _, tag = model.rpartition(":")
     if given and architecture is not None and given != architecture:
-        raise UsageError(f"--model {model} names the architecture {given}, but --arch says {architecture}.")
+        raise UsageError(f"[[model={model}]] names the architecture {given}, but [[arch]] says {architecture}.")
     arch = given or architecture
     if not is_tag(tag):
         near = difflib.get_close_matches(model.lower(), [known.name for known in KNOWN if not known.sam], n=1)
@@ -69,7 +69,7 @@ def find_tag(model: str, architecture: str | None, activation: str | None) -> Ta
         )
     if arch is None:
         having = ", ".join(open_clip.pretrained.list_pretrained_models_by_tag(tag)[:6])
-        raise UsageError(f"--model {tag} exists for several architectures; add --arch, one of {having}.")
+        raise UsageError(f"[[model={tag}]] exists for several architectures; add [[arch]], one of {having}.")
     config = open_clip.get_pretrained_cfg(known_architecture(arch), tag)
     if not config:
         having = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
@@ -77,7 +77,7 @@ def find_tag(model: str, architecture: str | None, activation: str | None) -> Ta
     act = "quickgelu" if config.get("quick_gelu") else "gelu"
     if activation not in (None, act):
         raise UsageError(
-            f"--model {arch}:{tag} was trained with {act}, but --activation says {activation}. Leave it out."
+            f"[[model={arch}:{tag}]] was trained with {act}, but [[activation]] says {activation}. Leave it out."
         )
     if act == "quickgelu" and not arch.endswith(QUICK) and arch + QUICK in open_clip.list_models():
         arch += QUICK

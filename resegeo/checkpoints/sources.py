@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +30,7 @@ from resegeo.checkpoints.model_config import is_plain_name
 from resegeo.checkpoints.normalisation import Normalisation
 from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
 from resegeo.checkpoints.registry import ACTIVATIONS, KnownModel, known_file, known_model
-from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.progress import Progress
 
 
@@ -61,7 +60,7 @@ class ModelSource:
 
     @property
     def stated_architecture(self) -> str | None:
-        """What ``--arch`` must say with this file to mean the same: a name, a configuration's path, or nothing."""
+        """What ``arch`` must say with this file to mean the same: a name, a configuration's path, or nothing."""
         if self.config is None or self.config.parent == FOLDER:
             return self.architecture
         return str(self.config.resolve()) if self.config.suffix == ".json" else None
@@ -99,7 +98,7 @@ def resolve_model(
     *,
     progress: Progress | None = None,
 ) -> ModelSource:
-    """Find the checkpoint that ``--model``, ``--arch`` and ``--activation`` name; what is elsewhere is downloaded once.
+    """Find the checkpoint that ``model``, ``arch`` and ``activation`` name; what is elsewhere is downloaded once.
 
     Parameters
     ----------
@@ -124,12 +123,13 @@ def resolve_model(
 
     """
     if activation is not None and activation not in ACTIVATIONS:
-        raise UsageError(f"--activation {activation} does not exist; expected {' or '.join(ACTIVATIONS)}.")
+        raise UsageError(f"[[activation={activation}]] does not exist; expected {' or '.join(ACTIVATIONS)}.")
     if model is None or model == BUNDLED:
-        for name, value in (("--arch", architecture), ("--activation", activation)):
+        for name, value in (("arch", architecture), ("activation", activation)):
             if value is not None:
                 raise UsageError(
-                    f"{name} {value} needs a checkpoint: name its file or tag by --model, or leave out {name}."
+                    f"[[{name}={value}]] needs a checkpoint: name its file or tag by [[model]], or leave out "
+                    f"[[{name}]]."
                 )
         weights = FOLDER / f"{BUNDLED}.safetensors"
         return ModelSource(
@@ -139,7 +139,7 @@ def resolve_model(
     if path is not None:
         return _local(path, architecture, activation)
     if Path(model).suffix in {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}:
-        raise ResegeoError(f"--model {model}: no such file. Check the path, or leave out --model for {BUNDLED}.")
+        raise ResegeoError(f"[[model={model}]]: no such file. Check the path, or leave out [[model]] for {BUNDLED}.")
     known = known_model(model)
     if known is None and architecture is not None:
         known = known_model(f"{architecture}:{model}")
@@ -147,8 +147,9 @@ def resolve_model(
         return _known_source(known, architecture, activation, progress)
     if known_model(model, sam=True) is not None:
         raise UsageError(
-            f"--model {model} is a Segment Anything Model, which cannot read words; name it by --sam-checkpoint, or "
-            f"leave out --model for {BUNDLED}."
+            f"[[model={model}]] is a Segment Anything Model, which cannot read words; name it by [[sam_checkpoint]], "
+            "or "
+            f"leave out [[model]] for {BUNDLED}."
         )
     return _tag_source(model, architecture, activation)
 
@@ -204,12 +205,12 @@ def resolve_recorded(
         else:
             raise ResegeoError(
                 f"The model {shown(name)} of the record (sha256 {shown(sha256, 12)}) is none that is known by name "
-                "here, and no file is opened because a record names it. Name the file by --model."
+                "here, and no file is opened because a record names it. Name the file by [[model]]."
             )
     if found.sha256 != sha256:
         raise ResegeoError(
             f"The model {shown(name)} of the record has the sha256 {shown(sha256, 13)}, the one here "
-            f"{found.sha256[:12]}…: they differ. Name the file that was used by --model."
+            f"{found.sha256[:12]}…: they differ. Name the file that was used by [[model]]."
         )
     return found
 
@@ -224,7 +225,7 @@ def _listed_architecture(name: str) -> str | None:
 def resolve_sam(
     checkpoint: str | None, architecture: str | None = None, *, progress: Progress | None = None
 ) -> SamSource:
-    """Find the checkpoint that ``--sam-checkpoint`` and ``--sam-arch`` name: a file, sam-vit-b, -l or -h, or an import.
+    """Find the checkpoint that ``sam_checkpoint`` and ``sam_arch`` name: a file, sam-vit-b, -l or -h, or an import.
 
     Raises
     ------
@@ -236,10 +237,11 @@ def resolve_sam(
     """
     if checkpoint is None:
         raise UsageError(
-            "Segments from SAM (--preset paper implies them) need its weights: give --sam-checkpoint sam-vit-b, or a "
-            "file such as sam_vit_b_01ec64.pth, or choose --segments superpixels, none or a file of your own."
+            "Segments from SAM ([[preset=paper]] implies them) need its weights: give [[sam_checkpoint=sam-vit-b]], "
+            "or a "
+            "file such as sam_vit_b_01ec64.pth, or choose [[segments=superpixels]], none or a file of your own."
         )
-    path = on_disk(checkpoint, "--sam-checkpoint") or Path(checkpoint)
+    path = on_disk(checkpoint, "sam_checkpoint") or Path(checkpoint)
     known = None if path.exists() else known_model(checkpoint, sam=True)
     if known is not None:
         path = fetch(known.remote, progress)
@@ -249,7 +251,7 @@ def resolve_sam(
     if not path.is_file():
         found = "is a folder, not a file" if path.is_dir() else "there is no such file"
         raise ResegeoError(
-            f"--sam-checkpoint {checkpoint}: {found}. Expected a checkpoint of segment-anything, such as "
+            f"[[sam_checkpoint={checkpoint}]]: {found}. Expected a checkpoint of segment-anything, such as "
             "sam_vit_b_01ec64.pth, or one of the names sam-vit-b, sam-vit-l and sam-vit-h."
         )
     return SamSource(path, architecture, file_sha256(path))
@@ -341,13 +343,11 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
     refuse_other_heads(checkpoint, architecture, config)
     if told or (why and not facts):
         said = "; ".join(dict.fromkeys(text for text in (told, why) if text))
-        warnings.warn(f"{path} is taken as {architecture} with {act} ({said}).", InputNotice, stacklevel=4)
+        notice(f"{path} is taken as {architecture} with {act} ({said}).")
     if checkpoint.colours is not None and colours is None and not facts:
         by = checkpoint.colours.text
-        warnings.warn(
+        notice(
             f"{path} gets its colours normalised by {by}, as the JSON file beside the weights says.",
-            InputNotice,
-            stacklevel=4,
         )
     ancestor = facts.get("ancestor") or (published.ancestor if published else None)
     if config is not None and config.parent == FOLDER:
@@ -371,18 +371,17 @@ def _known_source(
     """Find, or download, a checkpoint of the registry."""
     bare = known.architecture.removesuffix(QUICK)
     if architecture is not None and architecture.removesuffix(QUICK) != bare:
-        raise UsageError(f"--model {known.name} is a {bare}, but --arch says {architecture}. Leave out --arch.")
+        raise UsageError(f"[[model={known.name}]] is a {bare}, but [[arch]] says {architecture}. Leave out [[arch]].")
     if activation not in (None, known.activation) and known.certain:
         raise UsageError(
-            f"--model {known.name} was trained with {known.activation}, but --activation says {activation}. Leave that "
+            f"[[model={known.name}]] was trained with {known.activation}, but [[activation]] says {activation}. Leave "
+            "that "
             "out."
         )
     if activation is None and not known.certain:
-        warnings.warn(
-            f"{known.name} is taken with {known.activation}, which is likely, but not documented; --activation says "
+        notice(
+            f"{known.name} is taken with {known.activation}, which is likely, but not documented; [[activation]] says "
             "otherwise.",
-            InputNotice,
-            stacklevel=4,
         )
     act = activation or known.activation
     path = fetch(known.remote, progress)

@@ -104,7 +104,9 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
     """
     archive = Path(archive)
     if archive.exists() and not overwrite:
-        raise ResegeoError(f"{archive} exists; pass --overwrite to replace it, or name another file by -o.")
+        raise ResegeoError(
+            f"{archive} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+        )
     found: dict[str, list[tuple[Entry, Path]]] = {}
     for name in dict.fromkeys(names):
         parts = _parts(name)
@@ -119,7 +121,9 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
         for number, (entry, path) in enumerate(part for parts in found.values() for part in parts)
     ]
     if archive.exists() and any(archive.samefile(path) for _, path in numbered):
-        raise ResegeoError(f"The archive {archive} would replace a model that goes into it; name another file by -o.")
+        raise ResegeoError(
+            f"The archive {archive} would replace a model that goes into it; name another file by [[output]]."
+        )
     manifest = {"format": _FORMAT, "files": [asdict(entry) for entry, _ in numbered]}
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)

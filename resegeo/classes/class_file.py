@@ -27,7 +27,7 @@ MOST_SIGNS = 2_000
 """Most characters of a prompt or a template."""
 
 TEMPLATE = """\
-# Classes for resegeo. Run:  resegeo segment scene.tif --prompts classes.yml
+# Classes for resegeo. Run:  resegeo segment scene.tif [[classes=classes.yml]]
 
 # Optional. Every prompt is put into each template, and the results are averaged.
 # Without templates a prompt reaches the model exactly as written.

@@ -205,7 +205,7 @@ class Encoder:
     def _refuse_no_numbers(self, computed: NDArray[np.float32]) -> None:
         """Refuse what no label can be made of: sound weights can still run out of the range of numbers."""
         if not np.isfinite(computed).all():
-            more = " Choose --precision float32 or bfloat16." if self.precision == "float16" else ""
+            more = " Choose [[precision=float32]] or bfloat16." if self.precision == "float16" else ""
             raise ResegeoError(
                 f"The model {self.name} computes values that are no numbers (NaN or infinite) in {self.precision}: its "
                 f"weights belong to another architecture or activation, or are damaged.{more}"
@@ -227,11 +227,11 @@ def pick_device(name: str | None) -> str:
     kind = name.split(":", 1)[0]
     usable = ", ".join(device for device, there in present.items() if there)
     if not present.get(kind, False):
-        raise UsageError(f"--device {name} is not available on this machine; available: {usable}.")
+        raise UsageError(f"[[device={name}]] is not available on this machine; available: {usable}.")
     try:
         torch.empty(1, device=name)
     except RuntimeError as error:
-        raise UsageError(f"--device {name} is not available on this machine; available: {usable}.") from error
+        raise UsageError(f"[[device={name}]] is not available on this machine; available: {usable}.") from error
     return name
 
 
@@ -311,7 +311,7 @@ def _compiled() -> Callable[..., torch.Tensor]:
         except Exception as error:  # the compilers behind torch share no base of errors
             raise ResegeoError(
                 f"torch.compile does not work on this machine ({type(error).__name__}; it needs a C++ compiler). "
-                "Leave out --compile."
+                "Leave out [[compile]]."
             ) from error
 
     return forward
@@ -349,13 +349,13 @@ def build(source: ModelSource) -> Any:
             if count > max(there, _LIGHT):
                 raise ResegeoError(
                     f"{source.path} has {there:,} bytes, but the architecture {source.architecture} has {count:,} "
-                    "parameters: they do not belong together. Name the architecture it was trained with by --arch."
+                    "parameters: they do not belong together. Name the architecture it was trained with by [[arch]]."
                 )
         return kind(**config)
     except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError, MemoryError) as error:
         raise ResegeoError(
             f"The architecture {source.architecture} cannot be built ({type(error).__name__}: {shown(error)}). Use "
-            "another model, or name its architecture by --arch."
+            "another model, or name its architecture by [[arch]]."
         ) from error
 
 
@@ -363,5 +363,5 @@ def set_threads(threads: int | None) -> None:
     """Compute on ``threads`` CPU threads; None leaves torch's own choice, the number of cores."""
     if threads is not None:
         if threads < 1:
-            raise UsageError(f"--threads {threads} is too few; it must be 1 or more.")
+            raise UsageError(f"[[threads={threads}]] is too few; it must be 1 or more.")
         torch.set_num_threads(threads)

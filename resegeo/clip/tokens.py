@@ -116,7 +116,7 @@ def _rows(texts: list[str], source: ModelSource) -> dict[str, tuple[Any, ...]]:
         if count > most:
             raise ResegeoError(
                 f"The prompt '{shown(text)}' has {count} tokens, but the model {source.name} reads {most}, and would "
-                "leave out its end: shorten it, or name a model with a longer context by --model."
+                "leave out its end: shorten it, or name a model with a longer context by [[model]]."
             )
         rows[text] = tuple(row[:count])
     return rows

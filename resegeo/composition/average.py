@@ -8,7 +8,6 @@ the average and its serialisation, however many variants there are.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from resegeo.checkpoints.sources import ModelSource, facts_for_file
 from resegeo.clip.tokens import refuse_cut
 from resegeo.composition.distances import distances, refuse_outliers
 from resegeo.composition.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
-from resegeo.errors import InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.files import whole
 from resegeo.progress import Progress
 
@@ -148,14 +147,14 @@ def compose(
     if len(sources) < 2:
         raise UsageError(f"An average needs two variants or more; given: {len(sources)}.")
     if output.suffix != ".safetensors":
-        raise UsageError(f"-o {output}: the average is written as .safetensors; name the file so.")
+        raise UsageError(f"[[output={output}]]: the average is written as .safetensors; name the file so.")
     if not (math.isfinite(temperature) and temperature > 0):
-        raise UsageError(f"--temperature {temperature:g} is not possible; expected a number above 0.")
+        raise UsageError(f"[[temperature={temperature:g}]] is not possible; expected a number above 0.")
     weights = read_weights(weights) if isinstance(weights, str) else weights
     given = _numbers(weights, len(sources))
     opened = [read_checkpoint(source.path) for source in sources]
-    for notice in filter(None, (checkpoint.notice() for checkpoint in opened)):
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    for text in filter(None, (checkpoint.notice() for checkpoint in opened)):
+        notice(text)
     _refuse_strangers(sources, opened)
     blocks, parts = distances(opened, report)
     if not allow_outlier:
@@ -189,17 +188,20 @@ def _numbers(weights: str | Sequence[float], count: int) -> tuple[float, ...]:
         return (1 / count,) * count
     if isinstance(weights, str):
         raise UsageError(
-            f"--weights {weights} is not known; expected uniform, separation, or one number a variant such as 0.5,0.5."
+            f"[[weights={weights}]] is not known; expected uniform, separation, or one number a variant such as "
+            "0.5,0.5."
         )
     numbers = tuple(float(number) for number in weights)
     listed = ",".join(f"{number:.10g}" for number in numbers)
     if len(numbers) != count:
-        raise UsageError(f"--weights {listed} has {len(numbers)} numbers for {count} variants; give one each.")
+        raise UsageError(f"[[weights={listed}]] has {len(numbers)} numbers for {count} variants; give one each.")
     wrong = next((number for number in numbers if not (math.isfinite(number) and number >= 0)), None)
     if wrong is not None:
-        raise UsageError(f"--weights {listed} holds {wrong:.10g}; expected numbers of 0 or more that add up to 1.")
+        raise UsageError(f"[[weights={listed}]] holds {wrong:.10g}; expected numbers of 0 or more that add up to 1.")
     if abs(math.fsum(numbers) - 1) > 1e-6:
-        raise UsageError(f"--weights {listed} add up to {math.fsum(numbers):.10g}; expected numbers that add up to 1.")
+        raise UsageError(
+            f"[[weights={listed}]] add up to {math.fsum(numbers):.10g}; expected numbers that add up to 1."
+        )
     return numbers
 
 
@@ -269,7 +271,7 @@ def _judged(
         if not math.isfinite(found[-1].quality):
             raise ResegeoError(
                 f"{source.name} tells no words apart: its text embeddings are all zero, so separation has no weight "
-                "for it. Leave it out, or choose --weights uniform."
+                "for it. Leave it out, or choose [[weights=uniform]]."
             )
         del encoder
         report("words", number, len(sources))

@@ -96,5 +96,5 @@ def refuse_outliers(names: Sequence[str], parts: Sequence[Mapping[str, float]]) 
             raise ResegeoError(
                 f"{variant} is no fine-tune of the same weights as {names[0]}: in {key} they are {found[key]:.2f} "
                 f"apart (relative L2 distance; {FAR} is allowed, unrelated weights are 1.41 apart). Leave one out, or "
-                "pass --allow-outlier."
+                "pass [[allow_outlier=True]]."
             )

@@ -30,8 +30,13 @@ class Check:
     """What a checkpoint is, and whether it will load."""
 
     facts: dict[str, Any]
-    problem: str | None
+    error: ResegeoError | None = None
     """Why it will not load; None where it will."""
+
+    @property
+    def problem(self) -> str | None:
+        """The same as a sentence."""
+        return None if self.error is None else str(self.error)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON, which knows no NaN and no infinity."""
@@ -170,7 +175,7 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
             source = resolve_model(str(path), architecture, activation)
         said = [str(one.message) for one in caught if issubclass(one.category, ResegeoWarning)]
     except ResegeoError as error:
-        return Check(facts | {"activation": opened.activation}, str(error))
+        return Check(facts | {"activation": opened.activation}, error)
     facts |= {"architecture": source.architecture, "activation": source.activation, "ancestor": source.ancestor}
     if said:
         facts["settled"] = said[0]
@@ -187,8 +192,8 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
     try:
         load_encoder(source, device="cpu")
     except ResegeoError as error:
-        return Check(facts, str(error))
-    return Check(facts, None)
+        return Check(facts, error)
+    return Check(facts)
 
 
 def report(check: Check) -> str:
@@ -226,10 +231,10 @@ def _checked_sam(path: Path) -> Check:
     try:
         model = load_sam(path)
     except ResegeoError as error:
-        return Check(facts, str(error))
+        return Check(facts, error)
     width = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}[int(model.image_encoder.pos_embed.shape[-1])]
     parameters = sum(value.numel() for value in model.parameters())
-    return Check(facts | {"architecture": width, "parameters": parameters}, None)
+    return Check(facts | {"architecture": width, "parameters": parameters})
 
 
 def averaged(
@@ -258,7 +263,9 @@ def averaged(
 
     """
     if output.exists() and not overwrite:
-        raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
+        raise ResegeoError(
+            f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+        )
     words = None if classes is None else load_class_list(classes)
     sources = [
         resolve_model(name, architecture, activation, progress=progress)
@@ -267,7 +274,7 @@ def averaged(
         for name in variants
     ]
     if output.exists() and any(output.samefile(source.path) for source in sources):
-        raise ResegeoError(f"The average {output} would replace one of its variants; name another file by -o.")
+        raise ResegeoError(f"The average {output} would replace one of its variants; name another file by [[output]].")
     with writable_folder(output.parent):
         return compose(
             sources,

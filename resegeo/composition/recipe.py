@@ -1,4 +1,4 @@
-"""Composition files: ``--model compose:FILE`` averages variants as a small YAML file says, once, and keeps the result.
+"""Composition files: ``model compose:FILE`` averages variants as a small YAML file says, once, and keeps the result.
 
 models: [openai:ViT-L-14, remoteclip-l14, {model: mine.pt, activation: quickgelu}]
 weights: separation        # or uniform, or numbers such as [0.5, 0.3, 0.2]
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,11 @@ from resegeo.classes.class_list import ClassList
 from resegeo.composition.average import FORMAT, compose, read_weights
 from resegeo.composition.separation import TEMPERATURE
 from resegeo.documents import read_yaml
-from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import ResegeoError, UsageError, escaped, notice, shown
 from resegeo.progress import Progress
 
 PREFIX = "compose:"
-"""What ``--model`` begins with to mean a composition file."""
+"""What ``model`` begins with to mean a composition file."""
 
 _KEYS = ("models", "weights", "classes", "temperature", "allow_outlier")
 _MOST = 1_000_000
@@ -70,12 +69,14 @@ def find_model(
     if model is None or not model.startswith(PREFIX):
         return resolve_model(model, architecture, activation, progress=progress)
     if not model.removeprefix(PREFIX).strip():
-        raise UsageError(f"--model {model} names no file; expected {PREFIX} and a composition file, {PREFIX}mean.yml.")
+        raise UsageError(
+            f"[[model={model}]] names no file; expected {PREFIX} and a composition file, {PREFIX}mean.yml."
+        )
     path = Path(model.removeprefix(PREFIX))
-    for name, value in (("--arch", architecture), ("--activation", activation)):
+    for name, value in (("arch", architecture), ("activation", activation)):
         if value is not None:
             raise UsageError(
-                f"{name} {value} does not go with --model {model}; say it in that file, variant by variant."
+                f"[[{name}={value}]] does not go with [[model={model}]]; say it in that file, variant by variant."
             )
     recipe = read_recipe(path)
     sources = [_resolved(given, path, progress) for given in recipe.models]
@@ -92,7 +93,7 @@ def find_model(
                 progress=progress,
             )
             shares = ", ".join(f"{variant.source.name} {variant.weight:.3f}" for variant in made.variants)
-            warnings.warn(f"{path} is averaged ({shares}) and kept as {target}.", InputNotice, stacklevel=3)
+            notice(f"{path} is averaged ({shares}) and kept as {target}.")
     return replace(resolve_model(str(target)), name=f"{PREFIX}{path.stem}")
 
 
@@ -105,7 +106,7 @@ def read_recipe(path: Path) -> Recipe:
         When it is missing or says something else than expected.
 
     """
-    said = f"--model {PREFIX}{escaped(path)}"
+    said = f"[[model={PREFIX}{escaped(path)}]]"
     found = read_yaml(path, said, expected="a YAML file with a list 'models'", error=UsageError)
     if not isinstance(found, dict) or not isinstance(found.get("models"), list):
         raise UsageError(f"{said} has no list of variants; expected a line such as 'models: [a.pt, b.pt]'.")
@@ -160,10 +161,10 @@ def _resolved(given: tuple[str, str | None, str | None], path: Path, progress: P
     try:
         return resolve_model(*given, progress=progress)
     except UsageError as error:
-        if "--arch" not in str(error) and "--activation" not in str(error):
+        if "[[arch" not in error.text and "[[activation" not in error.text:
             raise
         shown = f"{{model: {Path(given[0]).name}, arch: …, activation: …}}"
-        raise UsageError(f"{error} In {path} these options are words beside the model: {shown}.") from error
+        raise UsageError(f"{error.text} In {path} these options are words beside the model: {shown}.") from error
 
 
 def _readable(path: Path) -> bool:

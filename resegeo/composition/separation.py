@@ -71,7 +71,7 @@ def phrasings_of(classes: ClassList | None) -> dict[str, tuple[str, ...]]:
     for texts, index in zip(classes.prompt_texts, classes.prompt_class, strict=True):
         found[classes.classes[index].name].extend(texts)
     if len(found) < 2:
-        raise UsageError("--weights separation tells classes apart, so the class file needs two or more.")
+        raise UsageError("[[weights=separation]] tells classes apart, so the class file needs two or more.")
     return {name: _several(name, tuple(dict.fromkeys(texts))) for name, texts in found.items()}
 
 

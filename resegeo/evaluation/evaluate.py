@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import read_table
-from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, shown
+from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy
 from resegeo.evaluation.truth import Grid, Truth, open_truth
@@ -82,7 +82,7 @@ def evaluate(
         (prediction, truth): a class raster of resegeo, and a label raster, a mask, a picture of colours, or
         polygons. The sum of all pairs is measured.
     legend:
-        What truth values mean, as ``--map`` takes it: ``"255=road,0=background"`` or a YAML file.
+        What truth values mean, as ``legend`` takes it: ``"255=road,0=background"`` or a YAML file.
     field:
         Field of the polygons that names the class; ``class_name`` by default.
     ignore_nodata:
@@ -99,7 +99,7 @@ def evaluate(
 
     """
     if not pairs:
-        raise UsageError("There is no pair to compare; name PREDICTION and TRUTH, or a CSV file by --pairs.")
+        raise UsageError("There is no pair to compare; name PREDICTION and TRUTH, or a CSV file by [[pairs]].")
     meaning = Legend.parse(legend)
     report = progress or (lambda stage, done, total: None)
 
@@ -131,15 +131,14 @@ def evaluate(
         report("evaluate", number, len(pairs))
     if not counter.labelled:
         raise ResegeoError(empty[0])
-    for notice in empty:
-        warnings.warn(notice, InputNotice, stacklevel=2)
+    for text in empty:
+        notice(text)
     accuracy = Accuracy(names, total, (BACKGROUND,), counter.extra)
     if counter.silent and not ignore_nodata:
-        warnings.warn(
-            f"{counter.silent:,} labelled pixels are nodata in the prediction and count as missed; --ignore-nodata "
+        notice(
+            f"{counter.silent:,} labelled pixels are nodata in the prediction and count as missed; "
+            "[[ignore_nodata=True]] "
             "leaves them out.",
-            InputNotice,
-            stacklevel=2,
         )
     shown = tuple((str(prediction), str(truth)) for prediction, truth in pairs)
     return Evaluation(accuracy, shown, counter.unlabelled, counter.silent, ignore_nodata)
@@ -155,7 +154,7 @@ def read_pairs(path: str | Path) -> list[tuple[str, str]]:
 
     """
     path = Path(path)
-    expected, said = "a CSV file with the columns prediction,truth", f"--pairs {escaped(path)}"
+    expected, said = "a CSV file with the columns prediction,truth", f"[[pairs={escaped(path)}]]"
     table = read_table(path, said, expected=expected, missing=f"no such file; expected {expected}.")
     if not {"prediction", "truth"} <= set(table.columns):
         columns = shown(", ".join(table.columns) or "none")
@@ -184,7 +183,7 @@ class _Prediction:
         try:
             self.classes, where = read_class_raster_info(path)
         except ResegeoError as error:
-            raise ResegeoError(f"{error} The prediction comes first, the truth second.") from error
+            raise ResegeoError(f"{error.text} The prediction comes first, the truth second.") from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with open_raster(path) as raster:
@@ -261,7 +260,7 @@ class _Vocabulary:
         names = tuple(name for folded, name in self._ordered.items() if folded in self._meant)
         if not names:
             raise UsageError(
-                "The truth knows background alone, so there is no class to measure; name one by --map, for example "
+                "The truth knows background alone, so there is no class to measure; name one by [[legend]], for example "
                 f"{EXAMPLE}."
             )
         return names + ((BACKGROUND,) if BACKGROUND in self._meant else ())
@@ -277,9 +276,11 @@ def write_confusion(evaluation: Evaluation, path: Path) -> None:
 
     """
     if path.exists():
-        raise ResegeoError(f"{path} exists; name another file by --confusion.")
+        raise ResegeoError(f"{path} exists; name another file by [[confusion]].")
     try:
         with whole(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows(evaluation.accuracy.confusion_rows())
     except OSError as error:
-        raise ResegeoError(f"{path} cannot be written ({error.strerror}); name another file by --confusion.") from error
+        raise ResegeoError(
+            f"{path} cannot be written ({error.strerror}); name another file by [[confusion]]."
+        ) from error

@@ -1,4 +1,4 @@
-"""What the values of a truth mean: value, colour or field text -> class name, as the user writes it by ``--map``."""
+"""What the values of a truth mean: value, colour or field text -> class name, as the user writes it by ``legend``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Legend:
 
     @classmethod
     def parse(cls, text: str | None) -> Legend | None:
-        """Read ``--map``: ``value=name`` pairs separated by commas, or the path of a YAML file of such pairs.
+        """Read ``legend``: ``value=name`` pairs separated by commas, or the path of a YAML file of such pairs.
 
         Raises
         ------
@@ -42,9 +42,9 @@ class Legend:
         if text is None:
             return None
         if Path(text).suffix.lower() in (".yml", ".yaml"):
-            pairs, source = _yaml_pairs(Path(text)), f"--map {text}"
+            pairs, source = _yaml_pairs(Path(text)), f"[[legend={text}]]"
         else:
-            pairs, source = [part.partition("=")[::2] for part in text.split(",")], f"--map {text!r}"
+            pairs, source = [part.partition("=")[::2] for part in text.split(",")], f"[[legend={text!r}]]"
         entries: dict[str, str] = {}
         for value, name in ((value.strip(), " ".join(name.split())) for value, name in pairs):
             if not value or not name:
@@ -69,7 +69,8 @@ class Legend:
                 near = difflib.get_close_matches(name.casefold(), known, n=1)
                 hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
                 raise UsageError(
-                    f"--map names the class {name!r}{hint}; the prediction has {', '.join(names)}, and what is none of "
+                    f"[[legend]] names the class {name!r}{hint}; the prediction has {', '.join(names)}, and what is none "
+                    "of "
                     f"them is {BACKGROUND}."
                 )
         return Legend({value: known[name.casefold()] for value, name in self.entries.items()})
@@ -90,7 +91,7 @@ class Legend:
             if value == NONZERO:
                 continue
             if value == OUTSIDE:
-                raise UsageError(f"--map: {OUTSIDE} is for polygons, but {path} is a raster; name its values.")
+                raise UsageError(f"[[legend]]: {OUTSIDE} is for polygons, but {path} is a raster; name its values.")
             number, colour = _number(value), colour_of(value)
             if number is not None and (bands == 1 or 0 <= number <= 255):
                 # In a picture of three bands a value is a gray.
@@ -99,16 +100,16 @@ class Legend:
                 key = colour
             elif colour is not None:
                 raise UsageError(
-                    f"--map: {value} is a colour, but {path} has no colours, only one band of values; name values "
+                    f"[[legend]]: {value} is a colour, but {path} has no colours, only one band of values; name values "
                     f"such as {EXAMPLE}."
                 )
             else:
                 raise UsageError(
-                    f"--map: {value!r} is no value of a raster; expected value=class with a whole number, a colour "
+                    f"[[legend]]: {value!r} is no value of a raster; expected value=class with a whole number, a colour "
                     f'such as "#3C1098", or {NONZERO}: for example {EXAMPLE}.'
                 )
             if found.setdefault(key, name) != name:
-                raise UsageError(f"--map gives {value} two classes, {found[key]} and {name}; expected one.")
+                raise UsageError(f"[[legend]] gives {value} two classes, {found[key]} and {name}; expected one.")
         if NONZERO in self.entries:
             found.setdefault(0, BACKGROUND)
         return found
@@ -116,7 +117,7 @@ class Legend:
 
 def _yaml_pairs(path: Path) -> list[tuple[str, str]]:
     """Read a YAML mapping as pairs of texts, as they stand there."""
-    said = f"--map {escaped(path)}"
+    said = f"[[legend={escaped(path)}]]"
     node = compose_yaml(
         read_text(path, said, error=UsageError), lambda line: f"{said}, line {line}", said, error=UsageError
     )

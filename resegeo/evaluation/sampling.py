@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from resegeo.classes.class_list import ClassList
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.area_estimation import Estimates, Sample, allocate, estimate
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.scene.windows import blocks
@@ -114,9 +113,11 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
     from resegeo.outputs.point_forms import write_point_form
 
     if output.suffix.lower() != ".gpkg":
-        raise UsageError(f"-o {output}: points are written as a GeoPackage; name a file that ends in .gpkg.")
+        raise UsageError(f"[[output={output}]]: points are written as a GeoPackage; name a file that ends in .gpkg.")
     if output.exists() and not overwrite:
-        raise ResegeoError(f"{output} exists; pass --overwrite to replace it, or name another file by -o.")
+        raise ResegeoError(
+            f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
+        )
     with rasterio.open(raster.path) as opened:
         crs, transform = opened.crs, opened.transform
     x, y = transform @ (points[:, 1] + 0.5, points[:, 0] + 0.5)
@@ -163,11 +164,9 @@ def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tup
         raise ResegeoError(f"{points} has no field {field!r}; it has {', '.join(map(str, frame.columns[:-1]))}.")
     labelled = frame[frame[field].notna() & (frame[field].astype(str).str.strip() != "")]
     if len(labelled) < len(frame):
-        warnings.warn(
+        notice(
             f"{len(frame) - len(labelled)} of {len(frame)} points of {points} have no {field} and are left out; the "
             "estimates hold if they are no special ones.",
-            InputNotice,
-            stacklevel=2,
         )
     with closing(rasterio.open(raster.path)) as opened:
         if opened.crs is not None and labelled.crs is not None:

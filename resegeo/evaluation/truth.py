@@ -17,7 +17,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, NONZERO, OUTSIDE, Legend, colour_of
 from resegeo.evaluation.metrics import UNKNOWN
 from resegeo.outputs.raster import CLASSES_TAG, read_class_raster_info
@@ -132,16 +132,16 @@ class RasterTruth:
             values = {spec.code: spec.name for spec in classes.drawn}
             return {0: BACKGROUND, **_known(values, grid, self._path)}, None
         if len(grid.names) == 1:
-            _say(f"{self._path} is read as a mask: any value but 0 is {grid.names[0]}, 0 is background.")
+            notice(f"{self._path} is read as a mask: any value but 0 is {grid.names[0]}, 0 is background.")
             return {0: BACKGROUND}, grid.names[0]
         if colours == 3:
             raise UsageError(
-                f"{self._path} is a picture of colours; say what they mean by --map, for example "
+                f"{self._path} is a picture of colours; say what they mean by [[legend]], for example "
                 f'"#3C1098={grid.names[0]},#000000=background", or {NONZERO}={grid.names[0]},0=background.'
             )
         classes, _ = read_class_raster_info(grid.path)
         self._strict = True
-        _say(f"The values of {self._path} are read as the prediction's own codes; --map says otherwise.")
+        notice(f"The values of {self._path} are read as the prediction's own codes; [[legend]] says otherwise.")
         return {0: BACKGROUND, **{spec.code: spec.name for spec in classes.drawn}}, None
 
     def _on_grid(self, source: Any, grid: Grid, alpha: list[int]) -> tuple[Any, int | None]:
@@ -157,7 +157,7 @@ class RasterTruth:
         both_crs = source.crs is not None and grid.where.crs is not None
         if difference(size, ours, grid.where.crs, source.shape, theirs, source.crs) is None:
             if (ours is None) != (theirs is None):
-                _say(f"Only one of {grid.path} and {self._path} is georeferenced; they are compared pixel by pixel.")
+                notice(f"Only one of {grid.path} and {self._path} is georeferenced; they are compared pixel by pixel.")
             return source, alpha[0] if alpha else None
         if not (comparable and both_crs):
             if same_size:
@@ -169,7 +169,7 @@ class RasterTruth:
                 f"{self._path} has {source.height} × {source.width} pixels (rows × columns), {grid.path} "
                 f"{grid.height} × {grid.width}, and not both are georeferenced. Give a truth on the prediction's grid."
             )
-        _say(f"{self._path} has another grid than {grid.path}; its nearest pixels are taken.")
+        notice(f"{self._path} has another grid than {grid.path}; its nearest pixels are taken.")
         warped = self._files.enter_context(
             WarpedVRT(
                 source,
@@ -237,7 +237,7 @@ class RasterTruth:
             if self._strict:
                 raise UsageError(
                     f"{self._path} holds the values {self._values()}, which are no codes of the prediction; say what "
-                    f"its values mean by --map, for example {EXAMPLE}."
+                    f"its values mean by [[legend]], for example {EXAMPLE}."
                 )
         return result
 
@@ -245,7 +245,7 @@ class RasterTruth:
         """Name the first values without a class; see :class:`Truth`."""
         if not self._seen:
             return "where the two overlap it is empty or nodata. Check that both show the same place"
-        return f"it holds {self._values()} there. Say what its values mean by --map, for example {EXAMPLE}"
+        return f"it holds {self._values()} there. Say what its values mean by [[legend]], for example {EXAMPLE}"
 
     def _values(self) -> str:
         several = len(self._bands) == 3 or self._palette is not None
@@ -279,24 +279,26 @@ class VectorTruth:
         frame = read_layer(path, path, field=field)
         if field not in frame.columns or field == frame.geometry.name:
             there = ", ".join(name for name in frame.columns if name != frame.geometry.name) or "none"
-            raise UsageError(f"{path} has no field {field!r}; its fields are: {there}. Name one by --field.")
+            raise UsageError(f"{path} has no field {field!r}; its fields are: {there}. Name one by [[field]].")
         frame = frame[frame[field].notna().to_numpy()]
         if frame.empty:
             raise ResegeoError(f"{path} holds no polygons with a value in {field!r}; expected some.")
         values = [_text(value) for value in frame[field]]
         entries = dict(legend.entries) if legend is not None else {}
         if NONZERO in entries:
-            raise UsageError(f"--map: {NONZERO} is for rasters, but {path} holds polygons; name values of {field!r}.")
+            raise UsageError(
+                f"[[legend]]: {NONZERO} is for rasters, but {path} holds polygons; name values of {field!r}."
+            )
         self._outside = entries.pop(OUTSIDE, None)
         unused = sorted(set(entries) - set(values))
         if unused:
-            _say(f"--map names {', '.join(unused)}, which no polygon of {path} has in {field!r}.")
+            notice(f"[[legend]] names {', '.join(unused)}, which no polygon of {path} has in {field!r}.")
         own = {value: value for value in values if value not in entries}
         meant = {**entries, **_known(own, grid, path)}
         if not any(meant[value] in grid.names for value in values):
             raise ResegeoError(
                 f"{path} has {', '.join(sorted(set(values))[:6])} in {field!r}, none of which is a class of "
-                f"{grid.path} ({', '.join(grid.names)}). Name another --field, or say what they mean by --map."
+                f"{grid.path} ({', '.join(grid.names)}). Name another [[field]], or say what they mean by [[legend]]."
             )
         # Without a georeference polygons of ours lie in pixels, rows counted downwards as negative y.
         transform = grid.where.transform if grid.where.transform is not None else Affine(1, 0, 0, 0, -1, 0)
@@ -337,7 +339,7 @@ def open_truth(path: str, grid: Grid, *, legend: Legend | None, field: str | Non
     if Path(path.split("?")[0]).suffix.lower() in VECTOR_SUFFIXES:
         return VectorTruth(path, grid, checked, field or "class_name")
     if field is not None:
-        raise UsageError(f"--field {field} is for polygons, but {path} is none of {', '.join(VECTOR_SUFFIXES)}.")
+        raise UsageError(f"[[field={field}]] is for polygons, but {path} is none of {', '.join(VECTOR_SUFFIXES)}.")
     return RasterTruth(path, grid, checked)
 
 
@@ -346,14 +348,10 @@ def _known(values: Mapping[Any, str], grid: Grid, path: str) -> dict[Any, str]:
     known = {name.casefold(): name for name in (*grid.names, BACKGROUND)}
     strange = sorted({name for name in values.values() if name.casefold() not in known})
     if strange:
-        _say(f"{', '.join(strange)} of {path}: not among the prediction's classes, so background.")
+        notice(f"{', '.join(strange)} of {path}: not among the prediction's classes, so background.")
     return {value: known.get(name.casefold(), BACKGROUND) for value, name in values.items()}
 
 
 def _text(value: object) -> str:
     """Return a field's value as the user would write it; whole numbers without a point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _say(notice: str) -> None:
-    warnings.warn(notice, InputNotice, stacklevel=3)

@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
-from resegeo.errors import InputNotice, ResegeoError
+from resegeo.errors import ResegeoError, notice
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info, sieved
 from resegeo.outputs.sieve import label_areas
@@ -100,10 +100,8 @@ def polygonize(
     # subtract holes only where they run against their exterior.
     placed = np.asarray(shapely.orient_polygons(placed), dtype=object)
     if len(placed) and crs is not None and crs.is_projected and stretched(crs) is not None:
-        warnings.warn(
+        notice(
             f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 is that on the ellipsoid.",
-            InputNotice,
-            stacklevel=3,
         )
     frame = gpd.GeoDataFrame(
         {
@@ -280,9 +278,7 @@ def _place(regions: NDArray[Any], where: GeoReference, path: Path) -> tuple[NDAr
 def _report_residual(where: GeoReference, path: Path) -> None:
     """Say how far the polygons' transform passes from the control points."""
     unit = "" if where.gcps_crs is None else f" {where.gcps_crs.units_factor[0]}"
-    warnings.warn(
+    notice(
         f"{path}: polygons are placed by {len(where.gcps)} ground control points, missed by "
         f"{missed_by(where.gcps):.3g}{unit} (RMS).",
-        InputNotice,
-        stacklevel=4,
     )

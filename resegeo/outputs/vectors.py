@@ -157,7 +157,9 @@ def write_polygons(
     if suffix == ".geojson":
         frame = _in_degrees(frame, path)
     if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:
-        raise ResegeoError(f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage (--vector gpkg).")
+        raise ResegeoError(
+            f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
+        )
     date = fingerprint_date or _DATE
     try:
         with workshop(path.parent) as place:

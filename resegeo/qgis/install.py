@@ -77,7 +77,7 @@ def package(path: Path, *, overwrite: bool = False) -> Path:
 
     """
     if path.exists() and not overwrite:
-        raise ResegeoError(f"{path} exists; pass --overwrite to replace it, or name another file.")
+        raise ResegeoError(f"{path} exists; pass [[overwrite=True]] to replace it, or name another file.")
     try:
         with whole(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
             for source in _sources():

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.process import UNGUARDED, hushed, restored, unguarded
 
 CONNECT = "20s"
@@ -37,7 +36,7 @@ Future = Any
 
 
 def local_workers(cluster: Any) -> int | None:
-    """Return how many local workers ``--cluster`` asks for; None where it is an address or an open client.
+    """Return how many local workers ``cluster`` asks for; None where it is an address or an open client.
 
     Raises
     ------
@@ -50,12 +49,12 @@ def local_workers(cluster: Any) -> int | None:
     if isinstance(cluster, int) or (cluster.isascii() and cluster.isdigit()):
         if int(cluster) < 1:
             raise UsageError(
-                f"--cluster {cluster}: expected at least one worker, or an address such as tcp://10.0.0.5:8786."
+                f"[[cluster={cluster}]]: expected at least one worker, or an address such as tcp://10.0.0.5:8786."
             )
         return int(cluster)
     if re.fullmatch(r"(\w+://)?[^\s:/]+:\d+/?|\w+://\S+", cluster) is None:
         raise UsageError(
-            f"--cluster {cluster!r} is neither a number of local workers nor the address of a scheduler such as "
+            f"[[cluster={cluster!r}]] is neither a number of local workers nor the address of a scheduler such as "
             "tcp://10.0.0.5:8786."
         )
     return None
@@ -102,7 +101,8 @@ def connect(cluster: Any) -> Iterator[Any]:
         client = Client(cluster, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise ResegeoError(
-            f"--cluster {cluster}: no scheduler answers there. Expected a number of local workers, or an address such "
+            f"[[cluster={cluster}]]: no scheduler answers there. Expected a number of local workers, or an address "
+            "such "
             "as tcp://10.0.0.5:8786."
         ) from error
     with hushed("distributed"), client:
@@ -146,10 +146,8 @@ def finished(client: Any, alive: Mapping[Future, Any]) -> Iterator[Future]:
             elif not told and time.monotonic() - since >= PATIENCE:
                 told = True
                 address = getattr(client.scheduler, "address", "the scheduler")
-                warnings.warn(
+                notice(
                     f"No worker is connected to {address}; waiting for one. Ctrl-C ends this, what is done is kept.",
-                    InputNotice,
-                    stacklevel=3,
                 )
             continue
         except CancelledError as error:  # of all that waits, when the connection is lost
@@ -158,4 +156,4 @@ def finished(client: Any, alive: Mapping[Future, Any]) -> Iterator[Future]:
 
 
 def _gone() -> ResegeoError:
-    return ResegeoError("The scheduler of --cluster is gone. What is done is kept; the same command continues.")
+    return ResegeoError("The scheduler of [[cluster]] is gone. What is done is kept; the same command continues.")

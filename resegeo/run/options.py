@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from resegeo.declare import Declared, declared, option, settled, taken, unknown
-from resegeo.errors import UsageError
+from resegeo.errors import UsageError, spelled
 from resegeo.progress import Progress, silent
 from resegeo.settings import Preset, Settings
 
@@ -110,7 +110,7 @@ class ModelChoice:
     )
     sam_checkpoint: str | Path | None = option(
         None,
-        "SAM's weights, for --segments sam: sam-vit-b or a file.",
+        "SAM's weights, for [[segments=sam]]: sam-vit-b or a file.",
         "Segments",
         metavar="NAME|FILE",
         file=True,
@@ -311,7 +311,9 @@ def _keywords() -> list[Parameter]:
 
 def listed() -> str:
     """Return a paragraph for the docstrings of functions that take them all."""
-    return "\n".join(f"    {name}:\n        {what.about.help}" for name, what in OPTIONS.items() if what.about.help)
+    return "\n".join(
+        f"    {name}:\n        {spelled(what.about.help)}" for name, what in OPTIONS.items() if what.about.help
+    )
 
 
 def documented(function: F) -> F:

@@ -131,7 +131,7 @@ class Plan:
         if changed:
             raise ResegeoError(
                 f"{' and '.join(changed)} changed while this run read it: what was computed meanwhile does not count. "
-                "Run the same command again with --overwrite once nothing writes there any more."
+                "Run the same command again with [[overwrite=True]] once nothing writes there any more."
             )
 
     def label_options(self) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
                 name, codes, 1
             )
             hint = f"did you mean {near[0]}" if near else f"the class file has {', '.join(codes)}"
-            raise UsageError(f"--only {name}: there is no such class; {hint}.")
+            raise UsageError(f"[[only={name}]]: there is no such class; {hint}.")
     return frozenset(codes[name] for name in names)
 
 
@@ -296,9 +296,11 @@ def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
     """
     name = f"{plan.scene.name}.store.zarr"
     if where is not None and not where.strip("/ "):
-        raise UsageError(f"--store {where!r} is no place for a store; name a folder or a URL such as s3://bucket/work.")
+        raise UsageError(
+            f"[[store={where!r}]] is no place for a store; name a folder or a URL such as s3://bucket/work."
+        )
     if where is not None and Path(where).is_file():
-        raise ResegeoError(f"--store {where} is an existing file; name a folder or a URL.")
+        raise ResegeoError(f"[[store={where}]] is an existing file; name a folder or a URL.")
     if where is not None and "://" in where:
         _protocol(where)
     return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
@@ -313,10 +315,10 @@ def _protocol(where: str) -> None:
         fsspec.get_filesystem_class(protocol)
     except ValueError as error:
         raise UsageError(
-            f"--store {where}: there is no protocol {protocol!r}; name a folder, or a URL such as s3://bucket/work."
+            f"[[store={where}]]: there is no protocol {protocol!r}; name a folder, or a URL such as s3://bucket/work."
         ) from error
     except ImportError as error:
-        raise ResegeoError(f"--store {where} needs a package that is not installed ({error}).") from error
+        raise ResegeoError(f"[[store={where}]] needs a package that is not installed ({error}).") from error
 
 
 def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = None) -> Outputs:
@@ -344,7 +346,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
 
 
 def _segment_stamp(segments: str) -> str | None:
-    """Stamp of the files that ``--segments`` names: a changed file is another run."""
+    """Stamp of the files that ``segments`` names: a changed file is another run."""
     files = [segments] if Path(segments).exists() else segments.split(",")
     beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
     return stamp([*files, *beside])

@@ -213,7 +213,7 @@ def _absolute(path: str) -> str:
 
 
 def _absolute_files(segments: str) -> str:
-    """Do so for what ``--segments`` names, be it one file or several."""
+    """Do so for what ``segments`` names, be it one file or several."""
     return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
 
 
@@ -224,7 +224,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
         raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
     header = store.header
     method = options.method
-    given = [f"--{name.replace('_', '-')}" for name in _fixed_by_a_store(options)]
+    given = [f"[[{name}]]" for name in _fixed_by_a_store(options)]
     if given:
         raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
     if not store.is_finished():
@@ -251,20 +251,20 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     except ValueError as error:
         raise UnusableStoreError(
             f"The header of the store {url} is damaged ({shown(error)}). Run `resegeo segment` on the scene with "
-            "--overwrite to make it anew."
+            "[[overwrite=True]] to make it anew."
         ) from error
     if plan.layout(header.kept) != replace(header.layout, windows=plan.layout(header.kept).windows):
         raise UnusableStoreError(
             f"The header of the store {url} does not agree with itself: its sizes are not those that its scene and "
-            f"{shown(found.name)} come to. Run `resegeo segment` on the scene with --overwrite to make it anew."
+            f"{shown(found.name)} come to. Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
         )
     if resolved.vote_segments and not header.layout.segments:
-        raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
+        raise UsageError(f"[[vote_segments=True]] needs segments, which {url} does not hold; give the scene itself.")
     if not header.features and store.channels(plan.classes.prompt_texts) is None:
         raise ResegeoError(
             f"{url} holds scores of other words and no features. Words known to it: "
             f"{shown(', '.join(texts[0] for texts in header.prompts[:8]), 200)}…; for others run the scene with "
-            "--keep-features --overwrite."
+            "[[keep_features=True]] [[overwrite=True]]."
         )
     return plan
 
@@ -296,13 +296,13 @@ def _model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSourc
         where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
         raise ResegeoError(
             f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
-            "by --model."
+            "by [[model]]."
         )
     changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
     if changed:
         raise ResegeoError(
-            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by --model with the "
-            "--arch and --activation of then, or segment the scene itself again with --overwrite."
+            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
+            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
         )
     return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
 

@@ -73,7 +73,7 @@ class Journal:
         except (ResegeoError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ResegeoError(
                 f"{shown(self._path, LONGEST_PATH)} is no journal of an interrupted run. Remove it, or name another "
-                "folder by -o."
+                "folder by [[output]]."
             ) from error
 
     def keep(self, marks: Mapping[str, Mark]) -> None:

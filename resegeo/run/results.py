@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resegeo.clip.blending import NO_SCORE
-from resegeo.errors import GeoreferenceWarning, ResegeoError
+from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
 from resegeo.outputs.picture import Quicklook
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import sidecars, write_class_raster
@@ -185,10 +184,9 @@ def can_draw_polygons(plan: Plan) -> bool:
         return False
     why = unplaced(georeference)
     if why is not None:
-        warnings.warn(
+        notice(
             f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
             GeoreferenceWarning,
-            stacklevel=4,
         )
         return False
     crs = georeference.crs or georeference.gcps_crs
@@ -197,8 +195,8 @@ def can_draw_polygons(plan: Plan) -> bool:
     where = None if transform is None else outline(scene.height, scene.width, transform)
     why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
     if why is not None:
-        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
-        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
+        remedy = "Pass [[assign_crs=EPSG:xxxx]], or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by [[vector=gpkg]].")
     return True
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.run.header import Kept, StoredModel, StoreHeader
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan, differences
@@ -37,12 +36,13 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
     if not changed:
         found = 0 if store is None or plan.made_with is not None else store.sift()
         if found:
-            warnings.warn(f"{found} work items of {url} were damaged and are computed anew.", InputNotice, stacklevel=4)
+            notice(f"{found} work items of {url} were damaged and are computed anew.")
         return store
     if not options.overwrite:
         raise ResegeoError(
-            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass --overwrite to discard it, or "
-            "name another folder by -o."
+            f"{url} holds the work of another run; different: {', '.join(changed)}. Pass [[overwrite=True]] to "
+            "discard it, or "
+            "name another folder by [[output]]."
         )
     return None
 
@@ -81,7 +81,7 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
         if needed > free:
             raise ResegeoError(
                 f"The store {url} may take {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. Make "
-                "room, name another place by --store, or take a larger --stride."
+                "room, name another place by [[store]], or take a larger [[stride]]."
             )
     source = plan.source
     header = StoreHeader(
@@ -104,11 +104,9 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
     """Whether a new store keeps features; say so where they are too large to be kept unasked."""
     kept = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
     if not kept and options.keep_features is None and not options.discard_store:
-        warnings.warn(
+        notice(
             f"The features of this scene would take {plan.feature_bytes() / 1e9:.1f} GB and are not kept: other words "
-            "will need a new pass over the image. Pass --keep-features to keep them.",
-            InputNotice,
-            stacklevel=4,
+            "will need a new pass over the image. Pass [[keep_features=True]] to keep them.",
         )
     return kept
 

@@ -138,7 +138,7 @@ def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: 
     if not report:
         raise ResegeoError(
             f"{shown(outputs.report, LONGEST_PATH)} exists and was not written by this program, or by an earlier "
-            "version of it. Name another folder by -o, or pass --overwrite to replace it."
+            "version of it. Name another folder by [[output]], or pass [[overwrite=True]] to replace it."
         )
     changed = differences(report["resegeo"], wanted)
     if report.get("versions", {}).get("resegeo") != versions()["resegeo"]:
@@ -146,7 +146,7 @@ def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: 
     if changed or report["resegeo"] != wanted:
         raise ResegeoError(
             f"{shown(outputs.folder, LONGEST_PATH)} holds the results of another run; different: "
-            f"{', '.join(changed)}. Pass --overwrite to replace them, or name another folder by -o."
+            f"{', '.join(changed)}. Pass [[overwrite=True]] to replace them, or name another folder by [[output]]."
         )
 
 
@@ -161,17 +161,21 @@ def _refuse_users(states: Mapping[Path, State], outputs: Outputs, *, overwrite: 
     for path in (*_touched(outputs), outputs.report):
         said = shown(path, LONGEST_PATH)
         if path.is_dir() and not path.is_symlink():
-            raise ResegeoError(f"{said} is a folder, and a file of the results has its name. Name another one by -o.")
+            raise ResegeoError(
+                f"{said} is a folder, and a file of the results has its name. Name another one by [[output]]."
+            )
         if overwrite or path not in states:
             continue
         if states[path] is State.FOREIGN:
             raise ResegeoError(
-                f"{said} exists and is not known as a result of this program. Name another folder by -o, or pass "
-                "--overwrite to replace it."
+                f"{said} exists and is not known as a result of this program. Name another folder by [[output]], or "
+                "pass "
+                "[[overwrite=True]] to replace it."
             )
         if states[path] is State.EDITED:
             raise ResegeoError(
-                f"{said} was changed since this program wrote it. Keep it under another name, or pass --overwrite to "
+                f"{said} was changed since this program wrote it. Keep it under another name, or pass "
+                "[[overwrite=True]] to "
                 "replace it."
             )
 

@@ -21,7 +21,6 @@ import secrets
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.files import read_limited
 from resegeo.run.header import FORMAT, HEADER_BYTES, ArraySpec, StoreHeader
 
@@ -144,7 +143,7 @@ class Store:
         document = _document(url)
         if document is None:
             return None
-        remedy = "Run `resegeo segment` on the scene with --overwrite to make it anew."
+        remedy = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
         if document["format"] != FORMAT:
             raise UnusableStoreError(
                 f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
@@ -416,7 +415,7 @@ class Store:
         if there != self.header.id:
             raise LostStoreError(
                 f"The store {self.url} was replaced or removed by another run while this one was writing to it. Let "
-                "one end before the other begins, or name another folder by -o."
+                "one end before the other begins, or name another folder by [[output]]."
             )
 
     def _marks(self, kind: str) -> set[int]:
@@ -466,16 +465,14 @@ def _clear(url: str, place: _Folder | _Objects) -> bool:
     if place.is_link():
         raise ForeignFolderError(
             f"{url} is a symbolic link: no store is removed through one. Remove the link and what it leads to "
-            "yourself, or name another place by --store."
+            "yourself, or name another place by [[store]]."
         )
     place.write("zarr.json", _group_document({"format": FORMAT, "id": document["id"]}))
     left = place.remove(_OURS)
     if left:
-        warnings.warn(
+        notice(
             f"{url} holds {shown(', '.join(left[:3]))}{' and more' if len(left) > 3 else ''}, which no store of "
             "resegeo consists of: that stays.",
-            InputNotice,
-            stacklevel=4,
         )
     return True
 
@@ -514,7 +511,7 @@ def _document(url: str) -> dict[str, Any] | None:
             why = f"its zarr.json has no header of ours, or a damaged one: {type(error).__name__}"
     raise ForeignFolderError(
         f"{url} is no store of resegeo that can be told as such ({why}), and is left as it is. Move or remove it "
-        "yourself and run `resegeo segment` on the scene with --overwrite, or name another place by --store."
+        "yourself and run `resegeo segment` on the scene with [[overwrite=True]], or name another place by [[store]]."
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 
 if TYPE_CHECKING:
     from resegeo.scene.source import Source
@@ -42,7 +41,9 @@ def default_bands(raw: Source) -> Triple:
         named, by = _by_number(raw.descriptions), "names, which are Sentinel-2's or Landsat's,"
     if named is not None:
         if named != (roles or (1, 2, 3)):
-            _say(f"{shown(raw.label)}: by their {by} bands {_listed(named)} serve as red, green, blue. See --bands.")
+            notice(
+                f"{shown(raw.label)}: by their {by} bands {_listed(named)} serve as red, green, blue. See [[bands]]."
+            )
         return named
     if roles is not None:
         return roles
@@ -50,29 +51,25 @@ def default_bands(raw: Source) -> Triple:
     if len(other) >= 3:
         raise ResegeoError(
             f"{raw.label} has the colours {', '.join(other)}; expected red, green and blue. Convert it first, or name "
-            "three bands by --bands."
+            "three bands by [[bands]]."
         )
     usable = [band for band, role in enumerate(raw.roles, start=1) if role != "alpha"] or [1]
     if len(usable) in _SENTINEL2 and not any(raw.descriptions) and all(d in ("uint16", "int16") for d in raw.dtypes):
-        _say(
+        notice(
             f"{shown(raw.label)} has {len(usable)} bands, as Sentinel-2 has: bands 4, 3, 2 serve as red, green, blue. "
-            "If it is something else, name three by --bands."
+            "If it is something else, name three by [[bands]]."
         )
         return 4, 3, 2
     if len(usable) > 3:
-        _say(
+        notice(
             f"{shown(raw.label)} has {len(usable)} bands and does not say which are red, green and blue: bands "
-            f"{_listed(usable[:3])} are taken. Name them by --bands, such as --bands 3,2,1 where blue comes first."
+            f"{_listed(usable[:3])} are taken. Name them by [[bands]], such as [[bands=3,2,1]] where blue comes first."
         )
     if len(usable) >= 3:
         return usable[0], usable[1], usable[2]
     if raw.palette is None:
-        _say(f"{raw.label} has {len(usable)} band(s) beside alpha: band {usable[0]} serves as red, green and blue.")
+        notice(f"{raw.label} has {len(usable)} band(s) beside alpha: band {usable[0]} serves as red, green and blue.")
     return usable[0], usable[0], usable[0]
-
-
-def _say(notice: str) -> None:
-    warnings.warn(notice, InputNotice, stacklevel=5)
 
 
 def _listed(bands: Sequence[int]) -> str:

@@ -93,7 +93,8 @@ def known_formats(formats: Sequence[str] | None) -> tuple[str, ...]:
     for name in formats:
         if str(name).casefold() not in drivers:
             raise UsageError(
-                f"--formats {shown(name)} is no format that GDAL {rasterio.__gdal_version__} reads; expected names of "
+                f"[[formats={shown(name)}]] is no format that GDAL {rasterio.__gdal_version__} reads; expected names "
+                "of "
                 "GDAL's raster drivers, such as VRT or netCDF."
             )
     return tuple(dict.fromkeys(drivers[str(name).casefold()] for name in formats))
@@ -180,7 +181,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
         if not _begins(sidecar, _TIFF) and sidecar.is_file() and sidecar.stat().st_size and "VRT" not in formats:
             raise ResegeoError(
                 f"{shown(sidecar)} is no TIFF, as masks and overviews beside a raster are; remove it, or trust it by "
-                "--formats VRT."
+                "[[formats=VRT]]."
             )
     if "VRT" in formats or not _is_vrt(path):
         return drivers
@@ -202,7 +203,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
     return (*drivers, "VRT")
 
 
-_TRUST = "Where you trust the file, pass --formats VRT."
+_TRUST = "Where you trust the file, pass [[formats=VRT]]."
 
 
 def _begins(path: Path, signs: Sequence[bytes]) -> bool:

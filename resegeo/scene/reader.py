@@ -8,7 +8,6 @@ Metadata is settled before pixels. The pixels stand behind a dask-backed :class:
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -21,7 +20,14 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
-from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError, shown
+from resegeo.errors import (
+    GeoreferenceWarning,
+    IgnoredSettingWarning,
+    ResegeoError,
+    UsageError,
+    notice,
+    shown,
+)
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.pixels import lazy_pixels
@@ -185,10 +191,9 @@ def open_scene(
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
-        warnings.warn(
-            f"{raw.label} is a palette image: --stretch does not apply to its colours.",
+        notice(
+            f"{raw.label} is a palette image: [[stretch]] does not apply to its colours.",
             IgnoredSettingWarning,
-            stacklevel=2,
         )
     array = lazy_pixels(raw, used)
     sample = list(sample_squares(raw, used, array))
@@ -198,10 +203,9 @@ def open_scene(
         most = tuple(2.0 ** (raw.bits[band - 1] or 8) - 1 for band in used)
         given = Stretch((0.0,) * 3, most)
     if georeference.crs is None and georeference.gcps_crs is None and georeference.kind != "rpcs":
-        warnings.warn(
-            f"{raw.label} has no CRS. Pass --assign-crs EPSG:xxxx, or accept an output without one.",
+        notice(
+            f"{raw.label} has no CRS. Pass [[assign_crs=EPSG:xxxx]], or accept an output without one.",
             GeoreferenceWarning,
-            stacklevel=2,
         )
     return Scene(
         name=raw.name,
@@ -264,7 +268,7 @@ def _choose_bands(raw: Source, bands: Sequence[int] | None) -> tuple[int, int, i
 def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     if len(bands) != 3 or not all(float(band).is_integer() and 1 <= int(band) <= raw.count for band in bands):
         raise UsageError(
-            f"--bands {','.join(map(str, bands))} does not fit {raw.label}, which has {raw.count} band(s); "
+            f"[[bands={','.join(map(str, bands))}]] does not fit {raw.label}, which has {raw.count} band(s); "
             f"expected three numbers from 1 to {raw.count}."
         )
     red, green, blue = map(int, bands)
@@ -274,18 +278,16 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
 def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
     """Settle what the alpha bands that serve as no colour mean."""
     if alpha not in ALPHA:
-        raise UsageError(f"--alpha {shown(alpha)} is none of {', '.join(ALPHA)}.")
+        raise UsageError(f"[[alpha={shown(alpha)}]] is none of {', '.join(ALPHA)}.")
     bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
     if alpha == "ignore":
         return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
     if alpha == "auto" and raw.data is None:
         for band in bands:
             if alpha_holds_data(raw, band):
-                warnings.warn(
+                notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
-                    "where it is 0 count as invalid. Pass --alpha ignore if it is data, --alpha use if it is not.",
-                    InputNotice,
-                    stacklevel=3,
+                    "where it is 0 count as invalid. Pass [[alpha=ignore]] if it is data, [[alpha=use]] if it is not.",
                 )
     return raw
 
@@ -297,12 +299,11 @@ def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:
     try:
         crs = CRS.from_user_input(assign_crs)
     except CRSError as error:
-        raise UsageError(f"--assign-crs {assign_crs} is no CRS; expected something like EPSG:32633.") from error
+        raise UsageError(f"[[assign_crs={assign_crs}]] is no CRS; expected something like EPSG:32633.") from error
     if where.crs is not None and where.crs != crs:
-        warnings.warn(
-            f"{raw.label} says its CRS is {where.crs.to_string()[:60]}; --assign-crs {assign_crs} replaces it.",
+        notice(
+            f"{raw.label} says its CRS is {where.crs.to_string()[:60]}; [[assign_crs={assign_crs}]] replaces it.",
             GeoreferenceWarning,
-            stacklevel=3,
         )
     if where.gcps and where.transform is None:
         return GeoReference(None, None, where.gcps, crs, where.rpcs)
@@ -314,7 +315,7 @@ def _given_stretch(given: Stretch | Sequence[float] | None) -> Stretch | None:
         return given
     if len(given) != 2 or not -np.inf < given[0] < given[1] < np.inf:
         raise UsageError(
-            f"--stretch {':'.join(f'{value:g}' for value in given)} is no range; expected two numbers of which the "
+            f"[[stretch={':'.join(f'{value:g}' for value in given)}]] is no range; expected two numbers of which the "
             "second is larger, such as 200:3000."
         )
     return Stretch((given[0],) * 3, (given[1],) * 3)

@@ -83,12 +83,12 @@ def read_polygons(path: str, scene: Scene, option: str) -> NDArray[Any]:
         When the file can't be read, holds no polygons, has no way into the scene's CRS, or lies beside the scene.
 
     """
-    frame = read_layer(path, f"{option} {path}")
+    frame = read_layer(path, f"[[{option}={path}]]")
     geometry = np.asarray(frame.geometry.values, dtype=object)
     extent = outline(scene.height, scene.width, transform_of(scene, option))
     if scene.georeference.crs is not None:
-        geometry, _ = laid_over(geometry, frame.crs, scene.georeference.crs, extent, f"{option} {path}")
-    _refuse_beside(geometry, extent, f"{option} {path}")
+        geometry, _ = laid_over(geometry, frame.crs, scene.georeference.crs, extent, f"[[{option}={path}]]")
+    _refuse_beside(geometry, extent, f"[[{option}={path}]]")
     return geometry
 
 
@@ -112,14 +112,14 @@ def transform_of(scene: Scene, option: str) -> Affine:
     if where.kind in ("gcps", "rpcs"):
         means = "ground control points" if where.kind == "gcps" else "RPCs"
         raise ResegeoError(
-            f"{option} needs a scene with a transform; {scene.source} is georeferenced by {means} alone. "
+            f"[[{option}]] needs a scene with a transform; {scene.source} is georeferenced by {means} alone. "
             "Warp it first, for example with gdalwarp."
         )
     return where.transform if where.transform is not None else Affine(1, 0, 0, 0, -1, 0)
 
 
 def region_of(scene: Scene, aoi: str | None, bbox: Sequence[float] | None) -> Region | None:
-    """Build the region that ``--aoi`` or ``--bbox`` names, or None.
+    """Build the region that ``aoi`` or ``bbox`` names, or None.
 
     Parameters
     ----------
@@ -141,14 +141,14 @@ def region_of(scene: Scene, aoi: str | None, bbox: Sequence[float] | None) -> Re
     if aoi is None and bbox is None:
         return None
     if aoi is not None and bbox is not None:
-        raise UsageError("--aoi and --bbox exclude each other; give one of them.")
-    option = "--aoi" if aoi is not None else "--bbox"
+        raise UsageError("[[aoi]] and [[bbox]] exclude each other; give one of them.")
+    option = "aoi" if aoi is not None else "bbox"
     transform = transform_of(scene, option)
     return Region(read_polygons(aoi, scene, option) if aoi is not None else _box(scene, bbox or ()), transform)
 
 
 def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
-    """Build the rectangle of ``--bbox``; a left larger than right crosses the antimeridian."""
+    """Build the rectangle of ``bbox``; a left larger than right crosses the antimeridian."""
     import pyproj
 
     crs = scene.georeference.crs
@@ -158,13 +158,13 @@ def _box(scene: Scene, bbox: Sequence[float]) -> NDArray[Any]:
         right += full_turn(here)
     if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
         raise UsageError(
-            f"--bbox {_listed(bbox)} is empty; expected left,bottom,right,top in the scene's CRS, such as "
+            f"[[bbox={_listed(bbox)}]] is empty; expected left,bottom,right,top in the scene's CRS, such as "
             "500000,5190000,501000,5191000."
         )
     polygons = np.array([shapely.box(left, bottom, right, top)])
-    extent = outline(scene.height, scene.width, transform_of(scene, "--bbox"))
+    extent = outline(scene.height, scene.width, transform_of(scene, "bbox"))
     polygons = polygons if here is None else turned(polygons, here, extent)
-    _refuse_beside(polygons, extent, f"--bbox {_listed(shapely.total_bounds(polygons))}")
+    _refuse_beside(polygons, extent, f"[[bbox={_listed(shapely.total_bounds(polygons))}]]")
     return polygons
 
 

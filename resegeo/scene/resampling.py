@@ -8,7 +8,6 @@ So its value depends on the scene alone, never on the rectangle that is read, an
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 
-from resegeo.errors import InputNotice, UsageError, shown
+from resegeo.errors import UsageError, notice, shown
 from resegeo.scene.gcps import fit_affine, unplaced
 from resegeo.scene.grids import name_of
 from resegeo.scene.reader import Scene
@@ -229,28 +228,27 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
     if own is None:
         why = unplaced(scene.georeference)
         lacks = (
-            "it has no CRS in metres, feet or degrees with a transform. Set one with --assign-crs, or leave out --gsd."
+            "it has no CRS in metres, feet or degrees with a transform. Set one with [[assign_crs]], or leave out "
+            "[[gsd]]."
         )
         raise UsageError(
-            f"--gsd {gsd:g} needs the size of a pixel in metres, which {scene.source} does not tell: "
-            + (lacks if why is None else f"it {why.partition(':')[0]}. Leave out --gsd.")
+            f"[[gsd={gsd:g}]] needs the size of a pixel in metres, which {scene.source} does not tell: "
+            + (lacks if why is None else f"it {why.partition(':')[0]}. Leave out [[gsd]].")
         )
     crs, transform = scene.georeference.crs, scene.georeference.transform
     if crs is not None and transform is not None and crs.is_projected:
         scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
         if scale != 1:
-            warnings.warn(
+            notice(
                 f"{shown(scene.source)} is in {name_of(crs)!r}, which draws lengths {scale:.2f} times as long as they "
-                f"are there: a pixel is {own[1]:.4g} × {own[0]:.4g} m on the ground, which --gsd {gsd:g} is about.",
-                InputNotice,
-                stacklevel=3,
+                f"are there: a pixel is {own[1]:.4g} × {own[0]:.4g} m on the ground, which [[gsd={gsd:g}]] is about.",
             )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)
     outside = not all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (down, across))
     if outside or (canvas.height == 1 < scene.height and canvas.width == 1 < scene.width):
         raise UsageError(
-            f"--gsd {gsd:g} is too far from the scene's own {own[1]:.4g} × {own[0]:.4g} m: the model would see "
+            f"[[gsd={gsd:g}]] is too far from the scene's own {own[1]:.4g} × {own[0]:.4g} m: the model would see "
             f"{canvas.width} × {canvas.height} pixels (columns × rows). Give a value nearer to the scene's."
         )
     return canvas

@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
-from resegeo.errors import InputNotice, ResegeoError, shown
+from resegeo.errors import ResegeoError, notice, shown
 from resegeo.scene.formats import checked, opened, refuse_boundless
 from resegeo.scene.formats import is_local as is_local
 
@@ -146,12 +146,14 @@ def file_source(path: str, *, assigned: bool, formats: Sequence[str] = ()) -> So
         raise ResegeoError(
             f"{path} cannot be opened as a raster: it is damaged or in no format that GDAL {rasterio.__gdal_version__} "
             "reads. Expected a GeoTIFF or another georeferenced image; a format that may reach for other files, or "
-            "hosts, is read where --formats names it."
+            "hosts, is read where [[formats]] names it."
         ) from error
     except CRSError as error:
         lost = str(error)
     if lost is not None:
-        raise ResegeoError(f"{path} has a CRS that cannot be read ({lost}). Say which it is by --assign-crs EPSG:xxxx.")
+        raise ResegeoError(
+            f"{path} has a CRS that cannot be read ({lost}). Say which it is by [[assign_crs=EPSG:xxxx]]."
+        )
     return raw
 
 
@@ -275,11 +277,9 @@ def _palette(raster: DatasetReader) -> tuple[NDArray[np.uint8] | None, tuple[int
     try:
         table = raster.colormap(1)
     except ValueError:
-        warnings.warn(
+        notice(
             f"{shown(raster.name)} calls itself a palette image but has no table of colours; its values are taken as "
             "grey.",
-            InputNotice,
-            stacklevel=5,
         )
         return None, ()
     colours = np.zeros((np.iinfo(raster.dtypes[0]).max + 1, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from resegeo.errors import InputNotice
+from resegeo.errors import notice
 from resegeo.scene.formats import opened
 from resegeo.scene.pixels import nodata_pixels, reading
 from resegeo.scene.source import CHUNK, Complaints, Source, damaged
@@ -89,10 +89,8 @@ def value_range(
             values[band] = thinned.values()
     empty = dict.fromkeys(used[band] for band in range(3) if not values[band].size)
     if empty and any(found.size for found in values):
-        warnings.warn(
+        notice(
             f"{raw.label} holds nothing but nodata in band {', '.join(map(str, empty))}, which is shown as black.",
-            InputNotice,
-            stacklevel=4,
         )
     # A range of nothing makes a band black; a scene without any valid pixel is refused later.
     ends = [_percentiles(found) if found.size else (0.0, 0.0) for found in values]
@@ -127,12 +125,10 @@ def _mention_fill(
             low, high = _percentiles(others)
             if low < high and max(low - value, value - high) > high - low:
                 said = repr(value).removesuffix(".0")
-                warnings.warn(
+                notice(
                     f"{raw.label} holds {said} in {1 - others.size / found.size:.0%} of band {band}, far from all "
                     f"other values. If that stands for no data, declare it by gdal_edit.py -a_nodata {said}; else set "
-                    f"the range, such as by --stretch {low:g}:{high:g}.",
-                    InputNotice,
-                    stacklevel=5,
+                    f"the range, such as by [[stretch={low:g}:{high:g}]].",
                 )
                 return
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
-from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, shown
+from resegeo.errors import GeoreferenceWarning, ResegeoError, notice, shown
 from resegeo.scene.formats import is_local, refuse_special
 from resegeo.scene.grids import name_of
 
@@ -36,7 +35,7 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
     path:
         File, URL or /vsi path.
     what:
-        How messages call it, such as ``--aoi parcels.gpkg``.
+        How messages call it, such as ``aoi parcels.gpkg``.
     field:
         Of several layers the first with polygons and this field is taken, or else the first with polygons.
 
@@ -90,10 +89,8 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
     if found is None or not len(found[0]):
         raise ResegeoError(f"{what} holds no polygons; expected some.")
     if len(layers) > 1:
-        warnings.warn(
+        notice(
             f"{what} has the layers {', '.join(map(shown, layers))}; the polygons of {shown(found[1])} are taken.",
-            InputNotice,
-            stacklevel=4,
         )
     return found[0]
 
@@ -166,10 +163,9 @@ def laid_over(
     try:
         here = pyproj.CRS.from_wkt(crs.to_wkt())
         if there is None:
-            warnings.warn(
+            notice(
                 f"{what} has no CRS; its coordinates are taken to be in the scene's.",
                 GeoreferenceWarning,
-                stacklevel=4,
             )
         elif there != here:
             geometry, kept = _reprojected(geometry, there, here, extent)

@@ -129,7 +129,7 @@ def window_grid(height: int, width: int, *, window: int, stride: int, overhang: 
     """
     if not 1 <= stride <= window:
         raise UsageError(
-            f"--stride {stride} does not fit the model's window of {window} pixels; it must be from 1 to {window}."
+            f"[[stride={stride}]] does not fit the model's window of {window} pixels; it must be from 1 to {window}."
         )
     return WindowGrid(
         height=height,

@@ -49,16 +49,18 @@ def load_sam(checkpoint: str | Path, architecture: str | None = None, *, device:
     """
     path = Path(checkpoint)
     if architecture is not None and architecture not in ARCHITECTURES:
-        raise UsageError(f"--sam-arch {architecture} does not exist; expected one of {', '.join(ARCHITECTURES)}.")
+        raise UsageError(f"[[sam_arch={architecture}]] does not exist; expected one of {', '.join(ARCHITECTURES)}.")
     if not path.is_file():
         found = "a folder, not a file" if path.is_dir() else "no such file"
-        raise ResegeoError(f"--sam-checkpoint {path}: {found}. Expected a SAM checkpoint such as sam_vit_b_01ec64.pth.")
+        raise ResegeoError(
+            f"[[sam_checkpoint={path}]]: {found}. Expected a SAM checkpoint such as sam_vit_b_01ec64.pth."
+        )
     state = _read(path)
     inferred = _architecture_of(state, path)
     if architecture not in (None, inferred):
         raise UsageError(
-            f"--sam-arch {architecture} does not fit --sam-checkpoint {path}, which holds a {inferred}. "
-            "Leave out --sam-arch: it is told from the file."
+            f"[[sam_arch={architecture}]] does not fit [[sam_checkpoint={path}]], which holds a {inferred}. "
+            "Leave out [[sam_arch]]: it is told from the file."
         )
     return _filled(inferred, state, path).to(device)
 
@@ -69,7 +71,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     cannot = (
-        f"--sam-checkpoint {path} cannot be read; expected a state dict of segment-anything in .pth or .safetensors."
+        f"[[sam_checkpoint={path}]] cannot be read; expected a state dict of segment-anything in .pth or .safetensors."
     )
     try:
         if path.suffix == ".safetensors":
@@ -78,18 +80,18 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         state = load_pickle(path)
     except pickle.UnpicklingError as error:
         raise ResegeoError(
-            f"--sam-checkpoint {path} is refused: loading it would run code stored in the file. Convert it to "
+            f"[[sam_checkpoint={path}]] is refused: loading it would run code stored in the file. Convert it to "
             "safetensors on a machine you trust, or get the authors' own file."
         ) from error
     except unreadable() as error:
         cut = why_cut_off(path, error)
         if cut is not None:
             raise ResegeoError(
-                f"--sam-checkpoint {path} cannot be read: it is probably cut off ({cut}). Copy or download it anew."
+                f"[[sam_checkpoint={path}]] cannot be read: it is probably cut off ({cut}). Copy or download it anew."
             ) from error
         raise ResegeoError(cannot) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ResegeoError(f"--sam-checkpoint {path} holds no state dict: not all of its entries are tensors.")
+        raise ResegeoError(f"[[sam_checkpoint={path}]] holds no state dict: not all of its entries are tensors.")
     refuse_odd_tensors(state, path)
     return state
 
@@ -100,13 +102,13 @@ def _architecture_of(state: dict[str, torch.Tensor], path: Path) -> str:
     if position is None or position.ndim == 0:
         first = min(map(str, state)) if state else "none"
         raise ResegeoError(
-            f"--sam-checkpoint {path} is no SAM checkpoint: it has no {_WIDTH_KEY} of SAM's shape "
+            f"[[sam_checkpoint={path}]] is no SAM checkpoint: it has no {_WIDTH_KEY} of SAM's shape "
             f"(first parameter: {shown(first)}). Expected the weights as segment-anything publishes them."
         )
     width = int(position.shape[-1])
     if width not in _WIDTHS:
         known = ", ".join(f"{width} ({name})" for width, name in _WIDTHS.items())
-        raise ResegeoError(f"--sam-checkpoint {path} has an image encoder of width {width}; expected one of {known}.")
+        raise ResegeoError(f"[[sam_checkpoint={path}]] has an image encoder of width {width}; expected one of {known}.")
     return _WIDTHS[width]
 
 
@@ -129,9 +131,9 @@ def _filled(architecture: str, state: dict[str, torch.Tensor], path: Path) -> An
         if shapes:
             parts.append(f"{len(shapes)} have another shape (first: {shapes[0]})")
         raise ResegeoError(
-            f"--sam-checkpoint {path} does not fit {architecture} of segment-anything: {'; '.join(parts)}."
+            f"[[sam_checkpoint={path}]] does not fit {architecture} of segment-anything: {'; '.join(parts)}."
         )
     for name, tensor in state.items():
-        refuse_unsound(f"--sam-checkpoint {path}", name, tensor)
+        refuse_unsound(f"[[sam_checkpoint={path}]]", name, tensor)
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     return model.eval().requires_grad_(False)

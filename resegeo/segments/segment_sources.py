@@ -238,14 +238,14 @@ class LabelRaster(Anchored):
         self._path = str(path)
         self._canvas = canvas
         self._extent = Rect(0, 0, scene.height, scene.width)
-        remedy = "Give a label raster on the scene's own grid, or --segments superpixels or none."
+        remedy = "Give a label raster on the scene's own grid, or [[segments=superpixels]] or none."
         try:
             with open_raster(self._path) as raster:
                 if raster.count != 1:
-                    raise ResegeoError(f"--segments {path} has {raster.count} bands; expected one, of ids. {remedy}")
+                    raise ResegeoError(f"[[segments={path}]] has {raster.count} bands; expected one, of ids. {remedy}")
                 if np.dtype(raster.dtypes[0]).kind not in "iu":
                     raise ResegeoError(
-                        f"--segments {path} holds {raster.dtypes[0]} values; expected whole numbers. {remedy}"
+                        f"[[segments={path}]] holds {raster.dtypes[0]} values; expected whole numbers. {remedy}"
                     )
                 where = scene.georeference
                 there = None if raster.transform.is_identity else raster.transform
@@ -254,20 +254,20 @@ class LabelRaster(Anchored):
                 )
                 if differs == "size":
                     raise ResegeoError(
-                        f"--segments {path} has {raster.height} × {raster.width} pixels (rows × columns), the scene "
+                        f"[[segments={path}]] has {raster.height} × {raster.width} pixels (rows × columns), the scene "
                         f"{scene.height} × {scene.width}. {remedy}"
                     )
                 if differs == "place":
-                    raise ResegeoError(f"--segments {path} lies elsewhere than the scene. {remedy}")
+                    raise ResegeoError(f"[[segments={path}]] lies elsewhere than the scene. {remedy}")
                 if differs == "crs":
                     raise ResegeoError(
-                        f"--segments {path} is in {name_of(raster.crs)!r}, the scene in {name_of(where.crs)!r}. "
+                        f"[[segments={path}]] is in {name_of(raster.crs)!r}, the scene in {name_of(where.crs)!r}. "
                         f"{remedy}"
                     )
                 self._masked = is_masked(raster)
         except RasterioError as error:
             raise ResegeoError(
-                f"--segments {path} cannot be opened as a raster, and its suffix is none of a file with polygons "
+                f"[[segments={path}]] cannot be opened as a raster, and its suffix is none of a file with polygons "
                 f"(.gpkg, .shp, .geojson …). {remedy}"
             ) from error
 
@@ -307,9 +307,9 @@ class VectorSegments(Anchored):
 
     def __init__(self, paths: Sequence[str], canvas: Canvas) -> None:
         """Read the polygons of ``paths`` into the scene's CRS; see :func:`resegeo.scene.region.read_polygons`."""
-        transform = transform_of(canvas.scene, "--segments")
+        transform = transform_of(canvas.scene, "segments")
         self._canvas = canvas
-        self._levels = [Region(read_polygons(path, canvas.scene, "--segments"), transform) for path in paths]
+        self._levels = [Region(read_polygons(path, canvas.scene, "segments"), transform) for path in paths]
         self.levels = len(paths)
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
@@ -324,7 +324,7 @@ def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
 
 
 def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> SegmentSource:
-    """Build the source that ``--segments`` names: superpixels, none, a label raster, or files with polygons."""
+    """Build the source that ``segments`` names: superpixels, none, a label raster, or files with polygons."""
     if name == "superpixels":
         return Superpixels(canvas, areas)
     if name == "none":
@@ -333,13 +333,13 @@ def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> S
     for path in paths:
         if is_local(path) and not Path(path).exists():
             raise ResegeoError(
-                f"--segments {path}: no such file. Expected superpixels, sam, none, a label raster, or files with "
+                f"[[segments={path}]]: no such file. Expected superpixels, sam, none, a label raster, or files with "
                 "polygons."
             )
     if all(Path(path).suffix.lower() in VECTOR_SUFFIXES for path in paths):
         return VectorSegments(paths, canvas)
     if len(paths) > 1:
         raise ResegeoError(
-            f"--segments {name}: several files make the levels of a hierarchy only if all hold polygons."
+            f"[[segments={name}]]: several files make the levels of a hierarchy only if all hold polygons."
         )
     return LabelRaster(name, canvas)
