@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from mutations import mutate
 
+import resegeo
 from resegeo.batches.destinations import gather, result_folders
 from resegeo.batches.manifest import Row, read_manifest
 from resegeo.errors import ResegeoError, UsageError
