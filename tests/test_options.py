@@ -148,6 +148,7 @@ def test_what_an_option_changes_is_declared_with_it():
     assert {
         "taper",
         "logit_scale",
+        "softmax_over",
         "subtract_cls",
         "vote_segments",
         "reduction",

@@ -356,8 +356,8 @@ class Store:
             self._place.write("zarr.json", _group_document(self.header.document()))
 
     def _unfinish(self) -> None:
-        """Take back that a run has ended with it, where it can be written to."""
-        self.header = replace(self.header, finished=False)
+        """Take back that a run has ended with it, where it can be written to; the next run looks at all of it."""
+        self.header = replace(self.header, finished=False, suspect=True)
         with contextlib.suppress(OSError):
             self._note()
 
