@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resegeo.estimation import Estimate
     from resegeo.pipeline import estimate, info, prepare, segment, vectorize
     from resegeo.polygons import polygonize
-    from resegeo.run import Segmentation
+    from resegeo.results import Segmentation
     from resegeo.scene import Scene, open_scene
     from resegeo.settings import Settings
     from resegeo.settle import Run
@@ -35,7 +35,7 @@ _HOME = {
     "class_list": "class_file",
     "load_class_list": "class_file",
     "Estimate": "estimation",
-    "Segmentation": "run",
+    "Segmentation": "results",
     "estimate": "pipeline",
     "prepare": "pipeline",
     "segment": "pipeline",

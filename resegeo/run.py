@@ -36,29 +36,13 @@ from resegeo.products import (
 from resegeo.progress import Progress
 from resegeo.raster import CACHE_BYTES, sieved
 from resegeo.report import Journal, listed, versions, write_report
+from resegeo.results import Segmentation
 from resegeo.resume import keeps_features, new_store
 from resegeo.scene import describe
 from resegeo.standing import Standing, look
 
 PATIENCE = 60.0
 """Seconds that new words for a finished store wait for another run that uses it."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Paths of a finished run; ``reused`` where an equal earlier run was found and nothing computed."""
-
-    raster: Path
-    vectors: tuple[Path, ...]
-    picture: Path
-    report: Path
-    reused: bool
-    failed: int = 0
-    """Windows that could not be computed; pixels that no other window covers are marked unprocessed."""
-
-    def files(self) -> tuple[Path, ...]:
-        """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
 
 
 class _Clock:

@@ -30,6 +30,7 @@ from resegeo.process import undisturbed
 from resegeo.progress import Progress
 from resegeo.recipe import find_model
 from resegeo.region import region_of
+from resegeo.results import flags
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 from resegeo.shelf import imported_path
 from resegeo.stored import stored_scene
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from resegeo.estimation import Estimate
-    from resegeo.run import Segmentation
+    from resegeo.results import Segmentation
 
 BUNDLED_RANGE = (0.1, 30.0)
 """Ground sample distances in metres that the bundled model was trained on."""
@@ -329,7 +330,7 @@ def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     """Codes as a DataArray on the scene's grid."""
     result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
     result.name = "classes"
-    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
+    result.attrs = flags(plan.classes)
     georeference = plan.scene.georeference
     if georeference.crs is not None:
         result = result.rio.write_crs(georeference.crs)

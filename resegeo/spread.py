@@ -27,7 +27,7 @@ from resegeo.pipeline import segment
 from resegeo.settle import Classes
 
 if TYPE_CHECKING:
-    from resegeo.run import Segmentation
+    from resegeo.results import Segmentation
 
 _ONE = threading.Lock()
 """Held by a worker's thread while it has a scene: threads of one process would share torch's and Python's warnings."""

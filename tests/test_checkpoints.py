@@ -427,7 +427,7 @@ def test_an_activation_that_the_file_denies_is_refused(tmp_path, model):
     arch = str(arch_file(tmp_path))
     for form in ("archive", "folder bin"):
         path = written(form, model, tmp_path)
-        with pytest.raises(UsageError, match="activation=.?gelu, but the file says quickgelu"):
+        with pytest.raises(UsageError, match=r"activation=.?gelu, but the file says quickgelu"):
             resolve_model(str(path), arch, "gelu")
 
 
@@ -484,9 +484,9 @@ def test_shapes_tell_the_architecture_but_not_the_activation(tmp_path):
         warnings.simplefilter("error")
         source = resolve_model(str(path), "ViT-B-32-quickgelu")
     assert source.activation == "quickgelu"
-    with pytest.raises(UsageError, match="arch=.?ViT-B-32-quickgelu.? means quickgelu"):
+    with pytest.raises(UsageError, match=r"arch=.?ViT-B-32-quickgelu.? means quickgelu"):
         resolve_model(str(path), "ViT-B-32-quickgelu", "gelu")
-    with pytest.raises(UsageError, match="activation=.?relu.? does not exist; expected quickgelu or gelu"):
+    with pytest.raises(UsageError, match=r"activation=.?relu.? does not exist; expected quickgelu or gelu"):
         resolve_model(str(path), "ViT-B-32", "relu")
 
 

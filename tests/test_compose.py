@@ -417,7 +417,7 @@ def test_options_and_paths_that_do_not_fit_are_refused(tmp_path):
         find_model("compose:mean.yml", "ViT-B-32")
     with pytest.raises(UsageError, match=r"compose:none\.yml: no such file"):
         find_model("compose:none.yml")
-    with pytest.raises(UsageError, match="model=.?compose:.? names no file"):
+    with pytest.raises(UsageError, match=r"model=.?compose:.? names no file"):
         find_model("compose:")
     with pytest.raises(UsageError, match=r"is a folder; expected a YAML file"):
         find_model(f"compose:{tmp_path}")

@@ -107,7 +107,7 @@ def test_a_service_is_no_scene_whatever_its_name_nor_behind_a_vrt_or_as_a_mask(t
 
 def test_a_format_that_is_trusted_is_named_as_gdal_names_it(tile):
     path = tile("a.tif")
-    with pytest.raises(UsageError, match="formats=.?nonsense.? is no format that GDAL"):
+    with pytest.raises(UsageError, match=r"formats=.?nonsense.? is no format that GDAL"):
         open_scene(path, formats=["nonsense"])
 
 
@@ -156,7 +156,7 @@ def test_the_notice_of_a_trusted_mosaic_is_none(tile, tmp_path):
 
     tile("tiles/a.tif")
     path = build_mosaic([str(tmp_path / "tiles" / "a.tif")], tmp_path / "out", "m")
-    with pytest.raises(ResegeoError, match="formats=.?VRT"):
+    with pytest.raises(ResegeoError, match=r"formats=.?VRT"):
         open_scene(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", InputNotice)

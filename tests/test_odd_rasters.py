@@ -126,7 +126,7 @@ def test_an_alpha_that_is_infrared_is_told_and_can_be_ignored(make_raster):
     assert ignored.valid(0, 0, 40, 40).all()
     assert not used.valid(0, 0, 1, 1).any()
     assert usual.fingerprint == used.fingerprint != ignored.fingerprint
-    with pytest.raises(UsageError, match="alpha=.?perhaps.? is none of auto, ignore, use"):
+    with pytest.raises(UsageError, match=r"alpha=.?perhaps.? is none of auto, ignore, use"):
         open_scene(path, alpha="perhaps")
 
 

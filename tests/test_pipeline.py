@@ -128,7 +128,7 @@ def test_a_dataarray_gets_a_dataarray_back_with_the_labels_of_the_file(make_rast
     assert result.rio.transform() == array.rio.transform()
     assert result.rio.nodata == 255
     assert np.array_equal(result.x, array.x)
-    assert result.attrs["classes"] == {1: "water", 2: "forest", 3: "road", 4: "houses"}
+    assert result.attrs["flag_meanings"] == "background water forest road houses unprocessed"
 
 
 def test_invalid_pixels_are_nodata_and_do_not_touch_the_others(make_raster, picture, tmp_path):
@@ -278,7 +278,7 @@ def test_geojson_without_crs_is_refused_before_anything_runs(make_raster, pictur
 
 def test_the_paper_preset_asks_for_segments(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(60, 60))
-    with pytest.raises(UsageError, match="segments=.?superpixels"):
+    with pytest.raises(UsageError, match=r"segments=.?superpixels"):
         resegeo.segment(scene, WORDS, tmp_path / "out", preset="paper")
     result = resegeo.segment(scene, WORDS, tmp_path / "out", preset="paper", segments="none")
     settings = json.loads(result.report.read_text("utf-8"))["resegeo"]["settings"]

@@ -192,7 +192,7 @@ def test_only_some_classes_are_written(scene, tmp_path):
     assert np.array_equal(codes_of(result), np.where(whole == 2, 2, 0))
     names = gpd.read_file(result.vectors[0], layer="scene").class_name.unique().tolist()
     assert names in ([], ["forest"])
-    with pytest.raises(UsageError, match="only=.?lake:.? there is no such class; the class file has water, forest"):
+    with pytest.raises(UsageError, match=r"only=.?lake:.? there is no such class; the class file has water, forest"):
         resegeo.segment(scene, WORDS, tmp_path / "x", only=["lake"])
 
 

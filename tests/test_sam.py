@@ -407,7 +407,7 @@ def test_another_architecture_is_refused(tmp_path):
     torch.save(hollow_state("vit_b"), path)
     with pytest.raises(UsageError, match=r"sam_arch=.?vit_h.? does not fit .*sam\.pth, which holds a vit_b"):
         load_sam(path, "vit_h")
-    with pytest.raises(UsageError, match="sam_arch=.?vit_x.? does not exist; expected one of vit_h, vit_l, vit_b"):
+    with pytest.raises(UsageError, match=r"sam_arch=.?vit_x.? does not exist; expected one of vit_h, vit_l, vit_b"):
         load_sam(path, "vit_x")
 
 

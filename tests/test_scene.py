@@ -106,9 +106,9 @@ def test_other_types_are_stretched_between_percentiles_of_the_valid_pixels(make_
 def test_a_given_stretch_is_taken_and_an_empty_one_refused(make_raster):
     path = make_raster("a.tif", np.full((3, 4, 4), 1150, np.uint16))
     assert (everything(open_scene(path, stretch=(200, 2100)))[0] == 128).all()
-    with pytest.raises(UsageError, match="stretch=.?5:5.? is no range"):
+    with pytest.raises(UsageError, match=r"stretch=.?5:5.? is no range"):
         open_scene(path, stretch=(5, 5))
-    with pytest.raises(UsageError, match="stretch=.?0:inf.? is no range"):
+    with pytest.raises(UsageError, match=r"stretch=.?0:inf.? is no range"):
         open_scene(path, stretch=(0, float("inf")))
 
 
@@ -456,7 +456,7 @@ def test_no_crs_is_warned_of_and_may_be_assigned(make_raster):
     with pytest.warns(GeoreferenceWarning, match="Pass assign_crs=.?EPSG:xxxx"):
         assert open_scene(path).georeference.crs is None
     assert open_scene(path, assign_crs="EPSG:2056").georeference.crs.to_epsg() == 2056
-    with pytest.raises(UsageError, match="assign_crs=.?nonsense.? is no CRS"):
+    with pytest.raises(UsageError, match=r"assign_crs=.?nonsense.? is no CRS"):
         open_scene(path, assign_crs="nonsense")
 
 
