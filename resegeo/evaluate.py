@@ -260,7 +260,8 @@ class _Vocabulary:
         names = tuple(name for folded, name in self._ordered.items() if folded in self._meant)
         if not names:
             raise UsageError(
-                "The truth knows background alone, so there is no class to measure; name one by [[legend]], for example "
+                "The truth knows background alone, so there is no class to measure; name one by [[legend]], for "
+                "example "
                 f"{EXAMPLE}."
             )
         return names + ((BACKGROUND,) if BACKGROUND in self._meant else ())

@@ -69,9 +69,8 @@ class Legend:
                 near = difflib.get_close_matches(name.casefold(), known, n=1)
                 hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
                 raise UsageError(
-                    f"[[legend]] names the class {name!r}{hint}; the prediction has {', '.join(names)}, and what is none "
-                    "of "
-                    f"them is {BACKGROUND}."
+                    f"[[legend]] names the class {name!r}{hint}; the prediction has {', '.join(names)}, and what is "
+                    f"none of them is {BACKGROUND}."
                 )
         return Legend({value: known[name.casefold()] for value, name in self.entries.items()})
 
@@ -105,8 +104,8 @@ class Legend:
                 )
             else:
                 raise UsageError(
-                    f"[[legend]]: {value!r} is no value of a raster; expected value=class with a whole number, a colour "
-                    f'such as "#3C1098", or {NONZERO}: for example {EXAMPLE}.'
+                    f"[[legend]]: {value!r} is no value of a raster; expected value=class with a whole number, a "
+                    f'colour such as "#3C1098", or {NONZERO}: for example {EXAMPLE}.'
                 )
             if found.setdefault(key, name) != name:
                 raise UsageError(f"[[legend]] gives {value} two classes, {found[key]} and {name}; expected one.")

@@ -52,7 +52,8 @@ def test_an_array_in_memory_equals_that_of_the_files_and_can_be_saved(made, tmp_
     # The netCDF of the classic kind, all that scipy writes, knows no unsigned bytes.
     classic = found.astype(np.int16).assign_attrs(flag_values=found.attrs["flag_values"].astype(np.int16))
     classic.to_netcdf(tmp_path / "codes.nc", engine="scipy")
-    assert xr.open_dataset(tmp_path / "codes.nc", engine="scipy").classes.attrs["flag_colors"] == found.attrs["flag_colors"]
+    reopened = xr.open_dataset(tmp_path / "codes.nc", engine="scipy").classes
+    assert reopened.attrs["flag_colors"] == found.attrs["flag_colors"]
 
 
 def test_a_raster_that_rioxarray_writes_keeps_codes_nodata_and_place(made, tmp_path):
