@@ -9,9 +9,10 @@ import click
 from resegeo.errors import spelled
 
 from .console import in_flags, say, shows
+from .options import Listing
 
 
-@click.group()
+@click.group(cls=Listing)
 def classes() -> None:
     """Class files: a template, a check, and the bundled model's words."""
 

@@ -65,7 +65,11 @@ class SegmentCommand(GroupedCommand):
             super().format_options(ctx, formatter)
             return
         named = {parameter.name: parameter for parameter in self.get_params(ctx)}
-        order = [name for name in named if name in COMMON] + ["help", _HELP_ALL.name]
+        context_help = self.get_help_option(ctx)
+        order = [name for name in named if name in COMMON] + [
+            *([] if context_help is None else [context_help.name]),
+            _HELP_ALL.name,
+        ]
         records = [named[name].get_help_record(ctx) for name in order if name in named]
         with formatter.section("Options"):
             formatter.write_dl([record for record in records if record is not None])

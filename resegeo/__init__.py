@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resegeo.class_file import class_list, load_class_list
     from resegeo.classes import ClassList, ClassSpec
     from resegeo.estimation import Estimate
+    from resegeo.evaluate import Evaluation, evaluate
     from resegeo.pipeline import estimate, info, prepare, segment, vectorize
     from resegeo.polygons import polygonize
     from resegeo.results import Segmentation
@@ -36,7 +37,9 @@ _HOME = {
     "load_class_list": "class_file",
     "Estimate": "estimation",
     "Segmentation": "results",
+    "Evaluation": "evaluate",
     "estimate": "pipeline",
+    "evaluate": "evaluate",
     "prepare": "pipeline",
     "segment": "pipeline",
     "vectorize": "pipeline",
@@ -69,6 +72,7 @@ __all__ = [
     "ClassList",
     "ClassSpec",
     "Estimate",
+    "Evaluation",
     "ResegeoError",
     "ResegeoWarning",
     "Run",
@@ -78,6 +82,7 @@ __all__ = [
     "UsageError",
     "class_list",
     "estimate",
+    "evaluate",
     "info",
     "load_class_list",
     "open_scene",

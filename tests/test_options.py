@@ -151,6 +151,7 @@ def test_what_an_option_changes_is_declared_with_it():
         "subtract_cls",
         "vote_segments",
         "reduction",
+        "softmax_over",
         "threshold",
         "use_thresholds",
         "min_area",
