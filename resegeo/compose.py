@@ -18,7 +18,7 @@ from resegeo.distances import distances, refuse_outliers
 from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.files import whole
 from resegeo.identify import QUICK
-from resegeo.progress import Progress
+from resegeo.progress import Progress, silent
 from resegeo.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
 from resegeo.tokens import refuse_cut
 from resegeo.weights import ModelSource, facts_for_file
@@ -141,7 +141,7 @@ def compose(
         When the variants do not, or one cannot be read.
 
     """
-    report = progress or (lambda stage, done, total: None)
+    report = progress or silent
     output = Path(output)
     if len(sources) < 2:
         raise UsageError(f"An average needs two variants or more; given: {len(sources)}.")

@@ -27,6 +27,7 @@ from resegeo.files import whole
 from resegeo.formats import is_local, open_raster
 from resegeo.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.metrics import UNKNOWN, Accuracy
+from resegeo.progress import Progress, silent
 from resegeo.raster import read_class_raster_info
 from resegeo.truth import Grid, Truth, open_truth
 from resegeo.windows import Rect, blocks
@@ -72,7 +73,7 @@ def evaluate(
     legend: str | None = None,
     field: str | None = None,
     ignore_nodata: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Compare class rasters with what is known: what ``resegeo evaluate`` does.
 
@@ -101,7 +102,7 @@ def evaluate(
     if not pairs:
         raise UsageError("There is no pair to compare; name PREDICTION and TRUTH, or a CSV file by [[pairs]].")
     meaning = Legend.parse(legend)
-    report = progress or (lambda stage, done, total: None)
+    report = progress or silent
 
     @contextmanager
     def opened(pair: tuple[str | Path, str | Path]) -> Iterator[tuple[_Prediction, Truth]]:

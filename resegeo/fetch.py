@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
 from resegeo.files import DAMAGED_ZIP, whole
-from resegeo.progress import Progress
+from resegeo.progress import Progress, silent
 from resegeo.registry import Remote
 from resegeo.zips import open_zip
 
@@ -96,7 +96,7 @@ def fetch(remote: Remote, progress: Progress | None = None) -> Path:
     target = kept_path(remote)
     with locked(target):
         if not target.is_file():  # another process may have fetched it while this one waited
-            _from_url(remote, target, progress or (lambda stage, done, total: None))
+            _from_url(remote, target, progress or silent)
     return target
 
 

@@ -102,7 +102,7 @@ class Segmentation:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                opened = rioxarray.open_rasterio(self.raster, chunks=True)
+                opened: Any = rioxarray.open_rasterio(self.raster, chunks=True)
         except (RasterioError, OSError) as error:
             raise ResegeoError(f"{self.raster} is damaged: its pixels cannot be read. Run segment again.") from error
         codes: xr.DataArray = opened.isel(band=0, drop=True)

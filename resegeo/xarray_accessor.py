@@ -15,7 +15,7 @@ from resegeo.results import Segmentation
 from resegeo.settle import Classes
 
 
-@xr.register_dataarray_accessor("resegeo")
+@xr.register_dataarray_accessor("resegeo")  # type: ignore[no-untyped-call]
 class Accessor:
     """What resegeo does with a scene (band, y, x)."""
 
