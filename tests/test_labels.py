@@ -7,8 +7,13 @@ from resegeo.canvas import Canvas
 from resegeo.class_file import class_list
 from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_logits, class_probabilities
 from resegeo.scene import open_scene
-from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
+from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_cosines, softmax
 from resegeo.windows import Rect, blocks, window_grid
+
+
+def pixel_centres(pixels):
+    """Centres of the pixels of a window, as shares of its side."""
+    return (np.arange(pixels) + 0.5) / pixels
 
 
 @pytest.fixture
