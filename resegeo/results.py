@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.report import earlier_report, marks_of
+from resegeo.run.report import earlier_report, marks_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
 
-    from resegeo.classes import ClassList
+    from resegeo.classes.class_list import ClassList
 
 RASTER = ".classes.tif"
 """What the name of a class raster ends in."""
@@ -96,7 +96,7 @@ class Segmentation:
         import rioxarray
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-        from resegeo.raster import read_class_raster_info
+        from resegeo.outputs.raster import read_class_raster_info
 
         classes, _ = read_class_raster_info(self.raster)
         try:
@@ -121,8 +121,8 @@ class Segmentation:
             When the class raster cannot be read, or lies nowhere.
 
         """
-        from resegeo.polygons import polygonize
-        from resegeo.products import scores_of
+        from resegeo.outputs.polygons import polygonize
+        from resegeo.run.results import scores_of
 
         return polygonize(self.raster, scores=scores_of(self.raster))
 
@@ -135,8 +135,8 @@ class Segmentation:
             When the run kept none: they are in its store.
 
         """
-        from resegeo.labels import NO_SCORE, SCORE_STEPS
-        from resegeo.products import scores_of
+        from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
+        from resegeo.run.results import scores_of
 
         kept = scores_of(self.raster)
         if kept is None:
