@@ -10,11 +10,12 @@ import click
 from resegeo.errors import escaped
 
 from .console import Bars, say, shows, told
+from .options import Listing
 
 ACTIVATION = click.Choice(["quickgelu", "gelu"])
 
 
-@click.group()
+@click.group(cls=Listing)
 def models() -> None:
     """Checkpoints: which are known, here, sound; and averages of them."""
 

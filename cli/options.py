@@ -31,6 +31,73 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(sections[heading])
 
 
+class Listing(click.Group):
+    """A group whose help shows the first sentence of each command in full, in the order of work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one line or more a command; nothing is cut."""
+        rows = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+COMMON = frozenset(
+    {"prompts", "output", "overwrite", "only", "bands", "assign_crs", "gsd", "model", "preset", "segments", "vector"}
+    | {"min_area"}
+)
+"""Options of ``segment`` that people use: ``--help`` shows these, ``--help-all`` all."""
+
+
+class SegmentCommand(GroupedCommand):
+    """``segment``, whose help shows what people use; ``--help-all`` shows the rest too."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all parameters and ``--help-all``."""
+        return [*super().get_params(ctx), _HELP_ALL]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options that people use under one heading, or all where they were asked for."""
+        if ctx.meta.get(_ALL):
+            super().format_options(ctx, formatter)
+            return
+        named = {parameter.name: parameter for parameter in self.get_params(ctx)}
+        context_help = self.get_help_option(ctx)
+        order = [name for name in named if name in COMMON] + [
+            *([] if context_help is None else [context_help.name]),
+            _HELP_ALL.name,
+        ]
+        records = [named[name].get_help_record(ctx) for name in order if name in named]
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in records if record is not None])
+        with formatter.section("More"):
+            others = sorted({getattr(each, "heading", "") for each in self.get_params(ctx)} - {""})
+            formatter.write_text(f"--help-all shows all options, under {', '.join(others)}.")
+
+
+_ALL = "resegeo.all"
+
+
+def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_all,
+    help="Show all options, under headings.",
+)
+
+
 class _Option(click.Option):
     """An option under a heading."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from .console import say_path, shows
+from .options import Listing
 
 
-@click.group()
+@click.group(cls=Listing)
 def qgis() -> None:
     """Run resegeo from inside QGIS: a Processing provider."""
 

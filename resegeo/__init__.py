@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, segment_many
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
+    from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.estimation import Estimate
-    from resegeo.run.execution import Segmentation
     from resegeo.run.prepare import Run
+    from resegeo.run.segmentation import Segmentation
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -36,8 +37,10 @@ _HOME = {
     "class_list": "classes.class_file",
     "load_class_list": "classes.class_file",
     "Estimate": "run.estimation",
-    "Segmentation": "run.execution",
+    "Segmentation": "run.segmentation",
+    "Evaluation": "evaluation.evaluate",
     "estimate": "run.commands",
+    "evaluate": "evaluation.evaluate",
     "prepare": "run.commands",
     "segment": "run.commands",
     "vectorize": "run.commands",
@@ -70,6 +73,7 @@ __all__ = [
     "ClassList",
     "ClassSpec",
     "Estimate",
+    "Evaluation",
     "ResegeoError",
     "ResegeoWarning",
     "Run",
@@ -79,6 +83,7 @@ __all__ = [
     "UsageError",
     "class_list",
     "estimate",
+    "evaluate",
     "info",
     "load_class_list",
     "open_scene",

@@ -31,7 +31,8 @@ class Settings:
 
     gsd: float | None = option(
         None,
-        "Pixel size the model sees.  [default: the scene's own]",
+        "Ground size of a pixel as the model sees it: larger shows more context, smaller more detail.  "
+        "[default: the scene's own]",
         "Scene",
         metavar="METRES",
         least=1e-6,
@@ -39,7 +40,8 @@ class Settings:
     """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
     segments: str = option(
         "superpixels",
-        "superpixels, sam, none, a label raster, or polygons (a second file after a comma is the next level).  "
+        "What borders follow: superpixels, sam, none, a label raster, or a file of polygons such as parcels (a second "
+        "file after a comma is the next level).  "
         "[default: superpixels]",
         "Segments",
         metavar="WHAT",
@@ -49,7 +51,8 @@ class Settings:
     """Segment source: superpixels, sam, none, or the path of a label raster or of polygons."""
     superpixel_area: tuple[int, ...] | None = option(
         None,
-        "Mean area of superpixels in pixels, one number a level.  [default: 16 patches]",
+        "Mean area of superpixels in pixels, one number a level: smaller ones follow finer borders.  "
+        "[default: 16 patches]",
         "Segments",
         metavar="AREAS",
         least=4,
@@ -58,43 +61,89 @@ class Settings:
     """Mean area of a superpixel, one number a level; None: 16 patches."""
     sam_mode: Literal["tile", "exact"] = option(
         "tile",
-        "One pass a 1024-pixel tile, or the paper's passes over every window.  [default: tile]",
+        "How SAM finds segments: tile, one pass over each 1024 pixels, or exact, the paper's passes over every window, "
+        "which takes far longer.  [default: tile]",
         "Segments",
     )
     """Segments from SAM: one pass over each ``tile`` of the scene, or ``exact``, the paper's, for each window."""
     sam_levels: tuple[SamLevel, ...] = PAPER_LEVELS
     """Level table of SAM's mask generator, the first level the finest. A table: no option of the command line."""
     stride: int | None = option(
-        None, "Step of the windows.  [default: half a window]", "Method", metavar="PIXELS", least=1
+        None,
+        "Pixels from one window of the model to the next: fewer give smoother labels and take longer.  "
+        "[default: half a window]",
+        "Method",
+        metavar="PIXELS",
+        least=1,
     )
     """Step of the windows in pixels; None: what ``overlap`` leaves of a window."""
     overlap: float = option(
-        0.5, "The same as a share of the window.  [default: 0.5]", "Method", metavar="SHARE", least=0, most=0.95
+        0.5,
+        "The same as the share that neighbouring windows have in common.  [default: 0.5]",
+        "Method",
+        metavar="SHARE",
+        least=0,
+        most=0.95,
     )
     """Share of a window that it has in common with the next; ``stride`` goes before it."""
     free_layers: int | None = option(
-        None, "Unrestricted layers.  [default: the paper's share]", "Method", metavar="N", least=0
+        None,
+        "Layers of the model in which a patch sees its whole window.  [default: the paper's share]",
+        "Method",
+        metavar="N",
+        least=0,
     )
     """Unrestricted layers; None: the paper's share of the model's depth, like the next two."""
-    segment_layers: int | None = option(None, "Layers restricted to segments.", "Method", metavar="N", least=0)
-    local_layers: int | None = option(
-        None, "Layers restricted to a patch's neighbourhood.", "Method", metavar="N", least=0
+    segment_layers: int | None = option(
+        None,
+        "Layers of the model in which a patch sees its own segment alone.  [default: the paper's share]",
+        "Method",
+        metavar="N",
+        least=0,
     )
-    local_radius: int = option(0, "How far that reaches.  [default: 0, itself]", "Method", metavar="PATCHES", least=0)
+    local_layers: int | None = option(
+        None,
+        "Layers of the model in which a patch sees its close neighbours alone.  [default: the paper's share]",
+        "Method",
+        metavar="N",
+        least=0,
+    )
+    local_radius: int = option(
+        0,
+        "How many patches away those close neighbours may be.  [default: 0, itself]",
+        "Method",
+        metavar="PATCHES",
+        least=0,
+    )
     """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
-    self_self: bool = option(False, "Last layer by q·q + k·k + v·v, without residual and MLP.", "Method")
+    self_self: bool = option(
+        False,
+        "Compare patches with their likes in the last layer (q·q + k·k + v·v), which often sharpens borders.",
+        "Method",
+    )
     """Last layer attends by q·q + k·k + v·v, without residual and MLP (SegEarth-OV, ClearCLIP), under its own mask."""
-    edge: Literal["clamp", "overhang"] = option("clamp", "Last window of a row.  [default: clamp]", "Method")
+    edge: Literal["clamp", "overhang"] = option(
+        "clamp",
+        "Where a scene ends: clamp moves the last window back inside, overhang lets it reach beyond.  [default: clamp]",
+        "Method",
+    )
     """Last window of a row: ``clamp`` inside the scene, or let it ``overhang``."""
-    fill: Literal["mean", "black"] = option("mean", "Colour of invalid pixels.  [default: mean]", "Method")
+    fill: Literal["mean", "black"] = option(
+        "mean",
+        "What the model sees in place of nodata: the mean colour it was trained with, or black.  [default: mean]",
+        "Method",
+    )
     """Colour of padding and invalid pixels: the model's ``mean``, or ``black``."""
     taper: bool = option(
-        True, "Weigh a window's middle more than its border.  [default: on]", "Method", affects="labels"
+        True,
+        "Let a window's middle count more than its border where windows overlap, against seams.  [default: on]",
+        "Method",
+        affects="labels",
     )
     """Weigh the middle of a window more than its border where windows overlap."""
     logit_scale: float | None = option(
         None,
-        "Factor before the softmax.  [default: the model's]",
+        "How decided probabilities are: a larger factor brings them closer to 0 and 1.  [default: the model's]",
         "Method",
         affects="labels",
         metavar="X",
@@ -103,7 +152,7 @@ class Settings:
     """Factor of the cosines before the softmax; None: the model's own."""
     subtract_cls: float = option(
         0.0,
-        "Subtract X times the CLS score.  [default: 0]",
+        "Take away X times what the whole window looks like, so that small things stand out.  [default: 0]",
         "Method",
         affects="labels",
         metavar="X",
@@ -111,10 +160,15 @@ class Settings:
         most=10,
     )
     """λ: scores are cosines less λ times those of the window's CLS token (SegEarth-OV takes 0.3); 0: none."""
-    vote_segments: bool = option(False, "Let the pixels of a segment share their votes.", "Method", affects="labels")
+    vote_segments: bool = option(
+        False, "Let the pixels of a segment vote on one class together, for even areas.", "Method", affects="labels"
+    )
     """Label voting: in each window the pixels of a segment of the finest level share their votes (CorrCLIP)."""
     reduction: Literal["max", "mean", "logsumexp"] = option(
-        "max", "A class's score from its prompts.  [default: max]", "Method", affects="labels"
+        "max",
+        "How a class of several prompts gets its score: of the best, the mean, or a soft maximum.  [default: max]",
+        "Method",
+        affects="labels",
     )
     """How a class takes its score from its prompts: max, mean or logsumexp."""
     softmax_over: Literal["classes", "prompts"] = option(
@@ -127,7 +181,7 @@ class Settings:
     on the number of words; ``prompts``: a softmax over prompts first, the published order."""
     threshold: float | None = option(
         None,
-        "Less probable pixels become background.",
+        "Probability from 0 to 1 below which a pixel becomes background.",
         "Method",
         affects="labels",
         metavar="P",
@@ -136,22 +190,27 @@ class Settings:
     )
     """Class probability below which a pixel is background; None: the class file's, or none."""
     use_thresholds: bool = option(
-        True, "Apply thresholds, also those of the class file.  [default: on]", "Method", affects="labels"
+        True, "Whether thresholds apply, those of the class file included.  [default: on]", "Method", affects="labels"
     )
     """Whether thresholds (above, and those of the class file) apply at all."""
     precision: Literal["float32", "bfloat16", "float16"] = option(
-        "float32", "Arithmetic of the vision transformer.  [default: float32]", "Model"
+        "float32",
+        "Arithmetic of the model: bfloat16 or float16 are faster on many GPUs, and a little less exact.  "
+        "[default: float32]",
+        "Model",
     )
     """Arithmetic of the vision transformer: float32, bfloat16 or float16 (autocast)."""
-    compile: bool = option(False, "Compile the vision transformer (torch.compile).", "Model")
+    compile: bool = option(
+        False, "Compile the model first (torch.compile): quicker on large scenes after a slow start.", "Model"
+    )
     """Compile the vision transformer by torch.compile: quicker after a slow start."""
     feature_dtype: Literal["float16", "int8"] = option(
-        "float16", "What features are rounded to; int8 takes half the space.  [default: float16]", "Execution"
+        "float16", "How exactly features are kept; int8 takes half the space.  [default: float16]", "Execution"
     )
     """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
     min_area: int = option(
         0,
-        "Smaller areas join their largest neighbour.  [default: 0]",
+        "Smallest area to be mapped: smaller ones join their largest neighbour, in raster and polygons.  [default: 0]",
         "Results",
         affects="labels",
         metavar="PIXELS",
@@ -160,7 +219,7 @@ class Settings:
     """Minimum mapping unit in pixels: smaller areas join their largest neighbour, in raster and polygons; 0: none."""
     simplify: float = option(
         0.0,
-        "Simplify polygon borders.  [default: 0, exact]",
+        "Simplify polygon borders by up to so many pixels; shared borders stay shared.  [default: 0, exact]",
         "Results",
         affects="polygons",
         metavar="PIXELS",

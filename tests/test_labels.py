@@ -5,10 +5,15 @@ import pytest
 
 from resegeo.classes.class_file import class_list
 from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_logits, class_probabilities
-from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
+from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_cosines, softmax
 from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import Rect, blocks, window_grid
+
+
+def pixel_centres(pixels):
+    """Centres of the pixels of a window, as shares of its side."""
+    return (np.arange(pixels) + 0.5) / pixels
 
 
 @pytest.fixture

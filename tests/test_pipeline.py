@@ -128,7 +128,7 @@ def test_a_dataarray_gets_a_dataarray_back_with_the_labels_of_the_file(make_rast
     assert result.rio.transform() == array.rio.transform()
     assert result.rio.nodata == 255
     assert np.array_equal(result.x, array.x)
-    assert result.attrs["classes"] == {1: "water", 2: "forest", 3: "road", 4: "houses"}
+    assert result.attrs["flag_meanings"] == "background water forest road houses unprocessed"
 
 
 def test_invalid_pixels_are_nodata_and_do_not_touch_the_others(make_raster, picture, tmp_path):

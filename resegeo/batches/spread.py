@@ -27,7 +27,7 @@ from resegeo.run.store import is_store
 from resegeo.scene.formats import open_raster
 
 if TYPE_CHECKING:
-    from resegeo.run.execution import Segmentation
+    from resegeo.run.segmentation import Segmentation
 
 _ONE = threading.Lock()
 """Held by a worker's thread while it has a scene: threads of one process would share torch's and Python's warnings."""

@@ -26,7 +26,7 @@ from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
 from resegeo.files import DAMAGED_ZIP, whole
-from resegeo.progress import Progress
+from resegeo.progress import Progress, silent
 
 TRIES = 5
 """How often in a row a download may break off without a byte gained."""
@@ -96,7 +96,7 @@ def fetch(remote: Remote, progress: Progress | None = None) -> Path:
     target = kept_path(remote)
     with locked(target):
         if not target.is_file():  # another process may have fetched it while this one waited
-            _from_url(remote, target, progress or (lambda stage, done, total: None))
+            _from_url(remote, target, progress or silent)
     return target
 
 

@@ -77,11 +77,6 @@ class AxisWeights:
         return AxisWeights(self.linear[begin:end], self.square[begin:end], self.cross[begin:end])
 
 
-def pixel_centres(pixels: int) -> NDArray[np.float64]:
-    """Centres of the ``pixels`` pixels of a window, as shares of its side."""
-    return np.asarray((np.arange(pixels) + 0.5) / pixels)
-
-
 def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
     """Build the weights of :class:`AxisWeights` for points along an axis that is cut into ``patches``.
 

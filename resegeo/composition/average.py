@@ -21,7 +21,7 @@ from resegeo.composition.distances import distances, refuse_outliers
 from resegeo.composition.separation import TEMPERATURE, Separation, phrasings_of, separation, softmax_weights
 from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.files import whole
-from resegeo.progress import Progress
+from resegeo.progress import Progress, silent
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,7 @@ def compose(
         When the variants do not, or one cannot be read.
 
     """
-    report = progress or (lambda stage, done, total: None)
+    report = progress or silent
     output = Path(output)
     if len(sources) < 2:
         raise UsageError(f"An average needs two variants or more; given: {len(sources)}.")

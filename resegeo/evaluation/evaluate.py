@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from resegeo.evaluation.metrics import UNKNOWN, Accuracy
 from resegeo.evaluation.truth import Grid, Truth, open_truth
 from resegeo.files import whole
 from resegeo.outputs.raster import read_class_raster_info
+from resegeo.progress import Progress, silent
 from resegeo.scene.formats import is_local, open_raster
 from resegeo.scene.windows import Rect, blocks
 
@@ -72,7 +73,7 @@ def evaluate(
     legend: str | None = None,
     field: str | None = None,
     ignore_nodata: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Compare class rasters with what is known: what ``resegeo evaluate`` does.
 
@@ -101,7 +102,7 @@ def evaluate(
     if not pairs:
         raise UsageError("There is no pair to compare; name PREDICTION and TRUTH, or a CSV file by [[pairs]].")
     meaning = Legend.parse(legend)
-    report = progress or (lambda stage, done, total: None)
+    report = progress or silent
 
     @contextmanager
     def opened(pair: tuple[str | Path, str | Path]) -> Iterator[tuple[_Prediction, Truth]]:

@@ -126,7 +126,6 @@ def write_polygons(
     path: Path,
     classes: ClassList,
     *,
-    fingerprint_date: str | None = None,
     note: Note | None = None,
 ) -> None:
     """Write polygons in the format that the suffix of ``path`` names; names and colours come along in a GeoPackage.
@@ -139,9 +138,6 @@ def write_polygons(
         The file, which is replaced; its layer has the name that :func:`layer_name` gives.
     classes:
         The class list behind the style.
-    fingerprint_date:
-        Timestamp inside a GeoPackage, like 2026-01-31T12:00:00.000Z; by default a fixed one, so that equal
-        polygons give equal bytes.
     note:
         See :func:`resegeo.files.move`.
 
@@ -160,10 +156,9 @@ def write_polygons(
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
         )
-    date = fingerprint_date or _DATE
     try:
         with workshop(path.parent) as place:
-            _write(frame, place, suffix, layer_name(path.stem), date, classes)
+            _write(frame, place, suffix, layer_name(path.stem), _DATE, classes)
             parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
             files = {
                 part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from resegeo.run.estimation import Estimate
-    from resegeo.run.execution import Segmentation
+    from resegeo.run.segmentation import Segmentation
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -99,8 +99,8 @@ def segment(
 
     Returns
     -------
-    The paths of the results, or a DataArray (y, x) of class codes with CRS, nodata and the class names
-    in ``attrs``.
+    The paths of the results, or a DataArray (y, x) of class codes with CRS, nodata and what they
+    mean as CF attributes, see :func:`resegeo.run.segmentation.flags`.
 
     Raises
     ------

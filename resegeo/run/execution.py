@@ -36,29 +36,13 @@ from resegeo.run.results import (
     make_raster,
 )
 from resegeo.run.resume import keeps_features, new_store
+from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import Standing, look
 from resegeo.run.store import Store, remove
 from resegeo.scene.reader import describe
 
 PATIENCE = 60.0
 """Seconds that new words for a finished store wait for another run that uses it."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Paths of a finished run; ``reused`` where an equal earlier run was found and nothing computed."""
-
-    raster: Path
-    vectors: tuple[Path, ...]
-    picture: Path
-    report: Path
-    reused: bool
-    failed: int = 0
-    """Windows that could not be computed; pixels that no other window covers are marked unprocessed."""
-
-    def files(self) -> tuple[Path, ...]:
-        """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
 
 
 class _Clock:

@@ -105,7 +105,7 @@ class ModelChoice:
     )
     activation: Literal["quickgelu", "gelu"] | None = option(
         None,
-        "That of a checkpoint file that does not tell: quickgelu for OpenAI's CLIP and its fine-tunes.",
+        "Activation of a checkpoint file that does not tell: quickgelu for OpenAI's CLIP and its fine-tunes.",
         "Model",
     )
     sam_checkpoint: str | Path | None = option(
@@ -116,8 +116,17 @@ class ModelChoice:
         file=True,
         expected="a name or a checkpoint",
     )
-    sam_arch: Literal["vit_h", "vit_l", "vit_b"] | None = option(None, "SAM's size.  [default: the file's]", "Segments")
-    preset: Preset = option("default", "Several knobs at once.  [default: default]", "Method")
+    sam_arch: Literal["vit_h", "vit_l", "vit_b"] | None = option(
+        None, "Size of SAM where its file does not tell.  [default: the file's]", "Segments"
+    )
+    preset: Preset = option(
+        "default",
+        "Several options at once. default: superpixels, windows that overlap by half, smooth borders. paper: the "
+        "published "
+        "method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and probabilities over "
+        "prompts.  [default: default]",
+        "Method",
+    )
     settings: str | Path | None = option(
         None,
         "YAML file with any knob of the method; options go before it.",
@@ -146,23 +155,31 @@ class RunOptions:
 
     device: str | None = option(
         None,
-        "cpu, cuda or mps.  [default: the best there is]",
+        "Where the model computes: cpu, cuda (NVIDIA) or mps (Apple).  [default: the best there is]",
         "Model",
         affects="nothing",
         expected="cpu, cuda or mps",
     )
-    threads: int | None = option(None, "CPU threads.  [default: all cores]", "Model", affects="nothing", least=1)
+    threads: int | None = option(
+        None, "How many CPU threads compute.  [default: all cores]", "Model", affects="nothing", least=1
+    )
     overwrite: bool = option(
         False, "Replace the results of a run with other options.", "Results", affects="nothing", off=False
     )
     keep_features: bool | None = option(
         None,
-        "Keep features, so that other words need no new pass.  [default: below 2 GB]",
+        "Keep what the model saw, so that other words need no new pass over the image.  [default: below 2 GB]",
         "Execution",
         affects="store",
     )
     """None: where they take less than :data:`resegeo.run.plan.FEATURE_BUDGET` bytes."""
-    discard_store: bool = option(False, "Remove the store at the end.", "Execution", affects="store", off=False)
+    discard_store: bool = option(
+        False,
+        "Remove the store, which lets other words be tried in seconds, at the end.",
+        "Execution",
+        affects="store",
+        off=False,
+    )
     cluster: Any = option(
         None,
         "Local worker processes, or a dask scheduler such as tcp://10.0.0.5:8786.",
@@ -171,7 +188,14 @@ class RunOptions:
         metavar="N|ADDRESS",
     )
     """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
-    read_ahead: int = option(1, "Items read ahead.  [default: 1]", "Execution", affects="nothing", metavar="N", least=0)
+    read_ahead: int = option(
+        1,
+        "Work items that are read while the model is busy with another.  [default: 1]",
+        "Execution",
+        affects="nothing",
+        metavar="N",
+        least=0,
+    )
     """Work items that are read while the model is busy with another."""
     progress: Progress = option(silent, affects="nothing")
     """Called with stage, steps done, steps in all."""
@@ -189,7 +213,7 @@ class Kept:
 
     only: Sequence[str] = option(
         (),
-        "Write this class alone; may be repeated.",
+        "Write this class alone, all others become background; may be repeated.",
         "Results",
         affects="labels",
         metavar="CLASS",

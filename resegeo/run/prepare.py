@@ -30,6 +30,7 @@ from resegeo.progress import Progress
 from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
+from resegeo.run.segmentation import flags
 from resegeo.run.store import Store, UnusableStoreError, is_store
 from resegeo.run.stored import stored_scene
 from resegeo.scene.region import region_of
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from resegeo.run.estimation import Estimate
-    from resegeo.run.execution import Segmentation
+    from resegeo.run.segmentation import Segmentation
 
 BUNDLED_RANGE = (0.1, 30.0)
 """Ground sample distances in metres that the bundled model was trained on."""
@@ -329,7 +330,7 @@ def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     """Codes as a DataArray on the scene's grid."""
     result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
     result.name = "classes"
-    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
+    result.attrs = flags(plan.classes)
     georeference = plan.scene.georeference
     if georeference.crs is not None:
         result = result.rio.write_crs(georeference.crs)

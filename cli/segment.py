@@ -1,0 +1,44 @@
+"""``resegeo segment``: a scene by the words of a class file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .console import Bars, complain, say_path, shows
+from .options import RESULTS, SegmentCommand, segmenting
+
+
+@click.command(cls=SegmentCommand)
+@click.argument("scene")
+@RESULTS
+@segmenting
+@shows
+def segment(scene: str, prompts: str, **options: Any) -> None:
+    """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
+
+    SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.
+
+    \b
+    Examples:
+      resegeo segment scene.tif --prompts classes.yml
+      resegeo segment scene.tif --prompts classes.yml -o out/ --stride 64 --vector gpkg,geojson
+    """
+    from resegeo.run.commands import segment as run
+
+    bars = Bars(quiet=click.get_current_context().obj["quiet"])
+    try:
+        result = run(scene, prompts, options.pop("output"), progress=bars, **options)
+    finally:
+        bars.close()
+    if result.reused:
+        complain("Note: these results are complete already; nothing was computed.")
+    for path in result.files():
+        say_path(path)
+    if result.failed:
+        complain(
+            f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "
+            "are marked unprocessed. The same command tries them again."
+        )
+        raise SystemExit(3)
