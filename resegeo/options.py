@@ -197,6 +197,24 @@ class Kept:
         none=True,
         repeated=True,
     )
+    examples: str | Path | None = option(
+        None,
+        "Points, lines or polygons whose field names a class, or the .fitted.safetensors of such a run: they correct "
+        "the words.",
+        "Results",
+        affects="labels",
+        metavar="FILE",
+        file=True,
+        expected="a vector file or a .fitted.safetensors",
+    )
+    field: str | None = option(
+        None,
+        "Field of the examples that names the class.  [default: class, class_name or class_id]",
+        "Results",
+        affects="labels",
+        metavar="NAME",
+        example="class",
+    )
     store: str | None = option(
         None,
         "Folder or URL (s3://...) for the store.  [default: that of the results]",
@@ -245,6 +263,7 @@ class Options:
     run: RunOptions
     only: Sequence[str] = ()
     store: str | None = None
+    kept: Kept = Kept()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -275,6 +294,7 @@ class Options:
             RunOptions(**part(RunOptions)),
             kept.only,
             kept.store,
+            kept,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -282,7 +302,7 @@ class Options:
 
         Model and knobs are what :func:`resegeo.settle.choose` makes of them. A file is named with its size and time.
         """
-        values: dict[str, Any] = {"only": self.only}
+        values: dict[str, Any] = {name: getattr(self.kept, name) for name in declared(Kept)} | {"only": self.only}
         for part in (self.view, self.run):
             values |= {name: getattr(part, name) for name in declared(type(part))}
         return {

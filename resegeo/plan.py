@@ -29,6 +29,8 @@ from resegeo.windows import WindowGrid, window_grid
 if TYPE_CHECKING:
     import xarray as xr
 
+    from resegeo.correction import Correction
+
 FEATURE_BUDGET = 2e9
 """Bytes up to which features are kept without being asked for."""
 
@@ -42,6 +44,13 @@ class Outputs:
     picture: Path
     report: Path
     vectors: tuple[Path, ...]
+    fitted: Path
+    """What examples come to; written where the run has some of its own."""
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """What a run writes only where it is asked for."""
+        return (self.fitted,)
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
@@ -79,6 +88,8 @@ class Plan:
     """Codes to write; pixels of other classes become background. None: all."""
     made_with: Mapping[str, Any] | None = None
     """Over a finished store: the :meth:`image_options` of the run that made it, none of which need be at hand now."""
+    correction: Correction | None = None
+    """Examples that correct the words."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
@@ -137,8 +148,10 @@ class Plan:
     def label_options(self) -> dict[str, Any]:
         """Everything beyond the image side that the class raster depends on."""
         settings = self.settings.as_dict()
+        examples = {} if self.correction is None else {"examples": self.correction.facts()}
         return _plain(
-            {
+            examples
+            | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
                 "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
@@ -189,8 +202,8 @@ class Plan:
 
     def keeps_features(self, *, keep: bool | None, discard: bool) -> bool:
         """Whether a new store keeps features: as asked for, else where they are small and the store stays."""
-        if keep is not None:
-            return keep
+        if keep is not None or self.correction is not None:  # examples are fitted on features
+            return keep is not False
         return not discard and self.feature_bytes() <= FEATURE_BUDGET
 
 
@@ -233,6 +246,7 @@ def make_plan(
     only: Sequence[str] = (),
     canvas: Canvas | None = None,
     made_with: Mapping[str, Any] | None = None,
+    correction: Correction | None = None,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
@@ -266,6 +280,7 @@ def make_plan(
         region=region,
         only=codes_of(classes, only) if only else None,
         made_with=made_with,
+        correction=correction,
         sources={} if made_with is not None else _sources(settings, source),
     )
 
@@ -339,6 +354,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
         report=where / f"{stem}.json",
+        fitted=where / f"{stem}.fitted.safetensors",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 
@@ -362,7 +378,7 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what changed between two :meth:`Plan.options`, settings one by one."""
-    changed = [key for key in now if key != "settings" and before.get(key) != now[key]]
+    changed = [key for key in dict.fromkeys([*now, *before]) if key != "settings" and before.get(key) != now.get(key)]
     old, new = before.get("settings", {}), now.get("settings", {})
     return changed + [
         f"{key} ({_said(old.get(key))} → {_said(new.get(key))})"

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -127,12 +127,20 @@ class Labeller:
     """Whether blocks shall bring their scores."""
 
     @classmethod
-    def of(cls, plan: Plan, scorer: Scores, logit_scale: float, *, scored: bool = False) -> Labeller:
+    def of(
+        cls,
+        plan: Plan,
+        scorer: Scores,
+        logit_scale: float,
+        *,
+        scored: bool = False,
+        biases: NDArray[np.float32] | None = None,
+    ) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
         blender = Blender(
             plan.canvas,
-            Grouping.of(classes, settings.reduction, settings.softmax_over),
+            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), biases=biases),
             logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
@@ -177,9 +185,10 @@ def label_scene(
     *,
     threads: int | None = None,
     scored: bool = False,
+    biases: NDArray[np.float32] | None = None,
 ) -> Iterator[Block]:
     """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
-    label = Labeller.of(plan, scorer, logit_scale, scored=scored)
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored, biases=biases)
     cut = list(blocks(plan.scene.height, plan.scene.width))
     with one_thread_each():
         for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):

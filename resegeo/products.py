@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resegeo.control import unplaced
 from resegeo.errors import GeoreferenceWarning, ResegeoError
@@ -53,6 +54,7 @@ def make_raster(
     *,
     scored: bool,
     journal: Journal,
+    biases: NDArray[np.float32] | None = None,
 ) -> MadeRaster:
     """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
 
@@ -72,7 +74,9 @@ def make_raster(
             yield block.rect.row, block.rect.col, block.codes
         plan.refuse_changes()  # after the last read, and before the raster gets its name
 
-    labelled = label_scene(plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored)
+    labelled = label_scene(
+        plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored, biases=biases
+    )
     counts = write_class_raster(
         outputs.raster,
         codes(look_of(labelled, look, valid, scores)),

@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 
 from resegeo.clusters import connect
+from resegeo.correction import Found, fitted_on, write_fitted
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError
 from resegeo.execute import Task, run_here, run_on_cluster
@@ -56,9 +57,12 @@ class Segmentation:
     failed: int = 0
     """Windows that could not be computed; pixels that no other window covers are marked unprocessed."""
 
+    beside: tuple[Path, ...] = ()
+    """What was asked for besides: fitted vectors, scores."""
+
     def files(self) -> tuple[Path, ...]:
         """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
+        return (self.raster, *self.vectors, self.picture, *self.beside, self.report)
 
 
 class _Clock:
@@ -135,7 +139,8 @@ def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) ->
     """Return the results of an equal run that lie there complete."""
     if options.discard_store and Store.open(url) is not None:
         remove(url)
-    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True)
+    beside = tuple(path for path in outputs.beside if path.name in found.known)
+    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True, beside=beside)
 
 
 def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
@@ -173,9 +178,19 @@ def _run(
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
+    found_here = fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
+    if found_here is not None:
+        clock.lap("examples")
     if raster is None:
-        scorer, scale = ready.scorer(plan, store), ready.encoder.logit_scale
-        raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal)
+        scorer, scale = ready.scorer(plan, store, found_here), ready.encoder.logit_scale
+        biases = None if found_here is None else found_here.fitted.biases
+        raster = make_raster(
+            plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal, biases=biases
+        )
+    beside: tuple[Path, ...] = ()
+    if found_here is not None and plan.correction is not None and plan.correction.fitted is None:
+        write_fitted(outputs.fitted, plan, found_here, note=journal.note)
+        beside = (outputs.fitted,)
     clock.lap("labels")
     if drawable:
         make_polygons(plan, outputs, raster.scores, options.progress, journal)
@@ -193,7 +208,8 @@ def _run(
         "model": ready.facts(plan),
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
-        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
+        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside)],
+        **({} if found_here is None else {"examples": dict(found_here.facts)}),
         **listed(raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
@@ -206,7 +222,9 @@ def _run(
     if options.discard_store:
         remove(url)
     failed = document["windows"]["failed"] + raster.unreadable
-    return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed)
+    return Segmentation(
+        outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed, beside=beside
+    )
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
@@ -232,8 +250,10 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
         store = new_store(plan, url, ready.kept)
         _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
-        scorer = ready.scorer(plan, store)
-        for block in label_scene(plan, scorer, ready.encoder.logit_scale, options.progress, threads=options.threads):
+        scale = ready.encoder.logit_scale
+        found = fitted_on(plan, store, ready.texts, scale)
+        scorer, biases = ready.scorer(plan, store, found), None if found is None else found.fitted.biases
+        for block in label_scene(plan, scorer, scale, options.progress, threads=options.threads, biases=biases):
             rect = block.rect
             codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
     return sieved(codes, plan.classes, plan.settings.min_area)
@@ -265,10 +285,10 @@ class _Ready:
         texts = models.texts(machine.encoder, plan.classes.prompt_texts)
         return cls(machine.encoder, machine, kept, texts)
 
-    def scorer(self, plan: Plan, store: Store) -> Scorer:
+    def scorer(self, plan: Plan, store: Store, found: Found | None = None) -> Scorer:
         """Answer for the scores of stored windows."""
         if self.kept.features:
-            return Scorer(store, self.texts)
+            return Scorer(store, self.texts if found is None else found.vectors(self.texts))
         return Scorer(store, None, store.channels(plan.classes.prompt_texts))
 
     def facts(self, plan: Plan) -> dict[str, Any]:
