@@ -17,6 +17,7 @@ from .options import LOOKS, RESULTS, GroupedCommand, segmenting
 from .plan import plan
 from .qgis import qgis
 from .sample import sample
+from .suggest import suggest
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,6 +54,7 @@ main.add_command(models)
 main.add_command(plan)
 main.add_command(qgis)
 main.add_command(sample)
+main.add_command(suggest)
 
 
 @main.command(cls=GroupedCommand)

@@ -215,6 +215,13 @@ class Kept:
         metavar="NAME",
         example="class",
     )
+    scores: bool = option(
+        False,
+        "Write .scores.tif, a band a class, and .confidence.tif: best and second class, score, margin.",
+        "Results",
+        affects="labels",
+        off=False,
+    )
     store: str | None = option(
         None,
         "Folder or URL (s3://...) for the store.  [default: that of the results]",

@@ -46,11 +46,13 @@ class Outputs:
     vectors: tuple[Path, ...]
     fitted: Path
     """What examples come to; written where the run has some of its own."""
+    scores: tuple[Path, ...]
+    """Scores of all classes, and confidence; written where they are asked for."""
 
     @property
     def beside(self) -> tuple[Path, ...]:
         """What a run writes only where it is asked for."""
-        return (self.fitted,)
+        return (self.fitted, *self.scores)
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
@@ -90,6 +92,8 @@ class Plan:
     """Over a finished store: the :meth:`image_options` of the run that made it, none of which need be at hand now."""
     correction: Correction | None = None
     """Examples that correct the words."""
+    scores: bool = False
+    """Whether the scores of all classes are written."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
@@ -148,9 +152,10 @@ class Plan:
     def label_options(self) -> dict[str, Any]:
         """Everything beyond the image side that the class raster depends on."""
         settings = self.settings.as_dict()
-        examples = {} if self.correction is None else {"examples": self.correction.facts()}
+        asked: dict[str, Any] = {} if self.correction is None else {"examples": self.correction.facts()}
+        asked |= {"scores": True} if self.scores else {}
         return _plain(
-            examples
+            asked
             | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
@@ -162,6 +167,11 @@ class Plan:
         """Everything that the result depends on, as plain values."""
         image, labels = self.image_options(), self.label_options()
         return image | labels | {"settings": _plain(self.settings.as_dict())}
+
+    def beside(self, outputs: Outputs) -> tuple[Path, ...]:
+        """Return what the run writes beside raster, polygons and picture."""
+        fitted = (outputs.fitted,) if self.correction is not None and self.correction.fitted is None else ()
+        return (*fitted, *(outputs.scores if self.scores else ()))
 
     @property
     def items(self) -> int:
@@ -247,6 +257,7 @@ def make_plan(
     canvas: Canvas | None = None,
     made_with: Mapping[str, Any] | None = None,
     correction: Correction | None = None,
+    scores: bool = False,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
@@ -281,6 +292,7 @@ def make_plan(
         only=codes_of(classes, only) if only else None,
         made_with=made_with,
         correction=correction,
+        scores=scores,
         sources={} if made_with is not None else _sources(settings, source),
     )
 
@@ -355,6 +367,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         picture=where / f"{stem}.png",
         report=where / f"{stem}.json",
         fitted=where / f"{stem}.fitted.safetensors",
+        scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 

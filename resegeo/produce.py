@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from resegeo.errors import ResegeoError
 from resegeo.features import Store
 from resegeo.figures import Quicklook
-from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_scores
+from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_ranks, class_scores, score_steps
 from resegeo.machine import reduced
 from resegeo.plan import Plan
 from resegeo.progress import Progress
@@ -112,6 +112,10 @@ class Block:
     readable: bool
     scores: NDArray[np.uint8] | None = None
     """Probability of the best class, see :func:`resegeo.labels.class_scores`; None where nobody asked."""
+    ranks: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.float32]] | None = None
+    """Best and second class and the margin between their scores, see :func:`resegeo.labels.class_ranks`."""
+    by_class: NDArray[np.uint8] | None = None
+    """Scores (C, h, w) of all classes in steps, NO_SCORE where there are none; None where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class Labeller:
     """Least probability of each class."""
     scored: bool = False
     """Whether blocks shall bring their scores."""
+    ranked: bool = False
+    """Whether they shall bring best and second class, and the scores of all."""
 
     @classmethod
     def of(
@@ -135,6 +141,7 @@ class Labeller:
         *,
         scored: bool = False,
         biases: NDArray[np.float32] | None = None,
+        ranked: bool = False,
     ) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
@@ -150,7 +157,7 @@ class Labeller:
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
         if settings.use_thresholds:
             floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
-        return cls(plan, scorer, blender, floors, scored)
+        return cls(plan, scorer, blender, floors, scored, ranked)
 
     def __call__(self, rect: Rect) -> Block:
         """Label one block of the scene."""
@@ -174,7 +181,9 @@ class Labeller:
             kept = [*plan.only, classes.unprocessed]
             codes[valid & ~np.isin(codes, kept)] = 0
         scores = class_scores(by_class) if self.scored else None
-        return Block(rect, codes, rgb, valid, readable=True, scores=scores)
+        ranks = class_ranks(by_class) if self.ranked else None
+        steps = score_steps(by_class, valid) if self.ranked else None
+        return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps)
 
 
 def label_scene(
@@ -186,9 +195,10 @@ def label_scene(
     threads: int | None = None,
     scored: bool = False,
     biases: NDArray[np.float32] | None = None,
+    ranked: bool = False,
 ) -> Iterator[Block]:
     """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
-    label = Labeller.of(plan, scorer, logit_scale, scored=scored, biases=biases)
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored, biases=biases, ranked=ranked)
     cut = list(blocks(plan.scene.height, plan.scene.width))
     with one_thread_each():
         for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):

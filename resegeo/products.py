@@ -25,7 +25,8 @@ from resegeo.progress import Progress
 from resegeo.raster import sidecars, write_class_raster
 from resegeo.region import outline
 from resegeo.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
-from resegeo.standing import Standing
+from resegeo.score_rasters import score_rasters
+from resegeo.standing import Standing, State
 from resegeo.vectors import no_geojson, write_polygons
 
 
@@ -71,23 +72,35 @@ def make_raster(
         nonlocal unreadable
         for block in blocks:
             unreadable += not block.readable
+            if every is not None:
+                every.put(block)
             yield block.rect.row, block.rect.col, block.codes
         plan.refuse_changes()  # after the last read, and before the raster gets its name
 
     labelled = label_scene(
-        plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored, biases=biases
+        plan,
+        scorer,
+        logit_scale,
+        options.progress,
+        threads=options.threads,
+        scored=scored,
+        biases=biases,
+        ranked=plan.scores,
     )
-    counts = write_class_raster(
-        outputs.raster,
-        codes(look_of(labelled, look, valid, scores)),
-        height=scene.height,
-        width=scene.width,
-        georeference=scene.georeference,
-        classes=plan.classes,
-        tags=provenance_tags(plan),
-        min_area=plan.settings.min_area,
-        note=journal.note,
-    )
+    where: dict[str, Any] = {"height": scene.height, "width": scene.width, "georeference": scene.georeference}
+    with contextlib.ExitStack() as stack:
+        every = None
+        if plan.scores:
+            every = stack.enter_context(score_rasters(outputs.scores, plan.classes, **where, note=journal.note))
+        counts = write_class_raster(
+            outputs.raster,
+            codes(look_of(labelled, look, valid, scores)),
+            **where,
+            classes=plan.classes,
+            tags=provenance_tags(plan),
+            min_area=plan.settings.min_area,
+            note=journal.note,
+        )
     marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
     if scores is not None:
         _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), marks[outputs.raster.name]))
@@ -111,7 +124,7 @@ def kept_raster(
     earlier = standing.report
     if store is None or earlier is None or not store.header.finished:  # else it needs more than scores anew
         return None
-    if not standing.raster:
+    if not standing.raster or (plan.scores and any(standing.files[path] is not State.WHOLE for path in outputs.scores)):
         return None
     scores = stored_scores(store, outputs.raster, earlier)
     if scored and scores is None:

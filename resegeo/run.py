@@ -167,6 +167,7 @@ def _run(
     started, clock = datetime.now(UTC), _Clock()
     store = found.store
     raster = kept_raster(plan, outputs, store, found, scored=drawable)
+    kept_scores = outputs.scores if raster is not None and plan.scores else ()
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     with _workers(ready, job, options) as workers:  # found before anything is written
@@ -187,10 +188,9 @@ def _run(
         raster = make_raster(
             plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal, biases=biases
         )
-    beside: tuple[Path, ...] = ()
-    if found_here is not None and plan.correction is not None and plan.correction.fitted is None:
+    beside = plan.beside(outputs)
+    if found_here is not None and outputs.fitted in beside:
         write_fitted(outputs.fitted, plan, found_here, note=journal.note)
-        beside = (outputs.fitted,)
     clock.lap("labels")
     if drawable:
         make_polygons(plan, outputs, raster.scores, options.progress, journal)
@@ -210,7 +210,7 @@ def _run(
         "pixels": raster.pixels,
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
-        **listed(raster.marks | journal.written),
+        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,
@@ -303,6 +303,11 @@ class _Ready:
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
         }
+
+
+def ready_for(plan: Plan, url: str, store: Store, options: RunOptions) -> _Ready:
+    """Load what new words for a finished store need."""
+    return _Ready.load(plan, url, store, options)
 
 
 def _compute_items(

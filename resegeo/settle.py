@@ -152,7 +152,15 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     correction, listed = _corrected(wanted, options, settings, found, opened, region)
     plan = make_plan(
-        opened, listed, settings, found, sam=sam, region=region, only=options.only, correction=correction
+        opened,
+        listed,
+        settings,
+        found,
+        sam=sam,
+        region=region,
+        only=options.only,
+        correction=correction,
+        scores=options.kept.scores,
     )
     outputs = plan_outputs(plan, output)
     _spare_inputs(outputs, plan, classes, options)
@@ -276,6 +284,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             canvas=Canvas(scene, *header.canvas),
             made_with=header.image,
             correction=correction,
+            scores=options.kept.scores,
         )
     except ValueError as error:
         raise UnusableStoreError(

@@ -82,7 +82,7 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
         When the run would replace what must not be replaced, or its files cannot have their names.
 
     """
-    files = _touched(outputs, fitted=plan.correction is not None and plan.correction.fitted is None)
+    files = _touched(outputs, plan.beside(outputs))
     touched = files
     for path in files:
         why = name_problem(path)
@@ -126,10 +126,9 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
     )
 
 
-def _touched(outputs: Outputs, *, fitted: bool = True) -> list[Path]:
+def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    beside = [outputs.fitted] if fitted else []
     return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside]
 
 
@@ -160,7 +159,7 @@ def _refuse_open(states: Mapping[Path, State]) -> None:
 
 def _refuse_users(states: Mapping[Path, State], outputs: Outputs, *, overwrite: bool) -> None:
     """Refuse to replace what the user made or changed."""
-    for path in (*_touched(outputs), outputs.report):
+    for path in (*_touched(outputs, outputs.beside), outputs.report):
         said = shown(path, LONGEST_PATH)
         if path.is_dir() and not path.is_symlink():
             raise ResegeoError(f"{said} is a folder, and a file of the results has its name. Name another one by -o.")
