@@ -226,7 +226,7 @@ def class_scores(by_class: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def score_steps(by_class: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Probabilities (C, h, w) in :data:`SCORE_STEPS` steps; NO_SCORE where there are none or ``valid`` (h, w) is not."""
+    """Probabilities (C, h, w) in :data:`SCORE_STEPS` steps; NO_SCORE where there are none, or not ``valid`` (h, w)."""
     steps = np.rint(np.nan_to_num(by_class) * SCORE_STEPS).astype(np.uint8)
     steps[np.isnan(by_class)] = NO_SCORE
     steps[:, ~valid] = NO_SCORE

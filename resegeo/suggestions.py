@@ -108,7 +108,8 @@ def suggest(
     rows, cols, best, second, margin = candidates.chosen(count, distance, taken)
     if not len(rows):
         raise ResegeoError(f"{shown(store)} has no pixel to suggest: none of it was computed.")
-    x, y = transform @ (cols + 0.5, rows + 0.5)
+    middle: Any = (cols + 0.5, rows + 0.5)
+    x, y = transform @ middle
     names = [spec.name for spec in plan.classes.classes]
     frame = gpd.GeoDataFrame(
         {
@@ -117,7 +118,7 @@ def suggest(
             "second": [names[index] for index in second],
             "margin": np.round(margin.astype(np.float64), 4),
         },
-        geometry=list(shapely.points(x, y)),
+        geometry=np.asarray(shapely.points(x, y)),
         crs=None if scene.georeference.crs is None else scene.georeference.crs.to_wkt(),
     )
     with writable_folder(output.parent):
