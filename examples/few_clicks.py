@@ -81,7 +81,7 @@ def labelled(scene: Path, prompts: Path, folder: Path, name: str, *options: str)
         return np.asarray(opened.read(1) == code)
 
 
-def forest(rgb: NDArray[np.uint8], places: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def by_colours(rgb: NDArray[np.uint8], places: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Labels of a random forest on the colours of pixels."""
     from sklearn.ensemble import RandomForestClassifier
 
@@ -103,7 +103,7 @@ def measured(scene: Path, truth_file: Path, name: str, prompts: Path, folder: Pa
         gpd.GeoDataFrame({"class": np.where(inside, name, "other")}, geometry=where).to_file(clicks)
         said = labelled(store, prompts, folder, name, "--examples", str(clicks))
         found[f"clicks {count}"] = iou(said, truth, places)
-        found[f"forest {count}"] = iou(forest(rgb, places, inside), truth, places)
+        found[f"colours {count}"] = iou(by_colours(rgb, places, inside), truth, places)
     return found
 
 
@@ -123,7 +123,7 @@ def main() -> None:
         write_classes(prompts)
         scenes = [(*write_scene(picture, folder), MEASURED[picture.source]) for picture in pictures]
         scenes += buildings(args.data, folder, args.limit)
-        for scene, truth, wanted in sorted(scenes, key=lambda one: scenes.index(one) % args.limit):
+        for scene, truth, wanted in scenes:
             figures.append(measured(scene, truth, wanted, prompts, folder / "out"))
             write_json(args.out, {"pictures": figures})
     print(table(figures))
@@ -131,7 +131,7 @@ def main() -> None:
 
 def table(figures: list[dict[str, Any]]) -> str:
     """Make the table of all classes."""
-    columns = ["words", *(f"{kind} {count}" for count in POINTS for kind in ("clicks", "forest"))]
+    columns = ["words", *(f"{kind} {count}" for count in POINTS for kind in ("clicks", "colours"))]
     rows = []
     for name in dict.fromkeys(each["class"] for each in figures):
         own = [each for each in figures if each["class"] == name]
