@@ -11,9 +11,11 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
+from resegeo_cli.main import main
 
 WORDS = ["water", "forest"]
 WHERE = {"crs": "EPSG:32633", "transform": Affine(1, 0, 500_000, 0, -1, 5_190_080)}
@@ -237,3 +239,17 @@ def test_the_order_of_points_and_repeated_points_change_nothing(store, clicks, t
     one = resegeo.segment(store, WORDS, tmp_path / "one", vector=(), examples=clicks)
     two = resegeo.segment(store, WORDS, tmp_path / "two", vector=(), examples=tmp_path / "turned.gpkg")
     assert one.raster.read_bytes() == two.raster.read_bytes()
+
+
+def test_the_command_line_takes_examples_and_prints_how_well_they_are_told_apart(store, clicks, tmp_path):
+    (tmp_path / "words.yml").write_text("classes: [water, forest]")
+    arguments = ["segment", store, "--prompts", tmp_path / "words.yml", "-o", tmp_path / "b", "--vector", "none"]
+    result = CliRunner().invoke(main, [str(one) for one in (*arguments, "--examples", clicks, "--field", "class")])
+    assert result.exit_code == 0, result.output
+    assert "fitted on 60 places" in result.stderr
+    assert "water IoU" in result.stderr
+    assert "flatters" in result.stderr
+    assert str(tmp_path / "b/scene.words.fitted.safetensors") in result.stdout
+    result = CliRunner().invoke(main, [str(one) for one in (*arguments, "--examples", clicks, "--field", "kind")])
+    assert result.exit_code == 2
+    assert "--field kind" in result.stderr
