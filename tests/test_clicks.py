@@ -253,3 +253,16 @@ def test_the_command_line_takes_examples_and_prints_how_well_they_are_told_apart
     result = CliRunner().invoke(main, [str(one) for one in (*arguments, "--examples", clicks, "--field", "kind")])
     assert result.exit_code == 2
     assert "--field kind" in result.stderr
+
+
+def test_vectors_of_nothing_leave_the_labels_of_the_words(store, clicks, tmp_path):
+    from safetensors.numpy import save
+
+    plain = resegeo.segment(store, WORDS, tmp_path / "a", vector=())
+    path = resegeo.segment(store, WORDS, tmp_path / "b", vector=(), examples=clicks).beside[0]
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    nothing = {name: np.zeros(header[name]["shape"], np.float32) for name in ("residuals", "biases")}
+    (tmp_path / "none.safetensors").write_bytes(save(nothing, metadata=header["__metadata__"]))
+    found = resegeo.segment(store, WORDS, tmp_path / "c", vector=(), examples=tmp_path / "none.safetensors")
+    assert (codes(found) == codes(plain)).all()
