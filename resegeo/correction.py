@@ -1,4 +1,4 @@
-"""What examples make of the words: found in a scene's store by a fit, or kept in a file of an earlier one.
+"""What corrects the words of a run: examples of its scene, or a file that an earlier run has fitted.
 
 The file ``<stem>.fitted.safetensors`` is data: two arrays, and a text of JSON that says what they belong to. Nothing of
 it is taken but shapes, finite numbers and names.
@@ -10,30 +10,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resegeo.classes import ClassList
-from resegeo.clicks import extended_by, is_fitted, read_clicks, refuse_one_class
+from resegeo.clicks import extended_by, is_fitted, read_clicks
 from resegeo.documents import parse_json
-from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.examples import Places, Words, counts, gather
-from resegeo.files import Note, checksum, read_limited, whole
-from resegeo.fitting import USUAL_PENALTY, Fitted, Judged, choose
-from resegeo.labels import Grouping
+from resegeo.errors import ResegeoError, UsageError, escaped, shown
+from resegeo.examples import Places
+from resegeo.files import checksum, read_limited
+from resegeo.fitting import Fitted
 from resegeo.region import Region
 from resegeo.scene import Scene
 from resegeo.settings import Settings
 from resegeo.weights import ModelSource, identity
 
-if TYPE_CHECKING:
-    from resegeo.features import Store
-    from resegeo.plan import Plan
-
-_KEY = "resegeo_fitted"
-_FORMAT = 1
+KEY = "resegeo_fitted"
+"""Under which a file of fitted vectors says what they belong to."""
+FORMAT = 1
 _MOST = 256 * 2**20
 """Bytes of a file of fitted vectors that are read at most."""
 _MOST_HEADER = 8 * 2**20
@@ -97,124 +92,13 @@ def correction_of(
     return Correction(Path(path).name, said, clicks.counts, clicks.field, clicks.places), clicks.classes
 
 
-@dataclass(frozen=True)
-class Found:
-    """A correction that was fitted, or read."""
-
-    fitted: Fitted = field(repr=False)
-    facts: Mapping[str, Any]
-    """What the report says of it."""
-
-    def vectors(self, texts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Prompts (Q, D), and behind them the residuals (C, D)."""
-        return np.concatenate([texts, self.fitted.residuals])
-
-
-def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale: float) -> Found | None:
-    """Fit the examples of a plan on the features of its store; None where the plan has none.
-
-    Raises
-    ------
-    ResegeoError:
-        When windows were computed over fewer than two classes.
-
-    """
-    correction, settings, classes = plan.correction, plan.settings, plan.classes
-    if correction is None:
-        return None
-    if correction.fitted is not None:
-        return Found(correction.fitted, correction.facts())
-    assert correction.places is not None
-    words = Words(
-        texts,
-        Grouping.of(classes, settings.reduction, settings.softmax_over),
-        logit_scale if settings.logit_scale is None else settings.logit_scale,
-        settings.subtract_cls,
-    )
-    examples, kept = gather(store, plan.canvas, plan.grid, correction.places, words, taper=settings.taper)
-    what = f"--examples {escaped(correction.name)}"
-    if not kept.all():
-        notice(f"{what}: {(~kept).sum():,} places lie where nothing was computed; they are left out.", InputNotice)
-    names = tuple(spec.name for spec in classes.classes)
-    found = counts(examples.label, names)
-    refuse_one_class(found, what)
-    fitted, judged = choose(examples)
-    facts = correction.facts() | {
-        "counts": dict(found),
-        "penalty": USUAL_PENALTY if judged is None else judged.penalty,
-        "judged": None if judged is None else _judgement(judged, names),
-    }
-    notice(f"{what}: {_sentence(found, judged, names)}", InputNotice)
-    return Found(fitted, facts)
-
-
-def _judgement(judged: Judged, names: tuple[str, ...]) -> dict[str, Any]:
-    """Cross-validated measures as plain values."""
-    return {
-        "iou": {names[index]: round(float(value), 4) for index, value in zip(judged.names, judged.iou, strict=True)},
-        "f1": {names[index]: round(float(value), 4) for index, value in zip(judged.names, judged.f1, strict=True)},
-        "places": judged.places,
-        "folds": judged.folds,
-        "spatial_folds": judged.spatial,
-        "caution": "cross-validated on the examples themselves: places beside each other flatter",
-    }
-
-
-def _sentence(found: Mapping[str, int], judged: Judged | None, names: tuple[str, ...]) -> str:
-    """Say what was fitted on, and how well the fit tells examples that it was not shown."""
-    total = f"fitted on {sum(found.values()):,} places"
-    if judged is None:
-        said = ", ".join(f"{shown(name)} {count:,}" for name, count in found.items())
-        return f"{total} ({said}), too few to judge the fit; give two or more of every class."
-    each = ", ".join(
-        f"{shown(names[index])} IoU {iou:.2f} F1 {f1:.2f} ({found[names[index]]:,})"
-        for index, iou, f1 in zip(judged.names, judged.iou, judged.f1, strict=True)
-    )
-    how = "parts of the scene" if judged.spatial else "places"
-    return (
-        f"{total}; told apart where left out, by {judged.folds} folds of {how}: {each}. This flatters where places lie "
-        "beside each other; only points drawn at random measure the map."
-    )
-
-
-# the file
-
-
-def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = None) -> None:
-    """Write fitted vectors, for other scenes and the same words and model.
-
-    Raises
-    ------
-    ResegeoError:
-        When the file can't be written.
-
-    """
-    from safetensors.numpy import save
-
-    said = {
-        "format": _FORMAT,
-        "classes": plan.classes.to_json(),
-        "words": _words(plan.settings),
-        "model": {"name": plan.source.name, **_identity(plan.source)},
-        "scene": plan.scene.fingerprint,
-        "fitted_on": dict(found.facts),
-    }
-    arrays = {"residuals": found.fitted.residuals, "biases": found.fitted.biases}
-    content = save(arrays, metadata={_KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
-    try:
-        with whole(path, note) as beside:
-            beside.write_bytes(content)
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path)} could not be written ({error.strerror or error}). Check free space and permissions."
-        ) from error
-
-
-def _words(settings: Settings) -> dict[str, Any]:
+def words_of(settings: Settings) -> dict[str, Any]:
+    """Return the knobs by which words become logits."""
     return {name: value for name, value in settings.as_dict().items() if name in _WORDS}
 
 
-def _identity(source: ModelSource) -> dict[str, Any]:
+def identity_of(source: ModelSource) -> dict[str, Any]:
+    """Return the identity of a model as JSON gives it back."""
     plain: dict[str, Any] = json.loads(json.dumps(identity(source)))
     return plain
 
@@ -235,11 +119,11 @@ def _read_fitted(
         size = int.from_bytes(content[:8], "little")
         if not 0 < size <= min(_MOST_HEADER, len(content) - 8):
             raise ValueError("no header")
-        said = parse_json(content[8 : 8 + size], what)["__metadata__"][_KEY]
+        said = parse_json(content[8 : 8 + size], what)["__metadata__"][KEY]
         said = parse_json(str(said).encode(), what)
-        if said["format"] != _FORMAT:
+        if said["format"] != FORMAT:
             raise ResegeoError(
-                f"{what} has the format {shown(repr(said['format']))}, which this resegeo does not know ({_FORMAT}); "
+                f"{what} has the format {shown(repr(said['format']))}, which this resegeo does not know ({FORMAT}); "
                 "install the version that wrote it."
             )
         its = ClassList.from_json(said["classes"])
@@ -261,7 +145,7 @@ def _read_fitted(
     )
     if not sound:
         raise ResegeoError(damaged)
-    wanted = _identity(source)
+    wanted = identity_of(source)
     if {name: model.get(name) for name in wanted} != wanted or residuals.shape[1] != _dimension(source):
         raise ResegeoError(
             f"{what} was fitted with the model {shown(model.get('name'))} (sha256 {shown(model.get('sha256'), 12)}…), "
@@ -277,7 +161,7 @@ def _read_fitted(
             f"{what} corrects the words of another class file, with the classes {shown(listed, 200)}; take the class "
             "file that it was fitted with by --prompts, or fit anew on the points."
         )
-    changed = [name for name, value in _words(settings).items() if words.get(name) != value]
+    changed = [name for name, value in words_of(settings).items() if words.get(name) != value]
     if changed:
         flag = changed[0].replace("_", "-")
         raise ResegeoError(

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 
 from resegeo.clusters import connect
-from resegeo.correction import Found, fitted_on, write_fitted
+from resegeo.corrected import Found, fitted_on, write_fitted
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError
 from resegeo.execute import Task, run_here, run_on_cluster

@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from resegeo.class_file import load_class_list
-from resegeo.correction import fitted_on
+from resegeo.corrected import fitted_on
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.features import Store, is_store
 from resegeo.files import writable_folder
