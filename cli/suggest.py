@@ -39,7 +39,7 @@ def suggest(
       resegeo suggest out/scene.store.zarr --prompts classes.yml -n 20 -o clicks.gpkg
       resegeo segment out/scene.store.zarr --prompts classes.yml --examples clicks.gpkg
     """
-    from resegeo.suggestions import suggest as run
+    from resegeo.run.suggestions import suggest as run
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:

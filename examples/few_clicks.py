@@ -72,7 +72,7 @@ def labelled(scene: Path, prompts: Path, folder: Path, name: str, *options: str)
     arguments = ["segment", str(scene), "--prompts", str(prompts), "-o", str(folder), "--vector", "none", *options]
     command_line([*arguments, "--overwrite"], standalone_mode=False)
     stem = f"{scene.name.removesuffix('.store.zarr')}.{prompts.stem}" if scene.suffix == ".zarr" else scene.stem
-    from resegeo.raster import read_class_raster_info
+    from resegeo.outputs.raster import read_class_raster_info
 
     raster = folder / f"{stem}.classes.tif"
     classes, _ = read_class_raster_info(raster)

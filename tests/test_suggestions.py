@@ -11,9 +11,9 @@ from affine import Affine
 from click.testing import CliRunner
 
 import resegeo
+from resegeo.clip.blending import class_ranks
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.labels import class_ranks
-from resegeo.suggestions import suggest
+from resegeo.run.suggestions import suggest
 from resegeo_cli.main import main
 
 WHERE = {"crs": "EPSG:32633", "transform": Affine(1, 0, 500_000, 0, -1, 5_190_080)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from resegeo.class_file import added_synonyms, load_class_list, parse_class_list, with_synonyms
+from resegeo.classes.class_file import added_synonyms, load_class_list, parse_class_list, with_synonyms
+from resegeo.classes.land_cover import kinds
 from resegeo.errors import ClassFileError
-from resegeo.land_cover import kinds
 from resegeo_cli.main import main
 
 FILE = (
