@@ -8,13 +8,13 @@ import click
 
 from resegeo.errors import spelled
 
-from .console import in_flags, say, shows
+from .console import complain, in_flags, say, shows
 from .options import Listing
 
 
 @click.group(cls=Listing)
 def classes() -> None:
-    """Class files: a template, a check, and the bundled model's words."""
+    """Class files: a template, a check, synonyms, and the bundled model's words."""
 
 
 @classes.command()
@@ -33,7 +33,8 @@ def template() -> None:
 @shows
 def check(file: str, model: str | None, arch: str | None) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
-    from resegeo.classes.class_file import load_class_list
+    from resegeo.classes.class_file import added_synonyms, load_class_list
+    from resegeo.classes.land_cover import near_synonyms
     from resegeo.clip.tokens import check_prompts
     from resegeo.composition.recipe import find_model
 
@@ -42,6 +43,35 @@ def check(file: str, model: str | None, arch: str | None) -> None:
     for spec in found.classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)
         say(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
+    added = added_synonyms([(spec.name, spec.prompts) for spec in found.classes])
+    for spec, words in zip(found.classes, added, strict=True):
+        if words:
+            complain(f"Note: `synonyms: true` would add to {spec.name}: {', '.join(words)}.")
+    for one, other, kind in near_synonyms([(spec.name, spec.prompts) for spec in found.classes]):
+        complain(
+            f"Warning: {one} and {other} both have words for {kind} and will split its pixels; make them one class, or "
+            "take that word from one of them."
+        )
+    if len(found.classes) == 1:
+        complain(
+            f"Warning: {found.classes[0].name} is the only class, and every pixel will be of it; add classes for what "
+            "else is there, with 'background: true' where they are not wanted in the map."
+        )
+
+
+@classes.command()
+@click.argument("file")
+@shows
+def synonyms(file: str) -> None:
+    """Print a class FILE with a few common words added to classes of a known kind.
+
+    \b
+    Example:
+      resegeo classes synonyms classes.yml > more.yml
+    """
+    from resegeo.classes.class_file import load_class_list, with_synonyms
+
+    say(with_synonyms(load_class_list(Path(file))).rstrip("\n"))
 
 
 @classes.command()

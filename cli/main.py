@@ -19,6 +19,7 @@ from .qgis import qgis
 from .sample import sample
 from .scene import info
 from .segment import segment
+from .suggest import suggest
 
 
 @click.group(cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,5 +50,5 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, sample, classes, models, qgis):
+for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, classes, models, qgis):
     main.add_command(command)

@@ -14,7 +14,14 @@ import resegeo
 from resegeo.settings import Settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SCRIPTS = ["ablation", "compose_fine_tunes", "evaluate_bundled_model", "reproduce_paper", "train_bundled_model"]
+SCRIPTS = [
+    "ablation",
+    "compose_fine_tunes",
+    "evaluate_bundled_model",
+    "few_clicks",
+    "reproduce_paper",
+    "train_bundled_model",
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -16,6 +16,7 @@ import yaml
 from PIL import ImageColor
 
 from resegeo.classes.class_list import MOST_CODES, MOST_NAME, ClassList, ClassSpec
+from resegeo.classes.land_cover import synonyms_of
 from resegeo.classes.palette import colors_for
 from resegeo.documents import compose_yaml, read_text
 from resegeo.errors import ClassFileError, escaped
@@ -37,6 +38,9 @@ templates:
 
 # Optional. A pixel whose best class is less probable than this becomes background (code 0).
 # threshold: 0.3
+
+# Optional. Adds a few common words to the classes that are of a known kind: `resegeo classes check` shows which.
+# synonyms: true
 
 # Codes in the raster are 1, 2, ... in this order. Only the name is required: it is then the prompt.
 classes:
@@ -164,7 +168,7 @@ class _Parser:
     # the parts of a file
 
     def classes_file(self, node: yaml.MappingNode) -> ClassList:
-        keys = self.mapping(node, ("classes", "templates", "threshold"))
+        keys = self.mapping(node, ("classes", "templates", "threshold", "synonyms"))
         if "classes" not in keys:
             self.fail(node, "no line 'classes:'", "one, with the classes below it")
         listed = keys["classes"]
@@ -180,6 +184,10 @@ class _Parser:
             self.fail(listed, "background classes alone", "at least one class without 'background: true'")
         threshold = self.probability(keys["threshold"]) if "threshold" in keys else None
         templates = self.templates(keys.get("templates"))
+        if "synonyms" in keys and self.flag(keys["synonyms"]):
+            added = added_synonyms([(entry["name"], entry["prompts"]) for entry in entries])
+            for entry, words in zip(entries, added, strict=True):
+                entry["prompts"] = (*entry["prompts"], *words)
         self.few(listed, sum(len(entry["prompts"]) for entry in entries), len(templates))
         return ClassList(tuple(_numbered(entries)), templates, threshold)
 
@@ -390,6 +398,34 @@ class _Parser:
                 first = self.place(seen[name.casefold()]).rpartition(", ")[2]
                 self.fail(node, f"the class {name!r} a second time (first in {first})", "each name once")
             seen[name.casefold()] = node
+
+
+def added_synonyms(classes: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, ...]]:
+    """Return what ``synonyms: true`` adds to the prompts of each class, given by name and prompts: no word twice."""
+    taken = [word for name, prompts in classes for word in (name, *prompts)]
+    result = []
+    for name, prompts in classes:
+        result.append(synonyms_of(name, prompts, taken))
+        taken += result[-1]
+    return result
+
+
+def with_synonyms(classes: ClassList) -> str:
+    """Write a class list as the text of a class file, with the synonyms that ``synonyms: true`` would add."""
+    added = added_synonyms([(spec.name, spec.prompts) for spec in classes.classes])
+    listed = []
+    for spec, words in zip(classes.classes, added, strict=True):
+        entry: dict[str, Any] = {"name": spec.name, "prompts": [*spec.prompts, *words]}
+        entry["color"] = "#{:02x}{:02x}{:02x}".format(*spec.color)
+        if spec.threshold is not None:
+            entry["threshold"] = spec.threshold
+        if spec.background:
+            entry["background"] = True
+        listed.append(entry)
+    top: dict[str, Any] = {} if not classes.templates else {"templates": list(classes.templates)}
+    if classes.threshold is not None:
+        top["threshold"] = classes.threshold
+    return yaml.safe_dump({**top, "classes": listed}, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:

@@ -225,6 +225,31 @@ def class_scores(by_class: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(np.isnan(best), NO_SCORE, steps).astype(np.uint8)
 
 
+def score_steps(by_class: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Probabilities (C, h, w) in :data:`SCORE_STEPS` steps; NO_SCORE where there are none, or not ``valid`` (h, w)."""
+    steps = np.rint(np.nan_to_num(by_class) * SCORE_STEPS).astype(np.uint8)
+    steps[np.isnan(by_class)] = NO_SCORE
+    steps[:, ~valid] = NO_SCORE
+    return steps
+
+
+def class_ranks(
+    by_class: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Best and second class (h, w) of each pixel and the margin between their probabilities; NaN where there are none.
+
+    Ties go to the class named first; of a single class the second is itself and the margin its probability.
+    """
+    best = by_class.argmax(axis=0)
+    top = np.take_along_axis(by_class, best[None], axis=0)[0]
+    if len(by_class) == 1:
+        return best, best, top
+    rest = by_class.copy()
+    np.put_along_axis(rest, best[None], -1, axis=0)
+    second = rest.argmax(axis=0)
+    return best, second, top - np.take_along_axis(by_class, second[None], axis=0)[0]
+
+
 def class_codes(
     by_class: NDArray[np.float32], valid: NDArray[np.bool_], classes: ClassList, floors: Sequence[float | None]
 ) -> NDArray[np.unsignedinteger]:

@@ -23,6 +23,7 @@ from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
 from resegeo.run.clusters import connect
 from resegeo.run.compute import Machine, Models, start_machine
+from resegeo.run.corrected import Found, fitted_on, write_fitted
 from resegeo.run.executors import Task, run_here, run_on_cluster
 from resegeo.run.header import Kept
 from resegeo.run.labelling import Scorer, label_scene
@@ -119,7 +120,8 @@ def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) ->
     """Return the results of an equal run that lie there complete."""
     if options.discard_store and Store.open(url) is not None:
         remove(url)
-    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True)
+    beside = tuple(path for path in outputs.beside if path.name in found.known)
+    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True, beside=beside)
 
 
 def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
@@ -146,6 +148,7 @@ def _run(
     started, clock = datetime.now(UTC), _Clock()
     store = found.store
     raster = kept_raster(plan, outputs, store, found, scored=drawable)
+    kept_scores = outputs.scores if raster is not None and plan.scores else ()
     ready = _Ready.load(plan, url, store, options)
     clock.lap("model")
     with _workers(ready, job, options) as workers:  # found before anything is written
@@ -157,9 +160,18 @@ def _run(
         _compute_items(plan, store, ready, job, options, workers)
         clock.lap("windows")
         _refuse_nothing(plan, store)
+    found_here = fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
+    if found_here is not None:
+        clock.lap("examples")
     if raster is None:
-        scorer, scale = ready.scorer(plan, store), ready.encoder.logit_scale
-        raster = make_raster(plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal)
+        scorer, scale = ready.scorer(plan, store, found_here), ready.encoder.logit_scale
+        biases = None if found_here is None else found_here.fitted.biases
+        raster = make_raster(
+            plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal, biases=biases
+        )
+    beside = plan.beside(outputs)
+    if found_here is not None and outputs.fitted in beside:
+        write_fitted(outputs.fitted, plan, found_here, note=journal.note)
     clock.lap("labels")
     if drawable:
         make_polygons(plan, outputs, raster.scores, options.progress, journal)
@@ -177,8 +189,9 @@ def _run(
         "model": ready.facts(plan),
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
-        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
-        **listed(raster.marks | journal.written),
+        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside)],
+        **({} if found_here is None else {"examples": dict(found_here.facts)}),
+        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,
@@ -190,7 +203,9 @@ def _run(
     if options.discard_store:
         remove(url)
     failed = document["windows"]["failed"] + raster.unreadable
-    return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed)
+    return Segmentation(
+        outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed, beside=beside
+    )
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
@@ -216,8 +231,10 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
         store = new_store(plan, url, ready.kept)
         _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
-        scorer = ready.scorer(plan, store)
-        for block in label_scene(plan, scorer, ready.encoder.logit_scale, options.progress, threads=options.threads):
+        scale = ready.encoder.logit_scale
+        found = fitted_on(plan, store, ready.texts, scale)
+        scorer, biases = ready.scorer(plan, store, found), None if found is None else found.fitted.biases
+        for block in label_scene(plan, scorer, scale, options.progress, threads=options.threads, biases=biases):
             rect = block.rect
             codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
     return sieved(codes, plan.classes, plan.settings.min_area)
@@ -249,10 +266,10 @@ class _Ready:
         texts = models.texts(machine.encoder, plan.classes.prompt_texts)
         return cls(machine.encoder, machine, kept, texts)
 
-    def scorer(self, plan: Plan, store: Store) -> Scorer:
+    def scorer(self, plan: Plan, store: Store, found: Found | None = None) -> Scorer:
         """Answer for the scores of stored windows."""
         if self.kept.features:
-            return Scorer(store, self.texts)
+            return Scorer(store, self.texts if found is None else found.vectors(self.texts))
         return Scorer(store, None, store.channels(plan.classes.prompt_texts))
 
     def facts(self, plan: Plan) -> dict[str, Any]:
@@ -267,6 +284,11 @@ class _Ready:
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
         }
+
+
+def ready_for(plan: Plan, url: str, store: Store, options: RunOptions) -> _Ready:
+    """Load what new words for a finished store need."""
+    return _Ready.load(plan, url, store, options)
 
 
 def _compute_items(

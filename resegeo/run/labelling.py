@@ -8,14 +8,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_scores
+from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_ranks, class_scores, score_steps
 from resegeo.clip.scores import EXTRA
 from resegeo.errors import ResegeoError
 from resegeo.outputs.picture import Quicklook
@@ -112,6 +112,10 @@ class Block:
     readable: bool
     scores: NDArray[np.uint8] | None = None
     """Probability of the best class, see :func:`resegeo.clip.blending.class_scores`; None where nobody asked."""
+    ranks: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.float32]] | None = None
+    """Best and second class and the margin between their scores, see :func:`resegeo.clip.blending.class_ranks`."""
+    by_class: NDArray[np.uint8] | None = None
+    """Scores (C, h, w) of all classes in steps, NO_SCORE where there are none; None where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,25 @@ class Labeller:
     """Least probability of each class."""
     scored: bool = False
     """Whether blocks shall bring their scores."""
+    ranked: bool = False
+    """Whether they shall bring best and second class, and the scores of all."""
 
     @classmethod
-    def of(cls, plan: Plan, scorer: Scores, logit_scale: float, *, scored: bool = False) -> Labeller:
+    def of(
+        cls,
+        plan: Plan,
+        scorer: Scores,
+        logit_scale: float,
+        *,
+        scored: bool = False,
+        biases: NDArray[np.float32] | None = None,
+        ranked: bool = False,
+    ) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
         blender = Blender(
             plan.canvas,
-            Grouping.of(classes, settings.reduction, settings.softmax_over),
+            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), biases=biases),
             logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
@@ -142,7 +157,7 @@ class Labeller:
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
         if settings.use_thresholds:
             floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
-        return cls(plan, scorer, blender, floors, scored)
+        return cls(plan, scorer, blender, floors, scored, ranked)
 
     def __call__(self, rect: Rect) -> Block:
         """Label one block of the scene."""
@@ -166,7 +181,9 @@ class Labeller:
             kept = [*plan.only, classes.unprocessed]
             codes[valid & ~np.isin(codes, kept)] = 0
         scores = class_scores(by_class) if self.scored else None
-        return Block(rect, codes, rgb, valid, readable=True, scores=scores)
+        ranks = class_ranks(by_class) if self.ranked else None
+        steps = score_steps(by_class, valid) if self.ranked else None
+        return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps)
 
 
 def label_scene(
@@ -177,9 +194,11 @@ def label_scene(
     *,
     threads: int | None = None,
     scored: bool = False,
+    biases: NDArray[np.float32] | None = None,
+    ranked: bool = False,
 ) -> Iterator[Block]:
     """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
-    label = Labeller.of(plan, scorer, logit_scale, scored=scored)
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored, biases=biases, ranked=ranked)
     cut = list(blocks(plan.scene.height, plan.scene.width))
     with one_thread_each():
         for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):

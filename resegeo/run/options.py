@@ -221,6 +221,31 @@ class Kept:
         none=True,
         repeated=True,
     )
+    examples: str | Path | None = option(
+        None,
+        "Points, lines or polygons whose field names a class, or the .fitted.safetensors of such a run: they correct "
+        "the words.",
+        "Results",
+        affects="labels",
+        metavar="FILE",
+        file=True,
+        expected="a vector file or a .fitted.safetensors",
+    )
+    field: str | None = option(
+        None,
+        "Field of the examples that names the class.  [default: class, class_name or class_id]",
+        "Results",
+        affects="labels",
+        metavar="NAME",
+        example="class",
+    )
+    scores: bool = option(
+        False,
+        "Write .scores.tif, a band a class, and .confidence.tif: best and second class, score, margin.",
+        "Results",
+        affects="labels",
+        off=False,
+    )
     store: str | None = option(
         None,
         "Folder or URL (s3://...) for the store.  [default: that of the results]",
@@ -265,6 +290,7 @@ class Options:
     run: RunOptions
     only: Sequence[str] = ()
     store: str | None = None
+    kept: Kept = Kept()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -295,6 +321,7 @@ class Options:
             RunOptions(**part(RunOptions)),
             kept.only,
             kept.store,
+            kept,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -303,7 +330,7 @@ class Options:
         Model and knobs are what :func:`resegeo.run.prepare.choose` makes of them. A file is named with its size and
         time.
         """
-        values: dict[str, Any] = {"only": self.only}
+        values: dict[str, Any] = {name: getattr(self.kept, name) for name in declared(Kept)} | {"only": self.only}
         for part in (self.view, self.run):
             values |= {name: getattr(part, name) for name in declared(type(part))}
         return {

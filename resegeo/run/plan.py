@@ -29,6 +29,8 @@ from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 if TYPE_CHECKING:
     import xarray as xr
 
+    from resegeo.run.correction import Correction
+
 FEATURE_BUDGET = 2e9
 """Bytes up to which features are kept without being asked for."""
 
@@ -42,6 +44,15 @@ class Outputs:
     picture: Path
     report: Path
     vectors: tuple[Path, ...]
+    fitted: Path
+    """What examples come to; written where the run has some of its own."""
+    scores: tuple[Path, ...]
+    """Scores of all classes, and confidence; written where they are asked for."""
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """What a run writes only where it is asked for."""
+        return (self.fitted, *self.scores)
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
@@ -79,6 +90,10 @@ class Plan:
     """Codes to write; pixels of other classes become background. None: all."""
     made_with: Mapping[str, Any] | None = None
     """Over a finished store: the :meth:`image_options` of the run that made it, none of which need be at hand now."""
+    correction: Correction | None = None
+    """Examples that correct the words."""
+    scores: bool = False
+    """Whether the scores of all classes are written."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
@@ -137,8 +152,11 @@ class Plan:
     def label_options(self) -> dict[str, Any]:
         """Everything beyond the image side that the class raster depends on."""
         settings = self.settings.as_dict()
+        asked: dict[str, Any] = {} if self.correction is None else {"examples": self.correction.facts()}
+        asked |= {"scores": True} if self.scores else {}
         return _plain(
-            {
+            asked
+            | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
                 "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
@@ -149,6 +167,11 @@ class Plan:
         """Everything that the result depends on, as plain values."""
         image, labels = self.image_options(), self.label_options()
         return image | labels | {"settings": _plain(self.settings.as_dict())}
+
+    def beside(self, outputs: Outputs) -> tuple[Path, ...]:
+        """Return what the run writes beside raster, polygons and picture."""
+        fitted = (outputs.fitted,) if self.correction is not None and self.correction.fitted is None else ()
+        return (*fitted, *(outputs.scores if self.scores else ()))
 
     @property
     def items(self) -> int:
@@ -189,8 +212,8 @@ class Plan:
 
     def keeps_features(self, *, keep: bool | None, discard: bool) -> bool:
         """Whether a new store keeps features: as asked for, else where they are small and the store stays."""
-        if keep is not None:
-            return keep
+        if keep is not None or self.correction is not None:  # examples are fitted on features
+            return keep is not False
         return not discard and self.feature_bytes() <= FEATURE_BUDGET
 
 
@@ -233,6 +256,8 @@ def make_plan(
     only: Sequence[str] = (),
     canvas: Canvas | None = None,
     made_with: Mapping[str, Any] | None = None,
+    correction: Correction | None = None,
+    scores: bool = False,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
@@ -266,6 +291,8 @@ def make_plan(
         region=region,
         only=codes_of(classes, only) if only else None,
         made_with=made_with,
+        correction=correction,
+        scores=scores,
         sources={} if made_with is not None else _sources(settings, source),
     )
 
@@ -341,6 +368,8 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
         report=where / f"{stem}.json",
+        fitted=where / f"{stem}.fitted.safetensors",
+        scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 
@@ -364,7 +393,7 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what changed between two :meth:`Plan.options`, settings one by one."""
-    changed = [key for key in now if key != "settings" and before.get(key) != now[key]]
+    changed = [key for key in dict.fromkeys([*now, *before]) if key != "settings" and before.get(key) != now.get(key)]
     old, new = before.get("settings", {}), now.get("settings", {})
     return changed + [
         f"{key} ({_said(old.get(key))} → {_said(new.get(key))})"

@@ -33,13 +33,15 @@ from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_output
 from resegeo.run.segmentation import flags
 from resegeo.run.store import Store, UnusableStoreError, is_store
 from resegeo.run.stored import stored_scene
-from resegeo.scene.region import region_of
+from resegeo.scene.reader import Scene
+from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from resegeo.run.correction import Correction
     from resegeo.run.estimation import Estimate
     from resegeo.run.segmentation import Segmentation
 
@@ -149,14 +151,25 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
     opened = look_at(scene, view)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
-    plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
+    correction, listed = _corrected(wanted, options, settings, found, opened, region)
+    plan = make_plan(
+        opened,
+        listed,
+        settings,
+        found,
+        sam=sam,
+        region=region,
+        only=options.only,
+        correction=correction,
+        scores=options.kept.scores,
+    )
     outputs = plan_outputs(plan, output)
     _spare_inputs(outputs, plan, classes, options)
     job = None
     if isinstance(scene, str | Path):
         job = Job(
             scene=_absolute(str(scene)),
-            classes=wanted,
+            classes=listed,
             settings=replace(settings, segments=_absolute_files(settings.segments)),
             source=replace(
                 found,
@@ -190,6 +203,27 @@ def choose(
     return found, settings, _sam_of(settings, method, progress)
 
 
+def _corrected(
+    classes: ClassList,
+    options: Options,
+    settings: Settings,
+    source: ModelSource,
+    scene: Scene,
+    region: Region | None,
+) -> tuple[Correction | None, ClassList]:
+    """Read the examples, if there are any, and the class list that they lead to."""
+    path, field = options.kept.examples, options.kept.field
+    if path is None:
+        if field is not None:
+            raise UsageError("[[field]] names a field of the examples; give them by [[examples]].")
+        return None, classes
+    if options.run.keep_features is False:
+        raise UsageError("[[examples]] are fitted on features, so that [[keep_features=False]] does not go with them.")
+    from resegeo.run.correction import correction_of
+
+    return correction_of(path, field, classes, settings, source, scene, region)
+
+
 def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) -> None:
     """Refuse to write over a file that the run reads; see :class:`ResegeoError`."""
     method = options.method
@@ -199,9 +233,10 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
         "a file of [[segments]]": [plan.settings.segments, *plan.settings.segments.split(",")],
         "the class file": [classes],
         "the file of [[settings]]": [method.settings],
+        "the examples": [options.kept.examples],
         "the model": [method.model, method.sam_checkpoint],
     }
-    for path in (path for path in outputs.files() if path.exists()):
+    for path in (path for path in (*outputs.files(), *outputs.beside) if path.exists()):
         for what, names in inputs.items():
             found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
             if any(path.samefile(name) for name in found):
@@ -240,6 +275,7 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     )
     try:
         scene = stored_scene(header.scene, store.require("valid"))
+        correction, classes = _corrected(classes, options, resolved, found, scene, None)
         plan = make_plan(
             scene,
             classes,
@@ -248,6 +284,8 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             only=options.only,
             canvas=Canvas(scene, *header.canvas),
             made_with=header.image,
+            correction=correction,
+            scores=options.kept.scores,
         )
     except ValueError as error:
         raise UnusableStoreError(
@@ -261,6 +299,11 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
         )
     if resolved.vote_segments and not header.layout.segments:
         raise UsageError(f"[[vote_segments=True]] needs segments, which {url} does not hold; give the scene itself.")
+    if not header.features and correction is not None:
+        raise ResegeoError(
+            f"{url} holds scores of words and no features, which [[examples]] are fitted on; run the scene with "
+            "[[keep_features=True]] [[overwrite=True]]."
+        )
     if not header.features and store.channels(plan.classes.prompt_texts) is None:
         raise ResegeoError(
             f"{url} holds scores of other words and no features. Words known to it: "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
@@ -21,7 +22,8 @@ from resegeo.run.labelling import Block, Scores, label_scene, look_of
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
-from resegeo.run.standing import Standing
+from resegeo.run.score_rasters import score_rasters
+from resegeo.run.standing import Standing, State
 from resegeo.run.store import Store
 from resegeo.scene.gcps import unplaced
 from resegeo.scene.region import outline
@@ -53,6 +55,7 @@ def make_raster(
     *,
     scored: bool,
     journal: Journal,
+    biases: NDArray[np.float32] | None = None,
 ) -> MadeRaster:
     """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
 
@@ -69,21 +72,35 @@ def make_raster(
         nonlocal unreadable
         for block in blocks:
             unreadable += not block.readable
+            if every is not None:
+                every.put(block)
             yield block.rect.row, block.rect.col, block.codes
         plan.refuse_changes()  # after the last read, and before the raster gets its name
 
-    labelled = label_scene(plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored)
-    counts = write_class_raster(
-        outputs.raster,
-        codes(look_of(labelled, look, valid, scores)),
-        height=scene.height,
-        width=scene.width,
-        georeference=scene.georeference,
-        classes=plan.classes,
-        tags=provenance_tags(plan),
-        min_area=plan.settings.min_area,
-        note=journal.note,
+    labelled = label_scene(
+        plan,
+        scorer,
+        logit_scale,
+        options.progress,
+        threads=options.threads,
+        scored=scored,
+        biases=biases,
+        ranked=plan.scores,
     )
+    where: dict[str, Any] = {"height": scene.height, "width": scene.width, "georeference": scene.georeference}
+    with contextlib.ExitStack() as stack:
+        every = None
+        if plan.scores:
+            every = stack.enter_context(score_rasters(outputs.scores, plan.classes, **where, note=journal.note))
+        counts = write_class_raster(
+            outputs.raster,
+            codes(look_of(labelled, look, valid, scores)),
+            **where,
+            classes=plan.classes,
+            tags=provenance_tags(plan),
+            min_area=plan.settings.min_area,
+            note=journal.note,
+        )
     marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
     if scores is not None:
         _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), marks[outputs.raster.name]))
@@ -107,7 +124,7 @@ def kept_raster(
     earlier = standing.report
     if store is None or earlier is None or not store.header.finished:  # else it needs more than scores anew
         return None
-    if not standing.raster:
+    if not standing.raster or (plan.scores and any(standing.files[path] is not State.WHOLE for path in outputs.scores)):
         return None
     scores = stored_scores(store, outputs.raster, earlier)
     if scored and scores is None:

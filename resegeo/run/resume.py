@@ -58,7 +58,7 @@ def differs(store: Store, plan: Plan, options: RunOptions) -> list[str]:
         return ["vote_segments (the store has no segments)"]
     if store.header.features:
         return []
-    if options.keep_features:
+    if options.keep_features or plan.correction is not None:
         return ["keep_features (the store holds scores)"]
     if store.channels(plan.classes.prompt_texts) is None:
         return ["prompts (the store holds scores of other words, and no features)"]

@@ -11,6 +11,7 @@ import numpy as np
 
 from resegeo.errors import ResegeoError, shown
 from resegeo.run.report import earlier_report, marks_of
+from resegeo.settings import SUFFIXES
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -47,6 +48,8 @@ class Segmentation:
     reused: bool
     failed: int = 0
     """Windows that could not be computed; pixels that no other window covers are marked unprocessed."""
+    beside: tuple[Path, ...] = ()
+    """What was asked for besides: fitted vectors, scores."""
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -74,15 +77,18 @@ class Segmentation:
         ((path, report),) = reports.items()
         rest = [path.parent / name for name in report["outputs"] if name in marks_of(report)]
         missing = [each.name for each in rest if not each.exists()]
-        if missing or len(rest) < 2 or not rest[0].name.endswith(RASTER):
+        pictures = [each for each in rest if each.suffix == ".png"]
+        if missing or not pictures or not rest[0].name.endswith(RASTER):
             lost = shown(", ".join(missing)) or "a class raster"
             raise ResegeoError(f"{shown(path.parent)} lacks {lost}, of which {path.name} tells; run segment again.")
         failed = report["windows"]["failed"] + int(report.get("unreadable_blocks") or 0)
-        return cls(rest[0], tuple(rest[1:-1]), rest[-1], path, reused=True, failed=failed)
+        vectors = tuple(each for each in rest if each.suffix in SUFFIXES.values())
+        beside = tuple(each for each in rest[1:] if each not in (*vectors, pictures[0]))
+        return cls(rest[0], vectors, pictures[0], path, reused=True, failed=failed, beside=beside)
 
     def files(self) -> tuple[Path, ...]:
         """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
+        return (self.raster, *self.vectors, self.picture, *self.beside, self.report)
 
     def codes(self) -> xr.DataArray:
         """Return the class codes (y, x), read where they are used, with CRS, nodata and the flags of the classes.

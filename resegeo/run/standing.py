@@ -82,7 +82,8 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
         When the run would replace what must not be replaced, or its files cannot have their names.
 
     """
-    files = _touched(outputs)
+    files = _touched(outputs, plan.beside(outputs))
+    touched = files
     for path in files:
         why = name_problem(path)
         if why is not None:
@@ -118,17 +119,17 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
         and raster_options(report["resegeo"]) == raster_options(wanted)
         and report.get("versions") == versions()
         and all(states[path] is State.WHOLE for path in (outputs.raster, *extra)),
-        left=tuple(path for path in files if path not in _touched(outputs) and states[path] is not State.EDITED),
+        left=tuple(path for path in files if path not in touched and states[path] is not State.EDITED),
         vectors=tuple(path for path in outputs.vectors if path.name in known),
         store=store,
         known=known,
     )
 
 
-def _touched(outputs: Outputs) -> list[Path]:
+def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture]
+    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside]
 
 
 def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: Mapping[str, Any]) -> None:
@@ -158,7 +159,7 @@ def _refuse_open(states: Mapping[Path, State]) -> None:
 
 def _refuse_users(states: Mapping[Path, State], outputs: Outputs, *, overwrite: bool) -> None:
     """Refuse to replace what the user made or changed."""
-    for path in (*_touched(outputs), outputs.report):
+    for path in (*_touched(outputs, outputs.beside), outputs.report):
         said = shown(path, LONGEST_PATH)
         if path.is_dir() and not path.is_symlink():
             raise ResegeoError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ _AREAL = "Polygon|Surface|Collection|Unknown|TIN|Triangle"
 """Kinds of a layer, as GDAL names them, that may hold polygons."""
 
 
-def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
-    """Read the rows of a vector file that hold polygons, as a GeoDataFrame.
+def read_layer(
+    path: str,
+    what: str,
+    *,
+    field: str | Sequence[str] | None = None,
+    shapes: Callable[[Any], Any] | None = None,
+    holds: str = "polygons",
+) -> Any:
+    """Read the rows of a vector file that hold polygons, or other shapes, as a GeoDataFrame.
 
     Parameters
     ----------
@@ -37,7 +45,12 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
     what:
         How messages call it, such as ``aoi parcels.gpkg``.
     field:
-        Of several layers the first with polygons and this field is taken, or else the first with polygons.
+        Of several layers the first with polygons and this field, or one of these, is taken, or else the first with
+        polygons.
+    shapes:
+        Leaves of a table the rows that count; None: those with polygons.
+    holds:
+        What these are, for messages.
 
     Returns
     -------
@@ -60,15 +73,17 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
         _refuse_references(path, what)
     found: tuple[Any, Any] | None = None
     layers: list[str] = []
+    wanted = (field,) if isinstance(field, str) else field
+    kinds, kept_rows = (_AREAL, _polygonal) if shapes is None else (".", shapes)
     try:
         if path.lower().endswith(".parquet"):  # GDAL's driver for it is no part of pyogrio's wheels
-            found = _polygonal(gpd.read_parquet(path)), path
+            found = kept_rows(gpd.read_parquet(path)), path
         else:
-            layers = [name for name, kind in pyogrio.list_layers(path) if re.search(_AREAL, kind or "")]
+            layers = [name for name, kind in pyogrio.list_layers(path) if re.search(kinds, kind or "")]
             names: list[Any] = [*layers] or [0]
             for name in names:  # a layer of unknown kind, as in KML, may turn out to hold lines
-                frame = _polygonal(gpd.read_file(path, layer=name))
-                fits = len(frame) and (field is None or field in frame.columns)
+                frame = kept_rows(gpd.read_file(path, layer=name))
+                fits = len(frame) and (wanted is None or any(name in frame.columns for name in wanted))
                 if fits or (len(frame) and (found is None or not len(found[0]))) or found is None:
                     found = frame, name
                 if fits:
@@ -83,14 +98,14 @@ def read_layer(path: str, what: str, *, field: str | None = None) -> Any:
         OSError,
     ) as error:
         raise ResegeoError(
-            f"{what} cannot be opened as a vector file with polygons; expected a GeoPackage, GeoJSON, Shapefile or the "
+            f"{what} cannot be opened as a vector file with {holds}; expected a GeoPackage, GeoJSON, Shapefile or the "
             "like."
         ) from error
     if found is None or not len(found[0]):
-        raise ResegeoError(f"{what} holds no polygons; expected some.")
+        raise ResegeoError(f"{what} holds no {holds}; expected some.")
     if len(layers) > 1:
         notice(
-            f"{what} has the layers {', '.join(map(shown, layers))}; the polygons of {shown(found[1])} are taken.",
+            f"{what} has the layers {', '.join(map(shown, layers))}; the {holds} of {shown(found[1])} are taken.",
         )
     return found[0]
 

@@ -1,0 +1,178 @@
+"""What corrects the words of a run: examples of its scene, or a file that an earlier run has fitted.
+
+The file ``<stem>.fitted.safetensors`` is data: two arrays, and a text of JSON that says what they belong to. Nothing of
+it is taken but shapes, finite numbers and names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resegeo.checkpoints.sources import ModelSource, identity
+from resegeo.classes.class_list import ClassList
+from resegeo.clip.fitting import Fitted
+from resegeo.documents import parse_json
+from resegeo.errors import ResegeoError, UsageError, escaped, shown
+from resegeo.files import checksum, read_limited
+from resegeo.run.clicks import extended_by, is_fitted, read_clicks
+from resegeo.run.example_features import Places
+from resegeo.scene.reader import Scene
+from resegeo.scene.region import Region
+from resegeo.settings import Settings
+
+KEY = "resegeo_fitted"
+"""Under which a file of fitted vectors says what they belong to."""
+FORMAT = 1
+_MOST = 256 * 2**20
+"""Bytes of a file of fitted vectors that are read at most."""
+_MOST_HEADER = 8 * 2**20
+_WORDS = ("reduction", "softmax_over", "logit_scale", "subtract_cls")
+"""Knobs that say how words become the logits that the vectors add to."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What corrects the words of a run, before it is fitted."""
+
+    name: str
+    """Of the file, for messages."""
+    sha256: str
+    counts: Mapping[str, int]
+    """Places of each class, by name."""
+    column: str | None = None
+    """Field that names the classes."""
+    places: Places | None = field(default=None, repr=False)
+    """Of examples of this very scene."""
+    fitted: Fitted | None = field(default=None, repr=False)
+    """Of a file that an earlier run has fitted."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the results depend on, as plain values."""
+        kind = "places" if self.fitted is None else "fitted"
+        return {"kind": kind, "sha256": self.sha256, "field": self.column, "counts": dict(self.counts)}
+
+
+def correction_of(
+    path: str | Path,
+    field_: str | None,
+    classes: ClassList,
+    settings: Settings,
+    source: ModelSource,
+    scene: Scene,
+    region: Region | None,
+) -> tuple[Correction, ClassList]:
+    """Read what ``examples`` names, and the class list that it leads to.
+
+    Raises
+    ------
+    UsageError:
+        When the method knows no examples, or there is no such field.
+    ResegeoError:
+        When the file can't be read, or does not fit scene, words or model.
+
+    """
+    name = escaped(path)
+    if settings.softmax_over != "classes":
+        raise UsageError(
+            f"[[examples={name}]] corrects the scores of classes, and [[softmax_over={settings.softmax_over}]] (of "
+            "[[preset=paper]]) compares prompts first; leave that out."
+        )
+    if is_fitted(path):
+        return _read_fitted(Path(path), classes, settings, source)
+    if not Path(path).is_file() and "://" not in str(path) and not str(path).startswith("/vsi"):
+        raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
+    clicks = read_clicks(str(path), field_, scene, region, classes)
+    said = checksum(Path(path)) if Path(path).is_file() else ""
+    return Correction(Path(path).name, said, clicks.counts, clicks.field, clicks.places), clicks.classes
+
+
+def words_of(settings: Settings) -> dict[str, Any]:
+    """Return the knobs by which words become logits."""
+    return {name: value for name, value in settings.as_dict().items() if name in _WORDS}
+
+
+def identity_of(source: ModelSource) -> dict[str, Any]:
+    """Return the identity of a model as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity(source)))
+    return plain
+
+
+def _read_fitted(
+    path: Path, classes: ClassList, settings: Settings, source: ModelSource
+) -> tuple[Correction, ClassList]:
+    """Read fitted vectors, and see that they were fitted to the same words and model."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    what = f"[[examples={escaped(path)}]]"
+    if not path.is_file():
+        raise ResegeoError(f"{what}: no such file. Check the path.")
+    content = read_limited(path, _MOST)
+    damaged = f"{what} is damaged, or no file of fitted vectors that a run with [[examples]] wrote."
+    try:
+        size = int.from_bytes(content[:8], "little")
+        if not 0 < size <= min(_MOST_HEADER, len(content) - 8):
+            raise ValueError("no header")
+        said = parse_json(content[8 : 8 + size], what)["__metadata__"][KEY]
+        said = parse_json(str(said).encode(), what)
+        if said["format"] != FORMAT:
+            raise ResegeoError(
+                f"{what} has the format {shown(repr(said['format']))}, which this resegeo does not know ({FORMAT}); "
+                "install the version that wrote it."
+            )
+        its = ClassList.from_json(said["classes"])
+        model, words, told = dict(said["model"]), dict(said["words"]), dict(said["fitted_on"]["counts"])
+        if not all(isinstance(name, str) and type(count) is int for name, count in told.items()):
+            raise ValueError("no counts")
+        arrays = load(content)
+        residuals, biases = arrays["residuals"], arrays["biases"]
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ResegeoError(damaged) from error
+    count = len(its.classes)
+    sound = (
+        residuals.dtype == biases.dtype == np.float32
+        and residuals.ndim == 2
+        and residuals.shape[0] == count
+        and biases.shape == (count,)
+        and bool(np.isfinite(residuals).all())
+        and bool(np.isfinite(biases).all())
+    )
+    if not sound:
+        raise ResegeoError(damaged)
+    wanted = identity_of(source)
+    if {name: model.get(name) for name in wanted} != wanted or residuals.shape[1] != _dimension(source):
+        raise ResegeoError(
+            f"{what} was fitted with the model {shown(model.get('name'))} (sha256 {shown(model.get('sha256'), 12)}…), "
+            f"not with {shown(source.name)} (sha256 {source.sha256[:12]}…). Name that model by [[model]]."
+        )
+    own = len(classes.classes)
+    same = [(spec.name, spec.prompts) for spec in classes.classes] == [
+        (spec.name, spec.prompts) for spec in its.classes[:own]
+    ]
+    if not same or classes.templates != its.templates or any(spec.prompts for spec in its.classes[own:]):
+        listed = ", ".join(spec.name for spec in its.classes)
+        raise ResegeoError(
+            f"{what} corrects the words of another class file, with the classes {shown(listed, 200)}; take the class "
+            "file that it was fitted with by [[prompts]], or fit anew on the points."
+        )
+    changed = [name for name, value in words_of(settings).items() if words.get(name) != value]
+    if changed:
+        flag = changed[0].replace("_", "-")
+        raise ResegeoError(
+            f"{what} was fitted with --{flag} {shown(words.get(changed[0]))}, not "
+            f"{shown(getattr(settings, changed[0]))}; take the settings that it was fitted with."
+        )
+    extended = extended_by(classes, [spec.name for spec in its.classes[own:]])
+    return Correction(path.name, checksum(path), told, None, None, Fitted(residuals, biases)), extended
+
+
+def _dimension(source: ModelSource) -> int:
+    from resegeo.checkpoints.sources import geometry
+
+    return geometry(source).dimension
