@@ -46,8 +46,9 @@ def quick_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     A test marked ``model`` in a module that uses this keeps the true one.
     """
-    import resegeo.machine
     from fakes import quick
+
+    import resegeo.machine
 
     if request.node.get_closest_marker("model"):
         return

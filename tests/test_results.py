@@ -20,6 +20,8 @@ from resegeo.errors import ResegeoError
 from resegeo.features import Store
 from resegeo.scene import Scene
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 
