@@ -22,10 +22,10 @@ settings.load_profile("suite")
 @pytest.fixture(scope="session", autouse=True)
 def shared_models() -> Iterator[None]:
     """Load the bundled model once a process, and embed the same words once; other models are loaded as ever."""
-    import resegeo.machine
-    from resegeo.encoder import Encoder
+    import resegeo.run.compute
+    from resegeo.clip.encoder import Encoder
 
-    load, embed = resegeo.machine.load_encoder, Encoder.encode_texts
+    load, embed = resegeo.run.compute.load_encoder, Encoder.encode_texts
     kept, words = lru_cache(maxsize=4)(load), lru_cache(maxsize=64)(embed)
 
     def encoder(source: Any, **options: Any) -> Encoder:
@@ -35,8 +35,8 @@ def shared_models() -> Iterator[None]:
         return words(self, tuple(map(tuple, prompts))).copy()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resegeo.machine.load_encoder", encoder)
-        patch.setattr("resegeo.encoder.Encoder.encode_texts", texts)
+        patch.setattr("resegeo.run.compute.load_encoder", encoder)
+        patch.setattr("resegeo.clip.encoder.Encoder.encode_texts", texts)
         yield
 
 
@@ -48,17 +48,17 @@ def quick_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """
     from fakes import quick
 
-    import resegeo.machine
+    import resegeo.run.compute
 
     if request.node.get_closest_marker("model"):
         return
-    load = resegeo.machine.load_encoder
+    load = resegeo.run.compute.load_encoder
 
     def encoder(source: Any, **options: Any) -> Any:
         loaded = load(source, **options)
         return quick(loaded) if source.path.parent.name == "bundled" else loaded
 
-    monkeypatch.setattr("resegeo.machine.load_encoder", encoder)
+    monkeypatch.setattr("resegeo.run.compute.load_encoder", encoder)
 
 
 @pytest.fixture(scope="session")

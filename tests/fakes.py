@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from resegeo.encoder import Encoder
+from resegeo.clip.encoder import Encoder
 
 
 def colour_features(visual: Any, images: torch.Tensor, masks: Any, *, self_self: bool = False) -> torch.Tensor:
-    """Stand in for :func:`resegeo.encoder.dense_features`: (B, 1 + N, D), deterministic, one row a patch."""
+    """Stand in for :func:`resegeo.clip.encoder.dense_features`: (B, 1 + N, D), deterministic, one row a patch."""
     colours = torch.nn.functional.avg_pool2d(images, visual.patch_size).flatten(2).transpose(1, 2)
     tokens = torch.cat([colours.mean(dim=1, keepdim=True), colours], dim=1)
     random = torch.Generator().manual_seed(0)
