@@ -61,7 +61,8 @@ def undisturbed() -> Iterator[None]:
                 logging.disable(found.off)
                 for name, (level, disabled) in found.levels.items():
                     logger = logging.getLogger(name)
-                    logger.setLevel(level)
+                    if logger.level != level:  # setting it empties the caches of all loggers
+                        logger.setLevel(level)
                     logger.disabled = disabled
                 found.rest.close()
 

@@ -29,7 +29,7 @@ def shared_models() -> Iterator[None]:
     kept, words = lru_cache(maxsize=4)(load), lru_cache(maxsize=64)(embed)
 
     def encoder(source: Any, **options: Any) -> Encoder:
-        return (kept if source.name == "bundled" else load)(source, **options)
+        return (kept if source.path.parent.name == "bundled" else load)(source, **options)
 
     def texts(self: Encoder, prompts: Any) -> np.ndarray:
         return words(self, tuple(map(tuple, prompts))).copy()
@@ -56,7 +56,7 @@ def quick_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     def encoder(source: Any, **options: Any) -> Any:
         loaded = load(source, **options)
-        return quick(loaded) if source.name == "bundled" else loaded
+        return quick(loaded) if source.path.parent.name == "bundled" else loaded
 
     monkeypatch.setattr("resegeo.run.compute.load_encoder", encoder)
 

@@ -16,9 +16,10 @@ def colour_features(visual: Any, images: torch.Tensor, masks: Any, *, self_self:
     colours = torch.nn.functional.avg_pool2d(images, visual.patch_size).flatten(2).transpose(1, 2)
     tokens = torch.cat([colours.mean(dim=1, keepdim=True), colours], dim=1)
     random = torch.Generator().manual_seed(0)
-    spread = torch.randn(3, 64, generator=random)
+    spread = 3 * torch.randn(3, 64, generator=random)
+    phase = 6 * torch.rand(64, generator=random)
     onto = torch.randn(64, int(visual.output_dim), generator=random)
-    return torch.cos(tokens @ spread) @ onto
+    return torch.cos(tokens @ spread + phase) @ onto
 
 
 @lru_cache(maxsize=4)

@@ -33,6 +33,8 @@ from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
 from resegeo.run.prepare import VocabularyWarning
 from resegeo_cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 
@@ -424,6 +426,7 @@ def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(sce
     assert len(results("out")) == 3
 
 
+@pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 def test_a_killed_batch_goes_on_and_ends_with_the_same_bytes(scenes):
@@ -440,6 +443,7 @@ def test_a_killed_batch_goes_on_and_ends_with_the_same_bytes(scenes):
     assert not list(Path("out").rglob(".tmp-*"))
 
 
+@pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_is_opened_once_and_gives_the_same_bytes(scenes, monkeypatch):
     import distributed
@@ -659,6 +663,7 @@ def client(cluster):
         yield client
 
 
+@pytest.mark.model
 @pytest.mark.slow
 def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_same(many, client, monkeypatch):
     (many / "b.tif").write_bytes((many / "b.tif").read_bytes()[:3000])
@@ -677,6 +682,7 @@ def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_sa
     assert dict(again.counts) == {"skipped": 8, "failed": 1}
 
 
+@pytest.mark.model
 @pytest.mark.slow
 def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, picture, monkeypatch):
     make_raster("scenes/large.tif", picture(150, 160))
@@ -689,6 +695,7 @@ def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, p
     assert results("out") == results("here")
 
 
+@pytest.mark.model
 @pytest.mark.slow
 def test_a_scene_outlives_the_worker_that_had_it_and_the_user_who_interrupts(many, client):
     segment_many("scenes/**/*.tif", "classes.yml", "here")

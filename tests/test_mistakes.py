@@ -426,8 +426,14 @@ def _weights(folder: Path) -> None:
             archive.writestr("resegeo-models.json", json.dumps(manifest))
 
 
-def contents(folder: Path) -> dict[Path, bytes | bool]:
-    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+def contents(folder: Path) -> dict[Path, tuple[int, ...] | None]:
+    """What any writing to a file of the folder, or replacing it, would change: cheaper than reading all of them."""
+
+    def traces(path: Path) -> tuple[int, ...]:
+        found = path.lstat()
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    return {path: None if path.is_dir() else traces(path) for path in folder.rglob("*")}
 
 
 def answer(mistake: Mistake, folder: Path) -> tuple[int, list[str], str]:

@@ -18,6 +18,8 @@ from resegeo.scene.reader import open_scene
 from resegeo.scene.region import Region, read_polygons, region_of
 from resegeo.scene.windows import Rect
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 TRANSFORM = from_origin(500_000, 5_200_000, 10, 10)
 

@@ -20,6 +20,8 @@ from resegeo.errors import ResegeoError
 from resegeo.run.store import Store
 from resegeo.scene.reader import Scene
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 

@@ -20,18 +20,16 @@ def naive_cosines(features, texts, pixels):
 @given(st.integers(1, 9), st.integers(1, 16), st.integers(1, 40), st.integers(1, 7), st.integers(0, 2**31))
 def test_q_plus_4_numbers_give_the_scores_of_interpolated_features(grid, patch, dimension, prompts, seed):
     random = np.random.default_rng(seed)
-    features = random.normal(size=(1, grid, grid, dimension)).astype(np.float32)
-    features += random.normal(size=dimension)  # neighbours are alike, as those of an image are
+    # Of one sign in each dimension, as neighbours in an image are alike: where opposite features cancel, the cosine
+    # itself is ill-conditioned.
+    signs = random.choice([-1.0, 1.0], size=dimension)
+    features = (signs * (0.5 + np.abs(random.normal(size=(1, grid, grid, dimension))))).astype(np.float32)
     texts = random.normal(size=(prompts, dimension)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     axis = axis_weights(grid, pixel_centres(grid * patch))
     found = pixel_cosines(patch_scores(features, texts)[0], axis, axis)
     expected = naive_cosines(features[0], texts, grid * patch)
-    far_from_zero = np.abs(expected).max() > 0
-    assert far_from_zero
-    norms = np.linalg.norm(features[0], axis=-1)
-    if norms.min() > 0.5:  # where opposite features cancel, the cosine itself is ill-conditioned
-        assert np.abs(found - expected).max() < 5e-4
+    assert np.abs(found - expected).max() < 5e-4
 
 
 def test_scores_agree_to_1e_5_on_features_like_those_of_vit_l_14():

@@ -34,6 +34,8 @@ import resegeo
 from resegeo.outputs.vectors import layer_name
 from resegeo_cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 MARS = (
     'GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894447223612]],'
     'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
