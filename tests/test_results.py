@@ -43,8 +43,8 @@ def test_no_result_replaces_a_file_that_the_run_reads(scene):
     area.to_file(folder / "scene.gpkg")
     before = (folder / "scene.gpkg").read_bytes()
     for given, what in (
-        ({"aoi": folder / "scene.gpkg"}, "--aoi"),
-        ({"segments": str(folder / "scene.gpkg")}, "--segm"),
+        ({"aoi": folder / "scene.gpkg"}, "aoi"),
+        ({"segments": str(folder / "scene.gpkg")}, "segments"),
     ):
         for overwrite in (False, True):
             with pytest.raises(ResegeoError, match=f"would replace .*{what}"):
