@@ -21,7 +21,7 @@ def classes() -> None:
 @shows
 def template() -> None:
     """Print a commented class file to begin with."""
-    from resegeo.class_file import TEMPLATE
+    from resegeo.classes.class_file import TEMPLATE
 
     say(spelled(TEMPLATE, in_flags).rstrip("\n"))
 
@@ -33,9 +33,9 @@ def template() -> None:
 @shows
 def check(file: str, model: str | None, arch: str | None) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
-    from resegeo.class_file import load_class_list
-    from resegeo.recipe import find_model
-    from resegeo.tokens import check_prompts
+    from resegeo.classes.class_file import load_class_list
+    from resegeo.clip.tokens import check_prompts
+    from resegeo.composition.recipe import find_model
 
     found = load_class_list(Path(file))
     check_prompts(found, find_model(model, arch))
@@ -48,7 +48,7 @@ def check(file: str, model: str | None, arch: str | None) -> None:
 @shows
 def vocabulary() -> None:
     """List the words and phrases that the bundled model was trained on."""
-    from resegeo.weights import vocabulary as words
+    from resegeo.checkpoints.sources import vocabulary as words
 
     for word in sorted(words()):
         say(word)

@@ -1,4 +1,4 @@
-"""The options of ``segment`` in groups, made of what :mod:`resegeo.options` declares."""
+"""The options of ``segment`` in groups, made of what :mod:`resegeo.run.options` declares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from resegeo.declare import Declared, MisfitError, read
 from resegeo.errors import spelled
-from resegeo.options import OPTIONS
+from resegeo.run.options import OPTIONS
 
 from .console import in_flags
 

@@ -27,6 +27,6 @@ def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None
     Example:
       resegeo vectorize out/scene.classes.tif -o out/scene.gpkg --simplify 1
     """
-    from resegeo.pipeline import vectorize as run
+    from resegeo.run.commands import vectorize as run
 
     say_path(run(raster, Path(output), overwrite=overwrite, **options))

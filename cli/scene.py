@@ -26,7 +26,7 @@ def info(scene: str, as_json: bool, **options: Any) -> None:
     """
     import json
 
-    from resegeo.pipeline import info as inspect
+    from resegeo.run.commands import info as inspect
 
     facts = inspect(scene, **options)
     if as_json:

@@ -25,7 +25,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
       resegeo segment scene.tif --prompts classes.yml
       resegeo segment scene.tif --prompts classes.yml -o out/ --stride 64 --vector gpkg,geojson
     """
-    from resegeo.pipeline import segment as run
+    from resegeo.run.commands import segment as run
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:

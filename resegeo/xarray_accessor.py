@@ -10,9 +10,9 @@ from typing import Any
 
 import xarray as xr
 
-from resegeo.pipeline import segment
-from resegeo.results import Segmentation
-from resegeo.settle import Classes
+from resegeo.run.commands import segment
+from resegeo.run.prepare import Classes
+from resegeo.run.segmentation import Segmentation
 
 
 @xr.register_dataarray_accessor("resegeo")  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import resegeo
 from resegeo.declare import flag
-from resegeo.options import OPTIONS
+from resegeo.run.options import OPTIONS
 from resegeo.settings import PRESETS
 from resegeo_cli.main import main
 from resegeo_cli.options import COMMON
