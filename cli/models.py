@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from resegeo.errors import escaped
+from resegeo.errors import ResegeoError, escaped
 
 from .console import Bars, say, shows, told
 from .options import Listing
@@ -82,7 +82,7 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
     else:
         say(report(result))
     if result.error is not None:
-        raise result.error
+        raise ResegeoError(result.error.text)
 
 
 @models.command()

@@ -230,7 +230,7 @@ def output_folder(given: str | Path) -> Path:
 
     """
     if not str(given).strip():
-        raise UsageError("The output folder's name is empty; name one by [[output]], or leave it out.")
+        raise UsageError("The output folder's name is empty; name one by [[output]], or leave [[output]] out.")
     folder = Path(given)
     why = name_problem(folder)
     if why is not None:

@@ -207,7 +207,7 @@ def test_a_stac_item_is_segmented_by_its_visual_or_only_geotiff_asset(scenes):
     two = write("two.json", item("x", {"B02": ("a.tif", tiff), "B03": ("b.tif", tiff)}))
     with pytest.raises(ResegeoError, match=r"two.json, x has the assets B02, B03; name one of them by asset"):
         read_manifest(two)
-    with pytest.raises(ResegeoError, match=r"asset=.?B04:.? two.json, x has the assets B02, B03"):
+    with pytest.raises(ResegeoError, match=r"asset=.?B04.?: two.json, x has the assets B02, B03"):
         read_manifest(two, asset="B04")
 
 

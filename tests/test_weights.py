@@ -151,9 +151,9 @@ def test_sam_by_name_is_checked_against_its_published_checksum(monkeypatch, tmp_
 def test_a_sam_is_no_clip_and_an_empty_name_names_nothing():
     with pytest.raises(UsageError, match=r"model=.?sam-vit-b.? is a Segment Anything Model.*name it by sam_checkpoint"):
         resolve_model("sam-vit-b")
-    with pytest.raises(UsageError, match="model='' names nothing; expected a file, or a name"):
+    with pytest.raises(UsageError, match="model '' names nothing; expected a file, or a name"):
         resolve_model("")
-    with pytest.raises(UsageError, match="sam_checkpoint='' names nothing"):
+    with pytest.raises(UsageError, match="sam_checkpoint '' names nothing"):
         resolve_sam("")
 
 

@@ -30,17 +30,17 @@ def imported_models() -> dict[str, Path]:
     return {name: path for name, path in found.items() if imported_path(name) == path}
 
 
-def on_disk(name: str, option: str = "model") -> Path | None:
+def on_disk(name: str, option: str = "[[model]]") -> Path | None:
     """Find what a name means on this disk: a file or folder, or an imported model; None where it is neither.
 
     Raises
     ------
     UsageError:
-        When the name is empty; ``option`` is the parameter that gave it.
+        When the name is empty; the text begins with ``option``.
 
     """
     if not name.strip():
-        raise UsageError(f"[[{option}='']] names nothing; expected a file, or a name of `resegeo models list`.")
+        raise UsageError(f"{option} '' names nothing; expected a file, or a name of `resegeo models list`.")
     return Path(name) if Path(name).exists() else imported_path(name)
 
 

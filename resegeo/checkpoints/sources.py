@@ -241,7 +241,7 @@ def resolve_sam(
             "or a "
             "file such as sam_vit_b_01ec64.pth, or choose [[segments=superpixels]], none or a file of your own."
         )
-    path = on_disk(checkpoint, "sam_checkpoint") or Path(checkpoint)
+    path = on_disk(checkpoint, "[[sam_checkpoint]]") or Path(checkpoint)
     known = None if path.exists() else known_model(checkpoint, sam=True)
     if known is not None:
         path = fetch(known.remote, progress)
