@@ -70,6 +70,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
       resegeo segment scene.tif --prompts classes.yml
       resegeo segment scene.tif --prompts classes.yml -o out/ --stride 64 --vector gpkg,geojson
     """
+    from resegeo.area_table import areas_of
     from resegeo.pipeline import segment as run
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
@@ -79,6 +80,8 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
         bars.close()
     if result.reused:
         complain("Note: these results are complete already; nothing was computed.")
+    if not click.get_current_context().obj["quiet"]:
+        say(areas_of(result.report), err=True)
     for path in result.files():
         say_path(path)
     if result.failed:

@@ -40,12 +40,13 @@ class Outputs:
     folder: Path
     raster: Path
     picture: Path
+    areas: Path
     report: Path
     vectors: tuple[Path, ...]
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
 
 
 @dataclass(frozen=True)
@@ -338,6 +339,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         folder=where,
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
+        areas=where / f"{stem}.areas.csv",
         report=where / f"{stem}.json",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )

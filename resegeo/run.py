@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from resegeo.area_table import class_areas, write_areas
 from resegeo.clusters import connect
 from resegeo.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError
@@ -51,6 +52,7 @@ class Segmentation:
     raster: Path
     vectors: tuple[Path, ...]
     picture: Path
+    areas: Path
     report: Path
     reused: bool
     failed: int = 0
@@ -58,7 +60,7 @@ class Segmentation:
 
     def files(self) -> tuple[Path, ...]:
         """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
 
 
 class _Clock:
@@ -135,7 +137,7 @@ def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) ->
     """Return the results of an equal run that lie there complete."""
     if options.discard_store and Store.open(url) is not None:
         remove(url)
-    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True)
+    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True)
 
 
 def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
@@ -184,6 +186,9 @@ def _run(
     write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes, note=journal.note)
     options.progress("picture", 1, 1)
     clock.lap("picture")
+    covered = class_areas(outputs.raster, plan.classes, raster.scores)
+    write_areas(outputs.areas, covered, journal.note)
+    clock.lap("areas")
     written = outputs.vectors if drawable else ()
     document = {
         "resegeo": wanted,
@@ -193,7 +198,8 @@ def _run(
         "model": ready.facts(plan),
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
-        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture)],
+        "areas": [asdict(row) for row in covered],
+        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, outputs.areas)],
         **listed(raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
@@ -206,7 +212,9 @@ def _run(
     if options.discard_store:
         remove(url)
     failed = document["windows"]["failed"] + raster.unreadable
-    return Segmentation(outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed)
+    return Segmentation(
+        outputs.raster, written, outputs.picture, outputs.areas, outputs.report, reused=False, failed=failed
+    )
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:

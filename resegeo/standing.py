@@ -128,7 +128,7 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
 def _touched(outputs: Outputs) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture]
+    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, outputs.areas]
 
 
 def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: Mapping[str, Any]) -> None:
