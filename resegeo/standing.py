@@ -198,7 +198,7 @@ def _opens(path: Path) -> bool:
     """Whether a file can be read to its end as what its suffix says."""
     suffix = path.suffix.lower()
     try:
-        if suffix in (".qml", ".xml"):
+        if suffix in (".qml", ".sld", ".xml"):
             ET.parse(path)
         elif suffix == ".png":
             with Image.open(path) as picture:
