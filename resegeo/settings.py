@@ -31,10 +31,11 @@ class Settings:
 
     gsd: float | None = option(
         None,
-        "Pixel size the model sees.  [default: the scene's own]",
+        "Pixel size the model sees, in metres or as 20cm.  [default: the scene's own]",
         "Scene",
-        metavar="METRES",
+        metavar="LENGTH",
         least=1e-6,
+        metres=True,
     )
     """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
     segments: str = option(
