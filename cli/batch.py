@@ -12,7 +12,7 @@ from .console import ScenesBar, say, shows
 from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
-    from resegeo.batch import BatchResult
+    from resegeo.batches.batch import BatchResult
 
 LONGEST = 40
 """Scenes up to which the table has a line for each; of more it shows those that failed."""
@@ -37,7 +37,7 @@ def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: 
       resegeo batch scenes.csv --prompts classes.yml -o out/
       resegeo batch 'tiles/*.tif' --prompts classes.yml -o out/ --mosaic district
     """
-    from resegeo.batch import segment_many
+    from resegeo.batches.batch import segment_many
 
     bar = ScenesBar(quiet=click.get_current_context().obj["quiet"])
     try:

@@ -58,8 +58,8 @@ def evaluate(
     from pathlib import Path
 
     from resegeo.errors import UsageError
-    from resegeo.evaluate import evaluate as run
-    from resegeo.evaluate import read_pairs, write_confusion
+    from resegeo.evaluation.evaluate import evaluate as run
+    from resegeo.evaluation.evaluate import read_pairs, write_confusion
 
     if pairs is not None and prediction is not None:
         raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
@@ -88,7 +88,7 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     from pathlib import Path
 
     from resegeo.errors import UsageError
-    from resegeo.sampling import FIELD, ClassRaster, judge
+    from resegeo.evaluation.sampling import FIELD, ClassRaster, judge
 
     if prediction is None or truth is None or options["legend"] is not None:
         raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs and --map.")
@@ -116,9 +116,7 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     for row in rows:
         cells = (f"{cell:{'<' if n == 0 else '>'}{widths[n]}}" for n, cell in enumerate(row))
         say("  ".join(cells).rstrip())
-    say(
-        f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)"
-    )
+    say(f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)")
 
 
 def _interval(ratio: dict[str, float | None], digits: int) -> str:

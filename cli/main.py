@@ -70,8 +70,8 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
       resegeo segment scene.tif --prompts classes.yml
       resegeo segment scene.tif --prompts classes.yml -o out/ --stride 64 --vector gpkg,geojson
     """
-    from resegeo.area_table import areas_of
-    from resegeo.pipeline import segment as run
+    from resegeo.outputs.area_table import areas_of
+    from resegeo.run.commands import segment as run
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
@@ -108,7 +108,7 @@ def info(scene: str, as_json: bool, **options: Any) -> None:
     """
     import json
 
-    from resegeo.pipeline import info as inspect
+    from resegeo.run.commands import info as inspect
 
     facts = inspect(scene, **options)
     if as_json:
@@ -136,7 +136,7 @@ def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None
     Example:
       resegeo vectorize out/scene.classes.tif -o out/scene.gpkg --simplify 1
     """
-    from resegeo.pipeline import vectorize as run
+    from resegeo.run.commands import vectorize as run
 
     say_path(run(raster, Path(output), overwrite=overwrite, **options))
 
@@ -150,7 +150,7 @@ def classes() -> None:
 @shows
 def template() -> None:
     """Print a commented class file to begin with."""
-    from resegeo.class_file import TEMPLATE
+    from resegeo.classes.class_file import TEMPLATE
 
     say(TEMPLATE.rstrip("\n"))
 
@@ -162,9 +162,9 @@ def template() -> None:
 @shows
 def check(file: str, model: str | None, arch: str | None) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
-    from resegeo.class_file import load_class_list
-    from resegeo.recipe import find_model
-    from resegeo.tokens import check_prompts
+    from resegeo.classes.class_file import load_class_list
+    from resegeo.clip.tokens import check_prompts
+    from resegeo.composition.recipe import find_model
 
     found = load_class_list(Path(file))
     check_prompts(found, find_model(model, arch))
@@ -177,7 +177,7 @@ def check(file: str, model: str | None, arch: str | None) -> None:
 @shows
 def vocabulary() -> None:
     """List the words and phrases that the bundled model was trained on."""
-    from resegeo.weights import vocabulary as words
+    from resegeo.checkpoints.sources import vocabulary as words
 
     for word in sorted(words()):
         say(word)

@@ -28,7 +28,7 @@ def list_models(as_json: bool) -> None:
     A question mark: likely, but not documented by its authors. The last column says what a model was trained on, as far
     as that touches what it may be measured on.
     """
-    from resegeo.models import listed, table
+    from resegeo.composition.models import listed, table
 
     rows = listed()
     say(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
@@ -45,7 +45,7 @@ def fetch(names: tuple[str, ...]) -> None:
       resegeo models fetch remoteclip-l14 sam-vit-b
       resegeo models fetch ViT-B-32:laion2b_s34b_b79k
     """
-    from resegeo.models import fetched
+    from resegeo.composition.models import fetched
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
@@ -70,8 +70,8 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
     Example:
       resegeo models check RemoteCLIP-ViT-L-14.pt
     """
+    from resegeo.composition.models import checked, report
     from resegeo.errors import ResegeoError
-    from resegeo.models import checked, report
 
     result = checked(file, arch, activation)
     if as_json:
@@ -94,7 +94,7 @@ def export(names: tuple[str, ...], output: str, overwrite: bool) -> None:
     Example:
       resegeo models export remoteclip-l14 mine.safetensors -o models.zip
     """
-    from resegeo.carry import export as run
+    from resegeo.checkpoints.transfer import export as run
 
     say(escaped(run(names, output, overwrite=overwrite)))
 
@@ -110,7 +110,7 @@ def import_models(archive: str) -> None:
       resegeo models import models.zip
       resegeo segment scene.tif --prompts classes.yml --model mine
     """
-    from resegeo.carry import imported
+    from resegeo.checkpoints.transfer import imported
 
     for path in imported(archive):
         say(escaped(path))
@@ -164,7 +164,7 @@ def compose(
       resegeo models compose openai:ViT-L-14 remoteclip-l14 skyclip-l14 --weights separation -o rs-l14.safetensors
       resegeo models compose a.pt b.pt --weights 0.7,0.3 --activation quickgelu -o ab.safetensors
     """
-    from resegeo.models import averaged
+    from resegeo.composition.models import averaged
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:

@@ -1,4 +1,4 @@
-"""The options of ``segment`` in groups, made of what :mod:`resegeo.options` declares."""
+"""The options of ``segment`` in groups, made of what :mod:`resegeo.run.options` declares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from resegeo.declare import Declared, MisfitError, read
-from resegeo.options import OPTIONS
+from resegeo.run.options import OPTIONS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -11,7 +11,7 @@ from .console import say, shows
 from .options import RESULTS, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
-    from resegeo.estimation import Estimate
+    from resegeo.run.estimation import Estimate
 
 
 @click.command(cls=GroupedCommand)
@@ -29,7 +29,7 @@ def plan(scene: str, prompts: str, as_json: bool, **options: Any) -> None:
     Example:
       resegeo plan scene.tif --prompts classes.yml
     """
-    from resegeo.pipeline import estimate
+    from resegeo.run.commands import estimate
 
     found = estimate(scene, prompts, options.pop("output"), **options)
     if as_json:

@@ -31,7 +31,7 @@ def sample(raster: Path, count: int, output: Path, least: int, seed: int, overwr
     Example:
       resegeo sample out/scene.classes.tif -n 300 -o points.gpkg
     """
-    from resegeo.sampling import ClassRaster, draw, write_points
+    from resegeo.evaluation.sampling import ClassRaster, draw, write_points
 
     opened = ClassRaster.open(raster)
     say_path(write_points(opened, draw(opened, count, seed=seed, least=least), output, overwrite=overwrite))

@@ -1,10 +1,10 @@
 """What the parts of the method do: segments, levels, schedules, overlap, label voting; IoU and seconds of each setting.
 
 Every setting is a settings file, as a user would write it, run in this process by `resegeo.segment` on the places that
-SPLIT.md holds out and measured by `resegeo.evaluate`. All twelve classes compete. Seconds are those of windows
-(reading, segments, model) and labels for one picture, without loading the model; they depend on the machine and on what
-else it does. The bundled model was trained with one schedule (six free layers, one of segments, one local): other
-schedules show what it bears, not what a model trained with them would give.
+SPLIT.md holds out and measured by `resegeo.evaluation.evaluate`. All twelve classes compete. Seconds are those of
+windows (reading, segments, model) and labels for one picture, without loading the model; they depend on the machine
+and on what else it does. The bundled model was trained with one schedule (six free layers, one of segments, one
+local): other schedules show what it bears, not what a model trained with them would give.
 
     python examples/ablation.py --data DIR --out ablation.json
 """
@@ -29,7 +29,7 @@ from measuring import FALSE, TRUE, limited, markdown, write_classes, write_json,
 
 import resegeo
 from resegeo.errors import ResegeoWarning
-from resegeo.evaluate import evaluate
+from resegeo.evaluation.evaluate import evaluate
 from resegeo.settings import Settings
 
 LOG = logging.getLogger("ablation")

@@ -2,9 +2,10 @@
 
 Each variant goes on from the same weights with another seed and without one source of pictures (the next variant
 without another), so each has seen what others have not. Both towers learn: words that stayed as they are would leave
-`separation`, which looks at words alone, nothing to tell variants by. The averages are made by `resegeo.compose`, and
-everything is measured on the places that SPLIT.md holds out, by `resegeo.segment` and `resegeo.evaluate`, all classes
-competing. Which single variant is best is read off the very figures it is compared by, so that line is optimistic.
+`separation`, which looks at words alone, nothing to tell variants by. The averages are made by
+`resegeo.composition.average`, and everything is measured on the places that SPLIT.md holds out, by `resegeo.segment`
+and `resegeo.evaluation.evaluate`, all classes competing. Which single variant is best is read off the very figures it
+is compared by, so that line is optimistic.
 
     python examples/compose_fine_tunes.py --data DIR --out DIR
 
@@ -41,18 +42,18 @@ from safetensors.torch import save_file
 from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, jaccard_loss, partial_loss
 
 import resegeo
-from resegeo.attention import default_schedule, layer_masks
-from resegeo.class_file import class_list
-from resegeo.compose import compose
-from resegeo.encoder import dense_features, load_encoder
+from resegeo.checkpoints.sources import ModelSource, facts_for_file, file_sha256, resolve_model
+from resegeo.classes.class_file import class_list
+from resegeo.clip.attention import default_schedule, layer_masks
+from resegeo.clip.encoder import dense_features, load_encoder
+from resegeo.composition.average import compose
 from resegeo.errors import ResegeoWarning
-from resegeo.evaluate import evaluate
-from resegeo.weights import ModelSource, facts_for_file, file_sha256, resolve_model
+from resegeo.evaluation.evaluate import evaluate
 
 LOG = logging.getLogger("compose")
 ASKED = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
 CONVENTIONS = ("logit_scale", "logit_bias")
-"""What variants of one ancestor must have in common, see `resegeo.compose`."""
+"""What variants of one ancestor must have in common, see `resegeo.composition.average`."""
 
 
 def fine_tune(

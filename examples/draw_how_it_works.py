@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
-from resegeo.attention import layer_masks, patch_ids
-from resegeo.canvas import Canvas
-from resegeo.class_file import load_class_list
-from resegeo.encoder import load_encoder
-from resegeo.labels import Blender, Grouping, WindowScores, class_codes
-from resegeo.scene import open_scene
-from resegeo.scores import patch_scores, unit
-from resegeo.segments import Superpixels
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.classes.class_file import load_class_list
+from resegeo.clip.attention import layer_masks, patch_ids
+from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes
+from resegeo.clip.encoder import load_encoder
+from resegeo.clip.scores import patch_scores, unit
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect
+from resegeo.segments.segment_sources import Superpixels
 from resegeo.settings import Settings
-from resegeo.weights import resolve_model
-from resegeo.windows import Rect
 
 DEMO = Path(__file__).parent / "demo"
 CORNER = (150, 210)

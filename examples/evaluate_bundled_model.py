@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from skimage.color import rgb2hsv
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from resegeo.encoder import load_encoder, set_threads
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.clip.encoder import load_encoder, set_threads
 from resegeo.errors import ResegeoWarning
 from resegeo.settings import Settings
-from resegeo.weights import resolve_model
 
 LOG = logging.getLogger("evaluate")
 SEGMENTS = ("superpixels", "none")

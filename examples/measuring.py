@@ -12,16 +12,16 @@ from bundled_model_data import CLASSES, Picture, answer_key
 from numpy.typing import NDArray
 from PIL import Image
 
-from resegeo.class_file import class_list
-from resegeo.classes import ClassList
-from resegeo.encoder import Encoder
-from resegeo.labels import Blender, Grouping, WindowScores
-from resegeo.machine import Kept, Machine, Models, open_segments
-from resegeo.plan import make_plan
-from resegeo.scene import open_scene
+from resegeo.checkpoints.sources import ModelSource
+from resegeo.classes.class_file import class_list
+from resegeo.classes.class_list import ClassList
+from resegeo.clip.blending import Blender, Grouping, WindowScores
+from resegeo.clip.encoder import Encoder
+from resegeo.run.compute import Kept, Machine, Models, open_segments
+from resegeo.run.plan import make_plan
+from resegeo.scene.reader import open_scene
+from resegeo.scene.windows import Rect
 from resegeo.settings import Settings
-from resegeo.weights import ModelSource
-from resegeo.windows import Rect
 
 TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
 TRUE, FALSE, UNKNOWN = 255, 0, 128

@@ -40,10 +40,10 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 import resegeo
-from resegeo.class_file import class_list
-from resegeo.classes import ClassList
+from resegeo.classes.class_file import class_list
+from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoWarning
-from resegeo.evaluate import evaluate
+from resegeo.evaluation.evaluate import evaluate
 
 LOG = logging.getLogger("reproduce")
 METHODS: Mapping[str, Mapping[str, Any]] = {

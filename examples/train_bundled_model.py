@@ -53,8 +53,8 @@ from safetensors.torch import save_file
 from skimage.segmentation import slic
 from torch.nn import functional
 
-from resegeo.attention import default_schedule, layer_masks, patch_ids
-from resegeo.encoder import dense_features
+from resegeo.clip.attention import default_schedule, layer_masks, patch_ids
+from resegeo.clip.encoder import dense_features
 
 LOG = logging.getLogger("train")
 NAME = "resegeo-small"

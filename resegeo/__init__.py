@@ -1,9 +1,10 @@
 """resegeo: segment georeferenced images by words, without training and without labels.
 
 ``resegeo.segment("scene.tif", ["water", "forest", "road"])`` does what the command does. The stages
-are importable for those who want to put them together: :mod:`resegeo.scene`, :mod:`resegeo.windows`,
-:mod:`resegeo.segments`, :mod:`resegeo.encoder`, :mod:`resegeo.scores`, :mod:`resegeo.labels`,
-:mod:`resegeo.raster`, :mod:`resegeo.polygons`.
+are importable for those who want to put them together: :mod:`resegeo.scene.reader`, :mod:`resegeo.scene.windows`,
+:mod:`resegeo.segments.segment_sources`, :mod:`resegeo.clip.encoder`, :mod:`resegeo.clip.scores`,
+:mod:`resegeo.clip.blending`,
+:mod:`resegeo.outputs.raster`, :mod:`resegeo.outputs.polygons`.
 """
 
 from __future__ import annotations
@@ -14,38 +15,38 @@ from typing import TYPE_CHECKING, Any
 from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
-    from resegeo.batch import BatchResult, segment_many
-    from resegeo.class_file import class_list, load_class_list
-    from resegeo.classes import ClassList, ClassSpec
-    from resegeo.estimation import Estimate
-    from resegeo.pipeline import estimate, info, prepare, segment, vectorize
-    from resegeo.polygons import polygonize
-    from resegeo.run import Segmentation
-    from resegeo.scene import Scene, open_scene
+    from resegeo.batches.batch import BatchResult, segment_many
+    from resegeo.classes.class_file import class_list, load_class_list
+    from resegeo.classes.class_list import ClassList, ClassSpec
+    from resegeo.outputs.polygons import polygonize
+    from resegeo.outputs.vectors import write_polygons
+    from resegeo.run.commands import estimate, info, prepare, segment, vectorize
+    from resegeo.run.estimation import Estimate
+    from resegeo.run.execution import Segmentation
+    from resegeo.run.prepare import Run
+    from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
-    from resegeo.settle import Run
-    from resegeo.vectors import write_polygons
 
 # Lazily, so that `import resegeo` and `resegeo --help` load neither torch nor GDAL.
 _HOME = {
-    "BatchResult": "batch",
-    "segment_many": "batch",
-    "ClassList": "classes",
-    "ClassSpec": "classes",
-    "class_list": "class_file",
-    "load_class_list": "class_file",
-    "Estimate": "estimation",
-    "Segmentation": "run",
-    "estimate": "pipeline",
-    "prepare": "pipeline",
-    "segment": "pipeline",
-    "vectorize": "pipeline",
-    "info": "pipeline",
-    "Run": "settle",
-    "polygonize": "polygons",
-    "write_polygons": "vectors",
-    "Scene": "scene",
-    "open_scene": "scene",
+    "BatchResult": "batches.batch",
+    "segment_many": "batches.batch",
+    "ClassList": "classes.class_list",
+    "ClassSpec": "classes.class_list",
+    "class_list": "classes.class_file",
+    "load_class_list": "classes.class_file",
+    "Estimate": "run.estimation",
+    "Segmentation": "run.execution",
+    "estimate": "run.commands",
+    "prepare": "run.commands",
+    "segment": "run.commands",
+    "vectorize": "run.commands",
+    "info": "run.commands",
+    "Run": "run.prepare",
+    "polygonize": "outputs.polygons",
+    "write_polygons": "outputs.vectors",
+    "Scene": "scene.reader",
+    "open_scene": "scene.reader",
     "Settings": "settings",
 }
 

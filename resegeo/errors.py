@@ -45,6 +45,8 @@ def escaped(text: object) -> str:
         else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
         for sign in text
     )
+
+
 Spelling = Callable[[str, str | None], str]
 """Writes a parameter that a sentence names, and its value where that is said too."""
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from resegeo.declare import declared, option, said, settled, unknown
 from resegeo.documents import read_yaml
 from resegeo.errors import UsageError, escaped
-from resegeo.sam import PAPER_LEVELS, SamLevel
+from resegeo.segments.sam import PAPER_LEVELS, SamLevel
 
 if TYPE_CHECKING:
-    from resegeo.attention import Schedule
+    from resegeo.clip.attention import Schedule
 
 Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet"]
 
@@ -197,7 +197,7 @@ class Settings:
             When the numbers do not add up to ``depth``.
 
         """
-        from resegeo.attention import Schedule, default_schedule
+        from resegeo.clip.attention import Schedule, default_schedule
 
         usual = default_schedule(depth)
         segment = usual.segment if self.segment_layers is None else self.segment_layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resegeo.header import Layout, StoredModel, StoredScene, StoreHeader
+from resegeo.run.header import Layout, StoredModel, StoredScene, StoreHeader
 
 SHA = "0" * 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resegeo.area_estimation import Sample, allocate, estimate
+from resegeo.evaluation.area_estimation import Sample, allocate, estimate
 
 NAMES = ("deforestation", "forest gain", "stable forest", "stable non-forest")
 COUNTS = [[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]

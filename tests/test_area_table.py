@@ -14,9 +14,9 @@ from rasterio.transform import Affine, from_origin
 from test_raster import CLASSES, write
 
 import resegeo
-from resegeo.area_table import class_areas, table
-from resegeo.polygons import polygonize
-from resegeo.sources import GeoReference
+from resegeo.outputs.area_table import class_areas, table
+from resegeo.outputs.polygons import polygonize
+from resegeo.scene.source import GeoReference
 from resegeo_cli.main import main
 
 UTM, DEGREES, MERCATOR = (CRS.from_epsg(code) for code in (32633, 4326, 3857))

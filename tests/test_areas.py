@@ -10,9 +10,9 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from test_raster import write
 
-from resegeo.areas import areas
-from resegeo.polygons import polygonize
-from resegeo.sources import GeoReference
+from resegeo.outputs.areas import areas
+from resegeo.outputs.polygons import polygonize
+from resegeo.scene.source import GeoReference
 
 DEGREES = CRS.from_epsg(4326)
 EARTH = 510_065_621_724_078.9

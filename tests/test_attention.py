@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from resegeo.attention import Schedule, default_schedule, layer_masks, mostly_invalid, patch_ids
+from resegeo.clip.attention import Schedule, default_schedule, layer_masks, mostly_invalid, patch_ids
 from resegeo.errors import UsageError
 
 

@@ -21,16 +21,16 @@ from rasterio.transform import from_origin
 from test_store import bytes_of
 
 import resegeo
-import resegeo.batch
-import resegeo.machine
-import resegeo.spread
-from resegeo.batch import segment_many
-from resegeo.encoder import Encoder
+import resegeo.batches.batch
+import resegeo.batches.spread
+import resegeo.run.compute
+from resegeo.batches.batch import segment_many
+from resegeo.batches.destinations import result_folders
+from resegeo.batches.manifest import Row, read_manifest
+from resegeo.batches.mosaic import build_mosaic
+from resegeo.clip.encoder import Encoder
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError
-from resegeo.manifest import Row, read_manifest
-from resegeo.mosaic import build_mosaic
-from resegeo.places import result_folders
-from resegeo.settle import VocabularyWarning
+from resegeo.run.prepare import VocabularyWarning
 from resegeo_cli.main import main
 
 WORDS = ["water", "forest", "road"]
@@ -287,16 +287,16 @@ def test_a_damaged_scene_fails_alone_and_is_tried_again(scenes):
 
 
 def test_a_defect_at_one_scene_spares_the_others(scenes, monkeypatch):
-    import resegeo.spread
+    import resegeo.batches.spread
 
-    inner = resegeo.spread.segment
+    inner = resegeo.batches.spread.segment
 
     def segment(scene, *args, **kwargs):
         if scene.endswith("a.tif"):
             raise ZeroDivisionError("boom")
         return inner(scene, *args, **kwargs)
 
-    monkeypatch.setattr(resegeo.spread, "segment", segment)
+    monkeypatch.setattr(resegeo.batches.spread, "segment", segment)
     assert run("scenes/*.tif", "--prompts", "classes.yml", "-o", "out").exit_code == 3
     assert table()["b"] == ("done", "")
     assert "defect of resegeo or of this machine (ZeroDivisionError: boom)" in table()["a"][1]
@@ -305,13 +305,15 @@ def test_a_defect_at_one_scene_spares_the_others(scenes, monkeypatch):
 def test_what_is_finished_is_not_opened_again_until_scene_options_or_results_change(
     scenes, monkeypatch, make_raster, picture
 ):
-    import resegeo.spread
+    import resegeo.batches.spread
 
     command = ("scenes/*.tif", "--prompts", "classes.yml", "-o", "out")
     assert run(*command).exit_code == 0
     opened = []
-    inner = resegeo.spread.segment
-    monkeypatch.setattr(resegeo.spread, "segment", lambda scene, *a, **k: opened.append(scene) or inner(scene, *a, **k))
+    inner = resegeo.batches.spread.segment
+    monkeypatch.setattr(
+        resegeo.batches.spread, "segment", lambda scene, *a, **k: opened.append(scene) or inner(scene, *a, **k)
+    )
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.name != "batch.csv"}
     assert run(*command).exit_code == 0
     assert opened == []
@@ -347,12 +349,12 @@ def _other_words() -> Path:
 
 
 def test_another_activation_is_another_run(scenes):
-    import resegeo.weights
+    import resegeo.checkpoints.sources
 
-    model = resegeo.weights.resolve_model()
+    model = resegeo.checkpoints.sources.resolve_model()
     given = {"model": str(model.path), "arch": str(model.config) if model.config else model.architecture}
     keys = {
-        resegeo.batch._Methods(WORDS, {**given, "activation": name}).of(Row("a.tif", {}, "a.tif"))[2]
+        resegeo.batches.batch._Methods(WORDS, {**given, "activation": name}).of(Row("a.tif", {}, "a.tif"))[2]
         for name in ("gelu", "quickgelu")
     }
     assert len(keys) == 2
@@ -362,7 +364,7 @@ def test_without_its_ledger_a_batch_knows_what_is_finished_by_the_reports_and_lo
     command = ("scenes/*.tif", "--prompts", "classes.yml", "-o", "out")
     assert run(*command).exit_code == 0
     Path("out/.batch.jsonl").unlink()
-    monkeypatch.setattr(resegeo.machine, "load_encoder", lambda *_, **__: pytest.fail("loaded a model"))
+    monkeypatch.setattr(resegeo.run.compute, "load_encoder", lambda *_, **__: pytest.fail("loaded a model"))
     assert "0 done, 2 skipped, 0 failed" in run(*command).stdout
     lines = Path("out/.batch.jsonl").read_text("utf-8")
     Path("out/.batch.jsonl").write_text(lines[:-20], "utf-8")  # killed while it was written
@@ -371,9 +373,9 @@ def test_without_its_ledger_a_batch_knows_what_is_finished_by_the_reports_and_lo
 
 def test_model_and_words_are_loaded_once(scenes, monkeypatch):
     loaded, embedded = [], []
-    load, embed = resegeo.machine.load_encoder, Encoder.encode_texts
+    load, embed = resegeo.run.compute.load_encoder, Encoder.encode_texts
 
-    monkeypatch.setattr(resegeo.machine, "load_encoder", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    monkeypatch.setattr(resegeo.run.compute, "load_encoder", lambda *a, **k: loaded.append(a) or load(*a, **k))
     monkeypatch.setattr(Encoder, "encode_texts", lambda self, prompts: embedded.append(prompts) or embed(self, prompts))
     assert run("scenes/**/*.tif", "--prompts", "classes.yml", "-o", "out").exit_code == 0
     assert len(loaded) == 1
@@ -399,11 +401,11 @@ def results(folder):
 
 
 def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(scenes, monkeypatch):
-    import resegeo.products
+    import resegeo.run.results
 
     command = ("scenes/**/*.tif", "--prompts", "classes.yml")
     assert run(*command, "-o", "whole").exit_code == 0
-    inner, calls = resegeo.products.label_scene, []
+    inner, calls = resegeo.run.results.label_scene, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -412,7 +414,7 @@ def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(sce
         return inner(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.products, "label_scene", interrupted)
+        patch.setattr(resegeo.run.results, "label_scene", interrupted)
         result = run(*command, "-o", "out")
     assert result.exit_code == 130
     assert "Interrupted: 1 of 3 scenes are finished in out. The same command continues." in result.stderr
@@ -668,7 +670,7 @@ def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_sa
     assert "b.tif" in table("out")["b"][1]
     assert results("out") == results("here")
     assert len(results("out")) == 8
-    monkeypatch.setattr(resegeo.batch, "spread", None)  # one scene is left: too few to be shared out
+    monkeypatch.setattr(resegeo.batches.batch, "spread", None)  # one scene is left: too few to be shared out
     again = segment_many("scenes/**/*.tif", "odd.yml", "out", cluster=client)
     assert dict(again.counts) == {"skipped": 8, "failed": 1}
 
@@ -676,9 +678,9 @@ def test_workers_take_whole_scenes_where_these_are_many_and_the_bytes_are_the_sa
 def test_workers_leave_large_scenes_for_all_of_them(many, client, make_raster, picture, monkeypatch):
     make_raster("scenes/large.tif", picture(150, 160))
     segment_many("scenes/**/*.tif", "classes.yml", "here")
-    monkeypatch.setattr(resegeo.batch, "LARGEST", 10_000)
-    inner, left = resegeo.spread.segmented, []
-    monkeypatch.setattr(resegeo.batch, "segmented", lambda order: left.append(order.scene) or inner(order))
+    monkeypatch.setattr(resegeo.batches.batch, "LARGEST", 10_000)
+    inner, left = resegeo.batches.spread.segmented, []
+    monkeypatch.setattr(resegeo.batches.batch, "segmented", lambda order: left.append(order.scene) or inner(order))
     segment_many("scenes/**/*.tif", "classes.yml", "out", cluster=client)
     assert [Path(scene).name for scene in left] == ["large.tif"]
     assert results("out") == results("here")

@@ -13,12 +13,12 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import reproject
 
 import resegeo
-from resegeo.canvas import VALID, Canvas, canvas_of, ground_sample_distance
+from resegeo.clip.blending import Blender, Grouping, WindowScores
+from resegeo.clip.scores import patch_scores
 from resegeo.errors import InputNotice, UsageError
-from resegeo.labels import Blender, Grouping, WindowScores
-from resegeo.scene import open_scene
-from resegeo.scores import patch_scores
-from resegeo.windows import Rect, blocks, window_grid
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import VALID, Canvas, canvas_of, ground_sample_distance
+from resegeo.scene.windows import Rect, blocks, window_grid
 
 WORDS = ["water", "forest", "road"]
 
@@ -69,7 +69,7 @@ def test_finer_pixels_are_interpolated_as_torch_does_it(make_raster, picture):
 def test_a_pixel_does_not_depend_on_the_rectangle_it_is_read_with(make_raster, picture, monkeypatch, down, across):
     canvas = Canvas(open_scene(make_raster("scene.tif", picture(90, 110), nodata=7)), down, across)
     whole = canvas.read(0, 0, canvas.height, canvas.width)
-    monkeypatch.setattr("resegeo.canvas.STRIP_PIXELS", 500)
+    monkeypatch.setattr("resegeo.scene.resampling.STRIP_PIXELS", 500)
     for rect in (Rect(3, 5, 9, 11), Rect(canvas.height - 6, canvas.width - 8, 20, 20), Rect(-4, -4, 9, 9)):
         rgb, share = canvas.read(rect.row, rect.col, rect.height, rect.width)
         inside = rect.intersection(Rect(0, 0, canvas.height, canvas.width))
@@ -202,7 +202,7 @@ def test_label_rasters_and_polygons_of_the_user_work_at_another_distance(make_ra
     scene = make_raster("scene.tif", picture(150, 140))
     labels = np.arange(4, dtype=np.int32).reshape(1, 2, 2).repeat(75, axis=1).repeat(70, axis=2) + 1
     raster = make_raster("ids.tif", labels)
-    from resegeo.segments import segment_source
+    from resegeo.segments.segment_sources import segment_source
 
     polygons = tmp_path / "parcels.geojson"
     _parcels(polygons)

@@ -20,11 +20,11 @@ from clips import TINY, arch_file, clip, features, nearby
 from safetensors.torch import save_file
 
 import resegeo
-from resegeo.archives import read_torchscript
-from resegeo.checkpoints import read_checkpoint
-from resegeo.encoder import load_encoder
+from resegeo.checkpoints.formats import read_checkpoint
+from resegeo.checkpoints.sources import facts_for_file, resolve_model
+from resegeo.checkpoints.torchscript import read_torchscript
+from resegeo.clip.encoder import load_encoder
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.weights import facts_for_file, resolve_model
 
 
 @pytest.fixture(autouse=True)
@@ -614,7 +614,7 @@ def test_tensors_of_large_files_stay_on_the_disk_until_they_are_asked_for(tmp_pa
     path = tmp_path / "large.pt"
     torch.save({"visual.proj": torch.zeros(64_000_000), "b": torch.ones(3)}, path)
     code = (
-        "import resource, torch, sys; from resegeo.checkpoints import read_checkpoint\n"
+        "import resource, torch, sys; from resegeo.checkpoints.formats import read_checkpoint\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert float(read_checkpoint(sys.argv[1]).tensors['b'].sum()) == 3\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

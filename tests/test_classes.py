@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sight import SIGHT, seen_by
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from resegeo.class_file import TEMPLATE, class_list, load_class_list, parse_class_list
-from resegeo.classes import ClassList
+from resegeo.classes.class_file import TEMPLATE, class_list, load_class_list, parse_class_list
+from resegeo.classes.class_list import ClassList
 from resegeo.errors import ClassFileError, ResegeoError
-from resegeo.styles import qml_vector, rat_xml, sld_vector
+from resegeo.outputs.styles import qml_vector, rat_xml, sld_vector
 
 REFERENCE = """\
 text_queries: ["a street", "a roof", "a house", "trees"]

@@ -103,12 +103,12 @@ def test_verbose_adds_the_traceback_and_quiet_drops_the_notes(run, make_raster, 
 
 
 def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
-    import resegeo.settle
+    import resegeo.run.prepare
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr(resegeo.settle, "make_plan", broken)
+    monkeypatch.setattr(resegeo.run.prepare, "make_plan", broken)
     result = run("segment", scene, "--prompts", "classes.yml")
     assert result.exit_code == 1
     assert "defect of resegeo (ZeroDivisionError: boom)" in result.stderr
@@ -116,13 +116,13 @@ def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
 
 
 def test_interruption_exits_with_130_says_how_to_go_on_and_leaves_no_half_written_file(run, scene, monkeypatch):
-    import resegeo.products
+    import resegeo.run.results
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.products, "label_scene", interrupted)
+        patch.setattr(resegeo.run.results, "label_scene", interrupted)
         result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
     assert result.exit_code == 130
     assert "1 of 1 work items are done and kept in out/scene.store.zarr" in result.stderr

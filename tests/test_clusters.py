@@ -19,8 +19,8 @@ import shapely
 import yaml
 
 import resegeo
-from resegeo.clusters import local_workers
 from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo.run.clusters import local_workers
 
 WORDS = ["water", "forest", "road"]
 
@@ -85,7 +85,7 @@ def test_a_worker_that_stands_elsewhere_and_comes_late_computes_by_relative_path
     given = {"stride": 64, "segments": "parcels.gpkg", "model": "mine.safetensors"}
     whole = resegeo.segment("scene.tif", WORDS, "whole", **given)
     _, address, worker = scheduler
-    monkeypatch.setattr("resegeo.clusters.PATIENCE", 0.5)
+    monkeypatch.setattr("resegeo.run.clusters.PATIENCE", 0.5)
     made, notes = [], []
 
     def run() -> None:

@@ -16,16 +16,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import resegeo
-from resegeo.checkpoints import METADATA
-from resegeo.class_file import class_list
-from resegeo.compose import compose
-from resegeo.distances import FAR
-from resegeo.encoder import load_encoder
+from resegeo.checkpoints.download import home
+from resegeo.checkpoints.formats import METADATA
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.classes.class_file import class_list
+from resegeo.clip.encoder import load_encoder
+from resegeo.composition.average import compose
+from resegeo.composition.distances import FAR
+from resegeo.composition.recipe import find_model, read_recipe
+from resegeo.composition.separation import phrasings_of, separation
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.fetch import home
-from resegeo.recipe import find_model, read_recipe
-from resegeo.separation import phrasings_of, separation
-from resegeo.weights import resolve_model
 
 
 @pytest.fixture(autouse=True)
@@ -328,7 +328,7 @@ def test_a_composition_file_is_averaged_once_and_kept(tmp_path, three, monkeypat
     assert found.path.is_relative_to(home())
     direct = compose(three, tmp_path / "o.safetensors", weights=[0.5, 0.3, 0.2])
     assert found.path.read_bytes() == direct.path.read_bytes()
-    monkeypatch.setattr("resegeo.recipe.compose", None)  # not asked again
+    monkeypatch.setattr("resegeo.composition.recipe.compose", None)  # not asked again
     assert find_model(f"compose:{path}") == found
     listed = json.loads(path.read_text())
     listed["models"], listed["weights"] = listed["models"][::-1], listed["weights"][::-1]
@@ -464,7 +464,7 @@ def test_an_average_that_breaks_off_leaves_nothing(tmp_path, three, monkeypatch)
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
 def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(tmp_path, three):
     code = (
-        "import resource, signal, sys; from resegeo.compose import compose; from resegeo.weights import resolve_model\n"
+        "import resource, signal, sys; from resegeo.composition.average import compose; from resegeo.checkpoints.sources import resolve_model\n"
         "from resegeo.errors import ResegeoError\n"
         "sources = [resolve_model(f'{sys.argv[1]}/{name}.pt', sys.argv[1] + '/tiny.json', 'gelu') for name in 'ab']\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -134,12 +134,12 @@ def test_a_second_interruption_ends_without_a_traceback(tmp_path):
     code = (
         "import os, signal, threading, time\n"
         "from resegeo_cli import main as cli\n"
-        "import resegeo.class_file\n"
+        "import resegeo.classes.class_file\n"
         "def slow(*a):\n"
         "    threading.Thread(target=time.sleep, args=(30,)).start()\n"
         "    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "    raise KeyboardInterrupt\n"
-        "resegeo.class_file.load_class_list = slow\n"
+        "resegeo.classes.class_file.load_class_list = slow\n"
         "import sys; sys.argv = ['resegeo', 'classes', 'check', 'a']\n"
         "cli.program()\n"
     )

@@ -9,11 +9,11 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, GCPTransformer, from_gcps
 
 import resegeo
-from resegeo.canvas import canvas_of, ground_sample_distance
-from resegeo.control import fit_affine, mapped, missed_by, unplaced
 from resegeo.errors import GeoreferenceWarning, UsageError
-from resegeo.polygons import polygonize
-from resegeo.sources import GeoReference
+from resegeo.outputs.polygons import polygonize
+from resegeo.scene.gcps import fit_affine, mapped, missed_by, unplaced
+from resegeo.scene.resampling import canvas_of, ground_sample_distance
+from resegeo.scene.source import GeoReference
 
 TURNED = Affine(8, 3, 500_000, 3, -8, 5_200_000)
 

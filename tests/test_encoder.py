@@ -7,11 +7,11 @@ import open_clip
 import pytest
 import torch
 
-from resegeo.attention import Schedule, default_schedule, layer_masks
-from resegeo.encoder import Encoder, dense_features, load_encoder, pick_device
+from resegeo.checkpoints.sources import ModelSource, file_sha256, resolve_model
+from resegeo.clip.attention import Schedule, default_schedule, layer_masks
+from resegeo.clip.encoder import Encoder, dense_features, load_encoder, pick_device
+from resegeo.clip.tokens import tokenizer_of
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.tokens import tokenizer_of
-from resegeo.weights import ModelSource, file_sha256, resolve_model
 
 DEPTH, GRID = 6, 4
 

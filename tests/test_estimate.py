@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 import resegeo
-from resegeo.features import Store
+from resegeo.run.store import Store
 from resegeo_cli.main import main
 
 WORDS = ["water", "forest", "road"]

@@ -17,12 +17,12 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-import resegeo.windows
-from resegeo.class_file import class_list
+import resegeo.scene.windows
+from resegeo.classes.class_file import class_list
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.evaluate import OTHER, SILENT, evaluate, read_pairs
-from resegeo.raster import write_class_raster
-from resegeo.sources import GeoReference
+from resegeo.evaluation.evaluate import OTHER, SILENT, evaluate, read_pairs
+from resegeo.outputs.raster import write_class_raster
+from resegeo.scene.source import GeoReference
 from resegeo_cli.main import main
 
 NAMES = ["water", "forest", "road"]
@@ -73,7 +73,7 @@ def test_a_label_raster_with_the_predictions_codes_is_counted_as_scikit_learn_co
 def test_block_size_does_not_change_the_counts(predicted, make_raster, monkeypatch):
     guess, real = predicted(random_codes(1)), make_raster("truth.tif", random_codes(2)[None])
     whole = evaluate([(guess, real)], legend="1=water,3=road,0=background")
-    monkeypatch.setattr(resegeo.windows.blocks, "__defaults__", (16,))
+    monkeypatch.setattr(resegeo.scene.windows.blocks, "__defaults__", (16,))
     small = evaluate([(guess, real)], legend="1=water,3=road,0=background")
     assert (whole.accuracy.counts == small.accuracy.counts).all()
     assert whole.unlabelled == small.unlabelled > 0
@@ -235,7 +235,7 @@ def test_polygons_count_the_pixels_whose_centres_they_hold(predicted, tmp_path):
 
 
 def test_polygons_of_our_own_agree_with_the_raster_that_they_were_drawn_from(predicted, tmp_path):
-    from resegeo.pipeline import vectorize
+    from resegeo.run.commands import vectorize
 
     path = predicted(random_codes(1), transform=None, crs=None)  # no georeference: both lie in pixels
     result = evaluate([(path, vectorize(path, tmp_path / "own.gpkg"))])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resegeo.canvas import Canvas
-from resegeo.examples import Places, Words, gather
-from resegeo.features import ItemResult
-from resegeo.fitting import probabilities
-from resegeo.labels import Blender, Grouping, WindowScores
-from resegeo.scene import open_scene
-from resegeo.scores import patch_scores, unit
-from resegeo.windows import Rect, window_grid
+from resegeo.clip.blending import Blender, Grouping, WindowScores
+from resegeo.clip.fitting import probabilities
+from resegeo.clip.scores import patch_scores, unit
+from resegeo.run.example_features import Places, Words, gather
+from resegeo.run.store import ItemResult
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect, window_grid
 
 
 class Kept:

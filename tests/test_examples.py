@@ -30,8 +30,8 @@ def test_measured_probabilities_are_those_behind_the_labels(tmp_path, make_raste
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import measuring
 
-    from resegeo.encoder import load_encoder
-    from resegeo.weights import resolve_model
+    from resegeo.checkpoints.sources import resolve_model
+    from resegeo.clip.encoder import load_encoder
 
     scene = make_raster("scene.tif", picture(200, 300))
     source = resolve_model()

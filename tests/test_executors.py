@@ -21,8 +21,8 @@ from test_store import bytes_of
 
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.execute import Task, _Shares, run_on_cluster
-from resegeo.features import ItemResult, Store
+from resegeo.run.executors import Task, _Shares, run_on_cluster
+from resegeo.run.store import ItemResult, Store
 
 WORDS = ["water", "forest", "road"]
 
@@ -115,12 +115,12 @@ class _Dying:
 
 
 def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkeypatch):
-    import resegeo.execute
+    import resegeo.run.executors
 
     url = str(tmp_path / "a.store.zarr")
     store = Store.create(url, header(64))
     client = _Dying(store, 13)
-    monkeypatch.setattr(resegeo.execute, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
+    monkeypatch.setattr(resegeo.run.executors, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
     ticks = []
     task = Task(None, url, None, None, None, "")
     run_on_cluster(client, task, range(64), lambda: ticks.append(1))
@@ -182,9 +182,9 @@ def test_an_existing_scheduler_computes_with_one_worker(tmp_path, whole):
 
 
 def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, whole, monkeypatch):
-    import resegeo.clusters
+    import resegeo.run.clusters
 
-    monkeypatch.setattr(resegeo.clusters, "CONNECT", "1s")
+    monkeypatch.setattr(resegeo.run.clusters, "CONNECT", "1s")
     with pytest.raises(ResegeoError, match="no scheduler answers there"):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", cluster="tcp://127.0.0.1:9")
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import requests
 
-import resegeo.fetch
+import resegeo.checkpoints.download
+from resegeo.checkpoints.download import cached, fetch, file_sha256, home, kept_path, verify, why_failed
+from resegeo.checkpoints.registry import KNOWN, Remote, known_file, known_model
 from resegeo.errors import ResegeoError
-from resegeo.fetch import cached, fetch, file_sha256, home, kept_path, verify, why_failed
-from resegeo.registry import KNOWN, Remote, known_file, known_model
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -109,7 +109,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(resegeo.fetch, "PAUSE", 0.01)
+    monkeypatch.setattr(resegeo.checkpoints.download, "PAUSE", 0.01)
 
 
 def remote(server, **changes):
@@ -145,7 +145,7 @@ def test_a_server_without_ranges_and_a_file_that_changed_meanwhile_begin_anew(se
     server.cut_after, server.ranges = [1_000_000], False
     assert fetch(remote(server)).read_bytes() == BODY
     kept_path(remote(server)).unlink()
-    server.cut_after, server.ranges = [500_000, *[0] * resegeo.fetch.TRIES], True
+    server.cut_after, server.ranges = [500_000, *[0] * resegeo.checkpoints.download.TRIES], True
     with pytest.raises(ResegeoError, match="the same command goes on"):
         fetch(remote(server))
     other = bytes(reversed(BODY))
@@ -155,7 +155,7 @@ def test_a_server_without_ranges_and_a_file_that_changed_meanwhile_begin_anew(se
 
 
 def test_an_interrupted_command_leaves_no_checkpoint_and_the_next_one_goes_on(server):
-    server.cut_after = [1_000_000, *[0] * resegeo.fetch.TRIES]
+    server.cut_after = [1_000_000, *[0] * resegeo.checkpoints.download.TRIES]
     with pytest.raises(ResegeoError, match=r"could not be downloaded .* MB are kept") as caught:
         fetch(remote(server))
     assert cached(remote(server)) is None
@@ -196,11 +196,11 @@ def test_a_refusal_is_one_sentence_and_only_a_passing_one_is_tried_again(server,
 
 
 def test_a_slow_server_is_waited_for_but_a_silent_one_is_not(server, monkeypatch):
-    monkeypatch.setattr(resegeo.fetch, "TIMEOUT", (1.0, 0.4))
+    monkeypatch.setattr(resegeo.checkpoints.download, "TIMEOUT", (1.0, 0.4))
     server.seconds = 0.05
     assert fetch(remote(server)).read_bytes() == BODY
     kept_path(remote(server)).unlink()
-    monkeypatch.setattr(resegeo.fetch, "TRIES", 1)
+    monkeypatch.setattr(resegeo.checkpoints.download, "TRIES", 1)
     server.thinks = 1.0
     with pytest.raises(ResegeoError, match="could not be downloaded"):
         fetch(remote(server))
@@ -228,7 +228,7 @@ def test_nobody_there_is_one_sentence(server):
 def test_two_processes_at_once_download_once(server, tmp_path):
     server.seconds = 0.05
     code = (
-        "from resegeo.fetch import fetch; from resegeo.registry import Remote\n"
+        "from resegeo.checkpoints.download import fetch; from resegeo.checkpoints.registry import Remote\n"
         f"print(fetch(Remote('test', 'clip.pt', url={server.url + '/clip.pt'!r}, sha256={DIGEST!r})))"
     )
     started = [

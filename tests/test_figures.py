@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
 from resegeo.errors import ResegeoError
-from resegeo.figures import _legend, _Page, _thinned, look_at, write_overlay
-from resegeo.raster import write_class_raster
-from resegeo.scene import open_scene
+from resegeo.outputs.picture import _legend, _Page, _thinned, look_at, write_overlay
+from resegeo.outputs.raster import write_class_raster
+from resegeo.scene.reader import open_scene
 
 CLASSES = class_list([{"name": "left", "color": "#ff0000"}, {"name": "right", "color": "#0000ff"}])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from resegeo.fitting import Examples, choose, fit, probabilities
+from resegeo.clip.fitting import Examples, choose, fit, probabilities
 
 
 def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2, wordless=True):

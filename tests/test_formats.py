@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from resegeo import ResegeoError, open_scene
 from resegeo.errors import InputNotice, UsageError
-from resegeo.formats import MOST_PIXELS, open_raster
+from resegeo.scene.formats import MOST_PIXELS, open_raster
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -152,7 +152,7 @@ def test_rasterio_is_no_way_around_for_truths_and_segments(tmp_path):
 
 
 def test_the_notice_of_a_trusted_mosaic_is_none(tile, tmp_path):
-    from resegeo.mosaic import build_mosaic
+    from resegeo.batches.mosaic import build_mosaic
 
     tile("tiles/a.tif")
     path = build_mosaic([str(tmp_path / "tiles" / "a.tif")], tmp_path / "out", "m")

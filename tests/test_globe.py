@@ -10,15 +10,15 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from resegeo.areas import areas
-from resegeo.canvas import canvas_of, ground_sample_distance
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.polygons import polygonize
-from resegeo.raster import write_class_raster
-from resegeo.scene import open_scene
-from resegeo.sources import GeoReference
-from resegeo.vectors import no_geojson, write_polygons
+from resegeo.outputs.areas import areas
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.raster import write_class_raster
+from resegeo.outputs.vectors import no_geojson, write_polygons
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import canvas_of, ground_sample_distance
+from resegeo.scene.source import GeoReference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from resegeo.batches.manifest import read_manifest
 from resegeo.errors import UsageError
-from resegeo.manifest import read_manifest
-from resegeo.options import Options
+from resegeo.run.options import Options
 from resegeo.settings import Settings, resolve_settings
 from resegeo_cli.main import main
 

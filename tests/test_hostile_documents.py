@@ -14,12 +14,12 @@ import pytest
 from mutations import mutate
 from rasterio.control import GroundControlPoint
 
-from resegeo.class_file import TEMPLATE, load_class_list
-from resegeo.control import fit_affine, mapped
+from resegeo.classes.class_file import TEMPLATE, load_class_list
+from resegeo.composition.recipe import read_recipe
 from resegeo.errors import ClassFileError, InputNotice, ResegeoError, UsageError
-from resegeo.evaluate import read_pairs
-from resegeo.legend import Legend
-from resegeo.recipe import read_recipe
+from resegeo.evaluation.evaluate import read_pairs
+from resegeo.evaluation.legend import Legend
+from resegeo.scene.gcps import fit_affine, mapped
 from resegeo.settings import resolve_settings
 
 SETTINGS = "stride: 64\nsegments: none\nsuperpixel_area: [256, 1024]\nthreshold: 0.25\nvector: gpkg\ntaper: yes\n"

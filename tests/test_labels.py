@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resegeo.canvas import Canvas
-from resegeo.class_file import class_list
-from resegeo.labels import Blender, Grouping, WindowScores, class_codes, class_logits, class_probabilities
-from resegeo.scene import open_scene
-from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
-from resegeo.windows import Rect, blocks, window_grid
+from resegeo.classes.class_file import class_list
+from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_logits, class_probabilities
+from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect, blocks, window_grid
 
 
 @pytest.fixture

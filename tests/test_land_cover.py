@@ -7,8 +7,8 @@ import pytest
 from sight import SIGHT, seen_by
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from resegeo.class_file import class_list
-from resegeo.land_cover import kind_of, kinds, near_synonyms, synonyms_of
+from resegeo.classes.class_file import class_list
+from resegeo.classes.land_cover import kind_of, kinds, near_synonyms, synonyms_of
 
 
 @pytest.mark.parametrize("sight", SIGHT)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from resegeo.metrics import UNKNOWN, Accuracy, count_pairs
+from resegeo.evaluation.metrics import UNKNOWN, Accuracy, count_pairs
 
 NAMES = ("water", "forest", "road", "background")
 

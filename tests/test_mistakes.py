@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import resegeo
-from resegeo.weights import resolve_model
+from resegeo.checkpoints.sources import resolve_model
 from resegeo_cli.main import main
 
 SENTENCES = Path(__file__).with_name("mistakes.txt")

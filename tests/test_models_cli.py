@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from clips import arch_file, clip, nearby
 from safetensors.torch import save_file
 
-from resegeo.encoder import load_encoder
-from resegeo.fetch import file_sha256, home, kept_path, parts_of
-from resegeo.registry import KNOWN, known_model
-from resegeo.shelf import shelf
-from resegeo.weights import facts_for_file, resolve_model, resolve_sam
+from resegeo.checkpoints.download import file_sha256, home, kept_path, parts_of
+from resegeo.checkpoints.imported import shelf
+from resegeo.checkpoints.registry import KNOWN, known_model
+from resegeo.checkpoints.sources import facts_for_file, resolve_model, resolve_sam
+from resegeo.clip.encoder import load_encoder
 from resegeo_cli.main import main
 
 

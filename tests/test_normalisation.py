@@ -11,17 +11,17 @@ import torch
 from clips import TINY, arch_file, clip, nearby
 from safetensors.torch import save_file
 
-from resegeo.attention import Schedule
-from resegeo.carry import export
-from resegeo.checkpoints import read_checkpoint, shape_of_config
-from resegeo.compose import compose
-from resegeo.encoder import load_encoder
+from resegeo.checkpoints.download import kept_path
+from resegeo.checkpoints.formats import read_checkpoint, shape_of_config
+from resegeo.checkpoints.normalisation import Normalisation, normalisation, usual
+from resegeo.checkpoints.pretrained_tags import find_tag
+from resegeo.checkpoints.registry import Remote
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.checkpoints.transfer import export
+from resegeo.clip.attention import Schedule
+from resegeo.clip.encoder import load_encoder
+from resegeo.composition.average import compose
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.fetch import kept_path
-from resegeo.normalisation import Normalisation, normalisation, usual
-from resegeo.registry import Remote
-from resegeo.tags import find_tag
-from resegeo.weights import resolve_model
 
 HALVES = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -63,7 +63,7 @@ def test_colours_of_every_tag_are_open_clips(monkeypatch):
         if arch not in plain or tag == "openai":
             continue
         path = kept_path(Remote(f"{arch}:{tag}", "open_clip_model.safetensors"))
-        monkeypatch.setattr("resegeo.tags._file", lambda name, config, path=path: path)
+        monkeypatch.setattr("resegeo.checkpoints.pretrained_tags._file", lambda name, config, path=path: path)
         colours = find_tag(f"{arch}:{tag}", None, None).colours or usual()
         config = open_clip.get_pretrained_cfg(arch, tag)
         assert (colours.mean, colours.std) == (tuple(config["mean"]), tuple(config["std"]))

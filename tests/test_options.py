@@ -11,7 +11,7 @@ import pytest
 
 import resegeo
 from resegeo.errors import UsageError
-from resegeo.options import OPTIONS, SCENE_OPTIONS, Keywords, Options
+from resegeo.run.options import OPTIONS, SCENE_OPTIONS, Keywords, Options
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 from resegeo_cli.main import main
 

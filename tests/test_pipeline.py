@@ -13,7 +13,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 import resegeo
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, ResegeoError, UsageError
-from resegeo.settle import VocabularyWarning
+from resegeo.run.prepare import VocabularyWarning
 
 WORDS = ["water", "forest", "road", {"name": "houses", "prompts": ["building", "roof"]}]
 

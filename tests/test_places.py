@@ -10,9 +10,9 @@ from random import Random
 import pytest
 from mutations import mutate
 
+from resegeo.batches.destinations import gather, result_folders
+from resegeo.batches.manifest import Row, read_manifest
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.manifest import Row, read_manifest
-from resegeo.places import gather, result_folders
 
 
 @pytest.fixture

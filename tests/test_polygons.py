@@ -13,10 +13,10 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 from test_raster import UTM, write
 
-from resegeo import polygons
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.polygons import _covers, _regions, polygonize
-from resegeo.sources import GeoReference
+from resegeo.outputs import polygons
+from resegeo.outputs.polygons import _covers, _regions, polygonize
+from resegeo.scene.source import GeoReference
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
@@ -237,7 +237,7 @@ def test_score_means_are_those_of_the_regions_in_reading_order(tmp_path):
     """Against scipy's labels, whatever the shapes: spirals, nested rings, single pixels."""
     from scipy import ndimage
 
-    from resegeo.polygons import _score_means
+    from resegeo.outputs.polygons import _score_means
 
     for seed in range(20):
         random = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ from resegeo.process import undisturbed
 
 SCRIPT = """
 import sys
-from resegeo.clusters import connect, workers_of
+from resegeo.run.clusters import connect, workers_of
 from resegeo.errors import ResegeoError
 
 {guard}
@@ -61,7 +61,7 @@ def scene(make_raster, picture):
 def test_a_run_leaves_loggers_filters_threads_and_environment_as_they_were(scene, tmp_path):
     import distributed  # noqa: F401 -- configures its loggers when it is loaded, as scipy adds a filter of its own
 
-    import resegeo.pipeline
+    import resegeo.run.commands
 
     logging.getLogger("distributed.worker").setLevel(logging.INFO)
     before_disable, threads = logging.root.manager.disable, torch.get_num_threads()
@@ -129,7 +129,7 @@ def test_a_notice_is_given_in_the_name_of_whoever_called_the_package():
 def warn_through_the_package():
     from types import SimpleNamespace
 
-    from resegeo.settle import warn
+    from resegeo.run.prepare import warn
 
     source = SimpleNamespace(bundled=False)
     warn(SimpleNamespace(classes=SimpleNamespace(notices=["[[gsd=5]] is odd"]), source=source))

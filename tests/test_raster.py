@@ -14,11 +14,11 @@ from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
 from resegeo.errors import ResegeoError
-from resegeo.raster import CLASSES_TAG, read_class_raster_info, write_class_raster
-from resegeo.sources import GeoReference
-from resegeo.styles import qml_raster, qml_vector, sld_vector
+from resegeo.outputs.raster import CLASSES_TAG, read_class_raster_info, write_class_raster
+from resegeo.outputs.styles import qml_raster, qml_vector, sld_vector
+from resegeo.scene.source import GeoReference
 
 UTM = GeoReference(CRS.from_epsg(32633), from_origin(500_000, 5_200_000, 10, 10))
 CLASSES = class_list(["water", {"name": "roof & <wall>", "color": "#c81e1e"}, "Wälder"])
@@ -232,10 +232,10 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from affine import Affine
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
 from resegeo.errors import ResegeoError
-from resegeo.raster import write_class_raster
-from resegeo.sources import GeoReference
+from resegeo.outputs.raster import write_class_raster
+from resegeo.scene.source import GeoReference
 
 codes = np.random.default_rng(0).integers(0, 3, (4, 512, 512), dtype=np.uint8)
 blocks = [(row, col, codes[n]) for n, (row, col) in enumerate([(0, 0), (0, 512), (512, 0), (512, 512)])]

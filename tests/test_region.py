@@ -14,9 +14,9 @@ from rasterio.transform import from_origin
 
 import resegeo
 from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError
-from resegeo.region import Region, read_polygons, region_of
-from resegeo.scene import open_scene
-from resegeo.windows import Rect
+from resegeo.scene.reader import open_scene
+from resegeo.scene.region import Region, read_polygons, region_of
+from resegeo.scene.windows import Rect
 
 WORDS = ["water", "forest", "road"]
 TRANSFORM = from_origin(500_000, 5_200_000, 10, 10)
@@ -224,8 +224,8 @@ def test_mistakes_are_one_sentence(scene, aoi, tmp_path, make_raster):
 
 
 def test_polygons_of_the_user_are_segments_one_level_a_file(scene, tmp_path):
-    from resegeo.canvas import Canvas
-    from resegeo.segments import segment_source
+    from resegeo.scene.resampling import Canvas
+    from resegeo.segments.segment_sources import segment_source
 
     boxes = [shapely.box(500_000 + 1000 * k, 5_194_000, 500_900 + 1000 * k, 5_199_000) for k in range(5)]
     gpd.GeoDataFrame(geometry=boxes, crs="EPSG:32633").to_crs(3857).to_file(tmp_path / "parcels.gpkg")

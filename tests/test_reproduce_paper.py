@@ -129,7 +129,7 @@ def test_one_command_prepares_segments_evaluates_and_goes_on(dataset, request, t
     assert f"| mean, background included | {100 * figures['mean_iou']:.3f} |" in table
     assert "Without SimFeatUp" in table
     assert "Only the first 1 tiles" in table
-    monkeypatch.setattr("resegeo.run.start_machine", None)  # finished tiles are not computed again
+    monkeypatch.setattr("resegeo.run.execution.start_machine", None)  # finished tiles are not computed again
     assert run(dataset, data, out, *more)["iou"] == figures["iou"]
 
 

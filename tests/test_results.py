@@ -13,12 +13,12 @@ import rasterio
 import shapely
 
 import resegeo
-import resegeo.pipeline
-import resegeo.products
-import resegeo.run
+import resegeo.run.commands
+import resegeo.run.execution
+import resegeo.run.results
 from resegeo.errors import ResegeoError
-from resegeo.features import Store
-from resegeo.scene import Scene
+from resegeo.run.store import Store
+from resegeo.scene.reader import Scene
 
 WORDS = ["water", "forest", "road"]
 
@@ -71,7 +71,7 @@ def test_an_interrupted_run_knows_its_own_files(scene, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run, "write_overlay", stop)
+        patch.setattr(resegeo.run.execution, "write_overlay", stop)
         with pytest.raises(KeyboardInterrupt):
             resegeo.segment(scene, WORDS, tmp_path / "out")
     assert {"scene.gpkg", "scene.classes.tif"} <= names(tmp_path / "out")
@@ -115,7 +115,7 @@ def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
 
 def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_path, monkeypatch):
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole")
-    label, inner = resegeo.products.label_scene, Scene.read
+    label, inner = resegeo.run.results.label_scene, Scene.read
 
     def lost(self, *args):
         raise ResegeoError("the share is gone")
@@ -126,7 +126,7 @@ def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_pat
         return label(plan, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.products, "label_scene", labelling)
+        patch.setattr(resegeo.run.results, "label_scene", labelling)
         broken = resegeo.segment(scene, WORDS, tmp_path / "out")
     monkeypatch.undo()
     assert Scene.read is inner
@@ -171,7 +171,7 @@ def test_a_report_that_lacks_what_is_asked_of_it_is_not_taken_for_one(scene, tmp
 
 def test_polygons_know_the_mean_score_of_their_pixels(scene, tmp_path):
     """Against loops over the pixels; with words that differ, thresholds and background."""
-    from resegeo.labels import Blender, class_scores
+    from resegeo.clip.blending import Blender, class_scores
 
     caught = []
     blend = Blender.blend
@@ -215,7 +215,7 @@ def test_scores_are_never_those_of_a_raster_of_the_same_name_in_another_folder(s
     first = resegeo.segment(scene, WORDS, tmp_path / "first", **given)
     plain = drawn(first.vectors[0])
     resegeo.segment(scene, WORDS, tmp_path / "second", logit_scale=5.0, **given)
-    frame = drawn(resegeo.pipeline.vectorize(first.raster, tmp_path / "again.gpkg"))
+    frame = drawn(resegeo.run.commands.vectorize(first.raster, tmp_path / "again.gpkg"))
     assert "score_mean" not in frame  # better none than another's
     resegeo.segment(scene, WORDS, tmp_path / "first", keep_background=True, overwrite=True, **given)
     assert drawn(first.vectors[0]).equals(plain)
@@ -235,11 +235,11 @@ def test_new_words_for_a_store_that_may_only_be_read_have_scores_too(scene, tmp_
 
 def test_vectorize_finds_the_scores_of_a_run_that_lies_there_whole(scene, tmp_path):
     made = resegeo.segment(scene, WORDS, tmp_path / "out")
-    made_again = resegeo.pipeline.vectorize(made.raster, tmp_path / "again.gpkg")
+    made_again = resegeo.run.commands.vectorize(made.raster, tmp_path / "again.gpkg")
     assert drawn(made_again).equals(drawn(made.vectors[0]))
     (tmp_path / "out").rename(tmp_path / "moved")
     raster = tmp_path / "moved/scene.classes.tif"
-    made_again = resegeo.pipeline.vectorize(raster, tmp_path / "moved.gpkg")
+    made_again = resegeo.run.commands.vectorize(raster, tmp_path / "moved.gpkg")
     assert drawn(made_again).equals(drawn(tmp_path / "again.gpkg"))
     with rasterio.open(
         raster, "r+", IGNORE_COG_LAYOUT_BREAK="YES"
@@ -247,7 +247,7 @@ def test_vectorize_finds_the_scores_of_a_run_that_lies_there_whole(scene, tmp_pa
         codes = changed.read(1)
         codes[:20] = 2
         changed.write(codes, 1)
-    frame = drawn(resegeo.pipeline.vectorize(raster, tmp_path / "changed.gpkg"))
+    frame = drawn(resegeo.run.commands.vectorize(raster, tmp_path / "changed.gpkg"))
     assert list(frame.columns) == ["class_id", "class_name", "area_m2", "geometry"]
 
 

@@ -13,8 +13,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.amg import build_point_grid
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.sam import ARCHITECTURES, PAPER_LEVELS, SamLevel, load_sam
-from resegeo.sam_masks import SamSegmenter, tile_points
+from resegeo.segments.sam import ARCHITECTURES, PAPER_LEVELS, SamLevel, load_sam
+from resegeo.segments.sam_masks import SamSegmenter, tile_points
 
 SIDE, WIDTH = 256, 32
 

@@ -11,13 +11,13 @@ import rasterio
 from test_sam import discs, paper_or_zero, rich_levels, small_sam
 
 import resegeo
-from resegeo.canvas import Canvas
 from resegeo.errors import IgnoredSettingWarning, UsageError
-from resegeo.sam import SamLevel
-from resegeo.sam_masks import SamSegmenter
-from resegeo.scene import open_scene
-from resegeo.segments import SAM_TILE, SamTiles, SamWindows
-from resegeo.windows import Rect
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect
+from resegeo.segments.sam import SamLevel
+from resegeo.segments.sam_masks import SamSegmenter
+from resegeo.segments.segment_sources import SAM_TILE, SamTiles, SamWindows
 
 WORDS = ["water", "forest", "road"]
 LEVELS = (SamLevel(4, 0.2, 0.3, 20), SamLevel(2, 0.1, 0.2, 40))
@@ -38,7 +38,7 @@ def checkpoint(tmp_path, monkeypatch, model):
     """A file whose name stands for the small SAM: loading real architectures is tested in test_sam."""
     path = tmp_path / "sam.pth"
     path.write_bytes(b"small")
-    monkeypatch.setattr("resegeo.sam.load_sam", lambda *args, **kwargs: model)
+    monkeypatch.setattr("resegeo.segments.sam.load_sam", lambda *args, **kwargs: model)
     return path
 
 

@@ -10,10 +10,10 @@ import rioxarray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resegeo import samples
 from resegeo.errors import InputNotice
-from resegeo.samples import _Thinned
-from resegeo.scene import Stretch, open_scene
+from resegeo.scene import stretch as samples
+from resegeo.scene.reader import Stretch, open_scene
+from resegeo.scene.stretch import _Thinned
 
 SIDE = 2000
 """Of the scenes here: the sample's squares lie 129 pixels apart."""

@@ -12,10 +12,10 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
 from resegeo.errors import ResegeoError
-from resegeo.raster import CLASSES_TAG
-from resegeo.sampling import ClassRaster, draw, judge, pixel_area, write_points
+from resegeo.evaluation.sampling import ClassRaster, draw, judge, pixel_area, write_points
+from resegeo.outputs.raster import CLASSES_TAG
 from resegeo_cli.main import main
 
 

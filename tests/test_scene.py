@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from resegeo.errors import GeoreferenceWarning, IgnoredSettingWarning, InputNotice, ResegeoError, UsageError
-from resegeo.scene import Stretch, describe, open_scene
+from resegeo.scene.reader import Stretch, describe, open_scene
 
 
 def everything(scene):

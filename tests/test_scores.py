@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resegeo.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
+from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
 
 
 def naive_cosines(features, texts, pixels):

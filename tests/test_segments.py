@@ -6,11 +6,11 @@ import pytest
 import shapely
 from rasterio.transform import from_origin
 
-from resegeo.canvas import Canvas
 from resegeo.errors import ResegeoError
-from resegeo.scene import open_scene
-from resegeo.segments import TILE, LabelRaster, NoSegments, Superpixels, segment_source
-from resegeo.windows import Rect
+from resegeo.scene.reader import open_scene
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect
+from resegeo.segments.segment_sources import TILE, LabelRaster, NoSegments, Superpixels, segment_source
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resegeo.class_file import class_list
+from resegeo.classes.class_file import class_list
+from resegeo.composition.separation import PHRASINGS, TEMPERATURE, phrasings_of, separation, softmax_weights
 from resegeo.errors import UsageError
-from resegeo.separation import PHRASINGS, TEMPERATURE, phrasings_of, separation, softmax_weights
 
 
 def cosine(a, b):

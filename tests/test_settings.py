@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from resegeo.attention import Schedule
+from resegeo.clip.attention import Schedule
 from resegeo.errors import UsageError
 from resegeo.settings import Settings, resolve_settings
 

@@ -6,7 +6,7 @@ from rasterio.features import sieve
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
-from resegeo.sieve import without_small_areas
+from resegeo.outputs.sieve import without_small_areas
 
 
 def areas(codes, seen):

@@ -31,7 +31,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 import resegeo
-from resegeo.vectors import layer_name
+from resegeo.outputs.vectors import layer_name
 from resegeo_cli.main import main
 
 MARS = (

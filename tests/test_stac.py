@@ -11,8 +11,8 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from resegeo.class_file import class_list
-from resegeo.stac import classification, stac_item
+from resegeo.classes.class_file import class_list
+from resegeo.outputs.stac import classification, stac_item
 
 CLASSES = class_list(["water", "Wald & Wiese", "wald   wiese", {"name": "シャドウ", "background": True}, "水"])
 

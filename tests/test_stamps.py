@@ -12,8 +12,8 @@ import pytest
 
 import resegeo
 from resegeo.errors import ResegeoError
-from resegeo.scene import open_scene
-from resegeo.stamps import stamp
+from resegeo.scene.fingerprint import stamp
+from resegeo.scene.reader import open_scene
 
 VRT = """<VRTDataset rasterXSize="{size}" rasterYSize="{size}">{bands}</VRTDataset>"""
 BAND = """<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>

@@ -13,13 +13,13 @@ import pytest
 from test_raster import CLASSES, write
 
 import resegeo
-import resegeo.pipeline
-import resegeo.run
+import resegeo.run.commands
+import resegeo.run.execution
 from resegeo.errors import ResegeoError
 from resegeo.files import alone, move, name_problem, sweep, whole, workshop
-from resegeo.polygons import polygonize
-from resegeo.report import intact
-from resegeo.vectors import write_polygons
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.vectors import write_polygons
+from resegeo.run.report import intact
 
 WORDS = ["water", "forest", "road"]
 
@@ -82,7 +82,7 @@ def test_a_file_of_the_users_that_took_an_interrupted_runs_place_is_not_replaced
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run, "write_overlay", stop)
+        patch.setattr(resegeo.run.execution, "write_overlay", stop)
         with pytest.raises(KeyboardInterrupt):
             resegeo.segment(scene, WORDS, out, segments="none")
     (out / "scene.classes.qml").write_text("<qgis>mine</qgis>")
@@ -101,7 +101,7 @@ def test_a_geopackage_that_is_open_elsewhere_is_not_replaced(tmp_path, frame, en
     before = path.read_bytes()
     path.with_name(path.name + end).write_bytes(b"edits")
     with pytest.raises(ResegeoError, match=rf"b\.gpkg is open in another program.*b\.gpkg{end} lies beside it"):
-        resegeo.pipeline.vectorize(tmp_path / "a.tif", path, overwrite=True)
+        resegeo.run.commands.vectorize(tmp_path / "a.tif", path, overwrite=True)
     with pytest.raises(ResegeoError, match="is open in another program"):
         write_polygons(frame, path, CLASSES)
     assert path.read_bytes() == before
@@ -123,16 +123,16 @@ def test_saved_edits_of_an_open_geopackage_survive(tmp_path, frame):
 
 @pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet"])
 def test_a_vector_file_that_reads_back_otherwise_gets_no_name(tmp_path, frame, suffix, monkeypatch):
-    import resegeo.vectors
+    import resegeo.outputs.vectors
 
-    path, verify = tmp_path / f"b.{suffix}", resegeo.vectors._verify
+    path, verify = tmp_path / f"b.{suffix}", resegeo.outputs.vectors._verify
 
     def cut(given, file):
         content = file.read_bytes()
         file.write_bytes(content[: len(content) * 2 // 3])
         verify(given, file)
 
-    monkeypatch.setattr(resegeo.vectors, "_verify", cut)
+    monkeypatch.setattr(resegeo.outputs.vectors, "_verify", cut)
     with pytest.raises(ResegeoError, match="could not be written"):
         write_polygons(frame, path, CLASSES)
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(("b.", ".tmp"))] == []
@@ -186,11 +186,11 @@ def test_names_of_any_length_and_kind_end_in_a_result_or_a_sentence(tmp_path, fr
     assert "256 bytes" in (name_problem(Path("n" * 256)) or "")
     assert "not UTF-8" in (name_problem(Path(os.fsdecode(b"\xff.gpkg"))) or "")
     with pytest.raises(ResegeoError, match="not UTF-8"):
-        resegeo.pipeline.vectorize(tmp_path / "a.tif", tmp_path / os.fsdecode(b"\xff.gpkg"))
+        resegeo.run.commands.vectorize(tmp_path / "a.tif", tmp_path / os.fsdecode(b"\xff.gpkg"))
 
 
 def test_a_vrt_of_the_users_is_not_replaced_by_a_mosaic(scene, tmp_path):
-    from resegeo.mosaic import build_mosaic
+    from resegeo.batches.mosaic import build_mosaic
 
     mine = tmp_path / "out/all/all.vrt"
     mine.parent.mkdir(parents=True)

@@ -18,9 +18,9 @@ from stores import header
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.features import ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
 from resegeo.files import alone
-from resegeo.windows import blocks
+from resegeo.run.store import ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
+from resegeo.scene.windows import blocks
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "building", {"name": "wet", "prompts": ["lake", "river"]}, "sand"]
@@ -293,8 +293,8 @@ def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make
 
 def _stages(monkeypatch) -> list[str]:
     """Note which costly stages run."""
-    import resegeo.products
-    from resegeo.machine import Machine
+    import resegeo.run.results
+    from resegeo.run.compute import Machine
 
     ran: list[str] = []
 
@@ -306,8 +306,8 @@ def _stages(monkeypatch) -> list[str]:
         return run
 
     monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
-    monkeypatch.setattr(resegeo.products, "label_scene", noting("labels", resegeo.products.label_scene))
-    monkeypatch.setattr(resegeo.products, "polygonize", noting("polygons", resegeo.products.polygonize))
+    monkeypatch.setattr(resegeo.run.results, "label_scene", noting("labels", resegeo.run.results.label_scene))
+    monkeypatch.setattr(resegeo.run.results, "polygonize", noting("polygons", resegeo.run.results.polygonize))
     return ran
 
 
@@ -347,7 +347,7 @@ def test_a_change_recomputes_nothing_above_its_stage_and_gives_what_a_fresh_run_
 def test_failed_items_are_marked_recorded_and_retried_alone(tmp_path, scene, monkeypatch):
     from click.testing import CliRunner
 
-    from resegeo.machine import Machine
+    from resegeo.run.compute import Machine
     from resegeo_cli.main import main
 
     (tmp_path / "classes.yml").write_text(yaml.safe_dump({"classes": WORDS}))
@@ -362,9 +362,9 @@ def test_failed_items_are_marked_recorded_and_retried_alone(tmp_path, scene, mon
 
     wide = ["--overlap", "0"]
     command = command[:-2] + wide
-    import resegeo.windows
+    import resegeo.scene.windows
 
-    monkeypatch.setattr(resegeo.windows, "ITEM_SIDE", 2)
+    monkeypatch.setattr(resegeo.scene.windows, "ITEM_SIDE", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Machine, "read", broken)
         result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
@@ -390,7 +390,7 @@ def test_failed_items_are_marked_recorded_and_retried_alone(tmp_path, scene, mon
 
 
 def test_a_batch_too_large_for_the_device_is_halved_and_that_is_recorded(tmp_path, scene, monkeypatch):
-    from resegeo.encoder import Encoder
+    from resegeo.clip.encoder import Encoder
 
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole", vector=())
     encode = Encoder.encode_windows
@@ -407,7 +407,7 @@ def test_a_batch_too_large_for_the_device_is_halved_and_that_is_recorded(tmp_pat
 
 
 def test_features_too_large_are_not_kept_unless_asked_for(tmp_path, scene, monkeypatch):
-    monkeypatch.setattr("resegeo.plan.FEATURE_BUDGET", 1000)
+    monkeypatch.setattr("resegeo.run.plan.FEATURE_BUDGET", 1000)
     with pytest.warns(InputNotice, match="are not kept: other words will need a new pass"):
         resegeo.segment(scene, WORDS, tmp_path / "small", vector=())
     assert Store.open(str(tmp_path / "small/scene.store.zarr")).header.features is False
@@ -431,7 +431,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path, scene, monkeypatch):
 
 def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monkeypatch):
     usual = read(resegeo.segment(scene, WORDS, tmp_path / "usual", vector=(), stride=32).raster)
-    monkeypatch.setattr("resegeo.windows.ITEM_SIDE", 3)
+    monkeypatch.setattr("resegeo.scene.windows.ITEM_SIDE", 3)
     other = read(resegeo.segment(scene, WORDS, tmp_path / "other", vector=(), stride=32).raster)
     assert (usual == other).mean() >= 0.99999
 
@@ -439,7 +439,7 @@ def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monke
 @pytest.mark.parametrize("size", [64, 200, 1024])
 def test_the_size_of_an_output_block_changes_no_byte(tmp_path, scene, monkeypatch, size):
     usual = resegeo.segment(scene, WORDS, tmp_path / "usual", stride=32)
-    monkeypatch.setattr("resegeo.produce.blocks", lambda height, width: blocks(height, width, size))
+    monkeypatch.setattr("resegeo.run.labelling.blocks", lambda height, width: blocks(height, width, size))
     other = resegeo.segment(scene, WORDS, tmp_path / "other", stride=32)
     assert bytes_of(other) == bytes_of(usual)
 
@@ -450,7 +450,7 @@ def test_threads_that_ask_for_the_same_item_read_it_once(tmp_path, scene, monkey
     read = []
     get = Store.get
     monkeypatch.setattr(Store, "get", lambda self, index: read.append(index) or get(self, index))
-    monkeypatch.setattr("resegeo.produce.blocks", lambda height, width: blocks(height, width, 64))
+    monkeypatch.setattr("resegeo.run.labelling.blocks", lambda height, width: blocks(height, width, 64))
     resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, vector=(), threads=4)
     assert sorted(read) == list(range(max(read) + 1))
 
@@ -489,7 +489,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
 
 
 def test_a_store_whose_removal_was_cut_short_counts_as_none(tmp_path, scene, monkeypatch):
-    from resegeo.features import _Folder
+    from resegeo.run.store import _Folder
 
     first = resegeo.segment(scene, WORDS, tmp_path).raster.read_bytes()
     url = tmp_path / "scene.store.zarr"
@@ -516,7 +516,7 @@ def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_pa
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr("resegeo.features._Folder.header", stale)
+        patch.setattr("resegeo.run.store._Folder.header", stale)
         for overwrite in (False, True):
             with pytest.raises(ResegeoError, match=r"cannot be opened .*Stale file handle.* Nothing was changed"):
                 resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=overwrite)
@@ -590,7 +590,7 @@ def test_a_run_whose_store_is_replaced_stops_instead_of_mixing(tmp_path):
 def test_two_runs_never_write_to_one_folder_at_a_time(tmp_path, scene, monkeypatch):
     import threading
 
-    from resegeo.machine import Machine
+    from resegeo.run.compute import Machine
 
     whole = bytes_of(resegeo.segment(scene, WORDS, tmp_path / "whole"))
     inside, go = threading.Event(), threading.Event()

@@ -18,8 +18,8 @@ from stores import header
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.features import DamagedItemError, ForeignFolderError, ItemResult, Store, UnusableStoreError, remove
-from resegeo.header import StoreHeader
+from resegeo.run.header import StoreHeader
+from resegeo.run.store import DamagedItemError, ForeignFolderError, ItemResult, Store, UnusableStoreError, remove
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "sand"]
@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def reworded(folder: Path, change) -> None:
     """Change the facts of a header, and give it the checksum that goes with them, as a stranger can."""
-    from resegeo.header import _checksum
+    from resegeo.run.header import _checksum
 
     document = json.loads((folder / "zarr.json").read_text("utf-8"))
     ours = document["attributes"]["resegeo"]
@@ -364,7 +364,7 @@ class _Moody:
 
 
 def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
-    monkeypatch.setattr("resegeo.features.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0, 0.0, 0.0))
     url = "memory://busy/a.store.zarr"
     remove(url)
     moody = _Moody(monkeypatch, 5)
@@ -378,7 +378,7 @@ def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
 
 
 def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_taken_for_lost(monkeypatch):
-    monkeypatch.setattr("resegeo.features.PAUSES", (0.0,))
+    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0,))
     store = Store.create("memory://away/a.store.zarr", header(3))
     put(store, 0)
     with monkeypatch.context() as patch:
@@ -536,13 +536,13 @@ def _rewritten(scene: Path) -> None:
 
 @pytest.mark.parametrize("when", ["windows", "labels"])
 def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_count(whole, tmp_path, monkeypatch, when):
-    from resegeo.machine import Machine
-    from resegeo.scene import Scene
+    from resegeo.run.compute import Machine
+    from resegeo.scene.reader import Scene
 
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     kind, name = (Machine, "read") if when == "windows" else (Scene, "read")
     inner, done, began = getattr(kind, name), [], [when == "windows"]
-    label = resegeo.products.label_scene
+    label = resegeo.run.results.label_scene
 
     def rewriting(self, *args, **kwargs):
         found = inner(self, *args, **kwargs)
@@ -557,7 +557,7 @@ def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_coun
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, rewriting)
-        patch.setattr(resegeo.products, "label_scene", labelling)
+        patch.setattr(resegeo.run.results, "label_scene", labelling)
         with pytest.raises(ResegeoError, match=r"scene\.tif changed while this run read it"):
             resegeo.segment(tmp_path / "scene.tif", WORDS, tmp_path / "out", **QUICK)
     assert done
@@ -582,8 +582,8 @@ def test_a_scene_that_changes_while_workers_read_it_is_told(whole, tmp_path, mon
             store.put(index, ItemResult(np.array([False] * 9), {}))
         _rewritten(tmp_path / "scene.tif")
 
-    monkeypatch.setattr("resegeo.run.connect", lambda cluster: contextlib.nullcontext(cluster))
-    monkeypatch.setattr("resegeo.run.run_on_cluster", rewriting)
+    monkeypatch.setattr("resegeo.run.execution.connect", lambda cluster: contextlib.nullcontext(cluster))
+    monkeypatch.setattr("resegeo.run.execution.run_on_cluster", rewriting)
     with pytest.raises(ResegeoError, match=r"scene\.tif changed while this run read it"):
         resegeo.segment(tmp_path / "scene.tif", WORDS, tmp_path / "out", cluster=1, **QUICK)
     assert opened_at(tmp_path / "out/scene.store.zarr").done() == set()
@@ -597,8 +597,8 @@ def opened_at(path: Path) -> Store:
 
 def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
     """Files that change later change neither store nor report; that they did is told."""
-    from resegeo.options import Options
-    from resegeo.settle import settle
+    from resegeo.run.options import Options
+    from resegeo.run.prepare import settle
 
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     with rasterio.open(tmp_path / "scene.tif") as scene:
@@ -616,8 +616,8 @@ def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
 
 
 def test_bytes_of_a_plan_are_those_of_the_layout(whole):
-    from resegeo.options import Options
-    from resegeo.settle import settle
+    from resegeo.run.options import Options
+    from resegeo.run.prepare import settle
 
     for given in ({}, {"feature_dtype": "int8"}, {"vote_segments": True}):
         plan = settle(whole[0] / "scene.tif", WORDS, None, Options.of(given | QUICK)).plan

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from filelock import FileLock
 from test_batch import WORDS
 
-from resegeo.batch import SceneResult, _Ledger, _write_table, segment_many
+from resegeo.batches.batch import SceneResult, _Ledger, _write_table, segment_many
 from resegeo.errors import ResegeoWarning, escaped, shown
-from resegeo.options import IRRELEVANT, Options, RunOptions, View
+from resegeo.run.options import IRRELEVANT, Options, RunOptions, View
 from resegeo_cli.console import console, say
 from resegeo_cli.main import main
 
@@ -134,7 +134,7 @@ def test_no_command_prints_past_the_escapes():
 
 
 def test_two_thousand_scenes_are_found_and_placed_quickly(tmp_path, monkeypatch):
-    from resegeo.places import gather, result_folders
+    from resegeo.batches.destinations import gather, result_folders
 
     monkeypatch.chdir(tmp_path)
     for number in range(2000):

@@ -10,9 +10,9 @@ import rasterio._base
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resegeo.class_file import class_list
-from resegeo.classes import ClassList
-from resegeo.styles import colormap, qml_raster, qml_vector, rat_xml, sld_vector
+from resegeo.classes.class_file import class_list
+from resegeo.classes.class_list import ClassList
+from resegeo.outputs.styles import colormap, qml_raster, qml_vector, rat_xml, sld_vector
 
 HARD = "roof & <wall> \"a\" 'b' ]]>"
 CLASSES = class_list(

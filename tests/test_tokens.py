@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from clips import arch_file, clip
 
 import resegeo
-from resegeo.class_file import class_list
-from resegeo.compose import compose
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.classes.class_file import class_list
+from resegeo.clip.tokens import check_prompts, context_of
+from resegeo.composition.average import compose
 from resegeo.errors import ResegeoError
-from resegeo.tokens import check_prompts, context_of
-from resegeo.weights import resolve_model
 from resegeo_cli.main import main
 
 LONG = "a very long prompt " * 20

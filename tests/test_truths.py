@@ -12,12 +12,12 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from resegeo.class_file import class_list
-from resegeo.evaluate import evaluate
-from resegeo.raster import write_class_raster
-from resegeo.region import Region, read_polygons
-from resegeo.scene import open_scene
-from resegeo.sources import GeoReference
+from resegeo.classes.class_file import class_list
+from resegeo.evaluation.evaluate import evaluate
+from resegeo.outputs.raster import write_class_raster
+from resegeo.scene.reader import open_scene
+from resegeo.scene.region import Region, read_polygons
+from resegeo.scene.source import GeoReference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -159,7 +159,7 @@ def test_a_polygon_that_crosses_itself_keeps_both_lobes_in_another_crs(make_rast
     frame = gpd.GeoDataFrame(geometry=[bow], crs="EPSG:32633")
     frame.to_file(tmp_path / "here.gpkg")
     frame.to_crs(4326).to_file(tmp_path / "there.gpkg")
-    from resegeo.windows import Rect
+    from resegeo.scene.windows import Rect
 
     here, there = (
         Region(read_polygons(str(tmp_path / name), scene, "--aoi"), PLACE).mask(Rect(0, 0, 80, 80))
@@ -170,9 +170,9 @@ def test_a_polygon_that_crosses_itself_keeps_both_lobes_in_another_crs(make_rast
 
 
 def test_segments_leave_out_what_a_mask_leaves_out(make_raster):
-    from resegeo.canvas import Canvas
-    from resegeo.segments import LabelRaster
-    from resegeo.windows import Rect
+    from resegeo.scene.resampling import Canvas
+    from resegeo.scene.windows import Rect
+    from resegeo.segments.segment_sources import LabelRaster
 
     scene = open_scene(make_raster("a.tif", np.ones((3, 40, 40), np.uint8)))
     path = make_raster("s.tif", CODES[None] + 1)

@@ -18,16 +18,16 @@ from clips import TINY, arch_file, clip, nearby
 from hostile_models import MARK, hostile_archives, hostile_configs, hostile_models
 from safetensors.torch import save_file
 
-from resegeo.carry import export, imported
-from resegeo.compose import compose
-from resegeo.encoder import load_encoder
+from resegeo.checkpoints.download import file_sha256, home, kept_path
+from resegeo.checkpoints.model_config import validated
+from resegeo.checkpoints.registry import known_model
+from resegeo.checkpoints.sources import facts_for_file, resolve_model, resolve_recorded
+from resegeo.checkpoints.transfer import export, imported
+from resegeo.clip.encoder import load_encoder
+from resegeo.composition.average import compose
+from resegeo.composition.models import checked
 from resegeo.errors import InputNotice, ResegeoError
-from resegeo.fetch import file_sha256, home, kept_path
-from resegeo.model_config import validated
-from resegeo.models import checked
-from resegeo.registry import known_model
-from resegeo.sam import load_sam
-from resegeo.weights import facts_for_file, resolve_model, resolve_recorded
+from resegeo.segments.sam import load_sam
 
 MEMORY = 600_000
 """kB that refusing a file may take."""
@@ -191,7 +191,7 @@ def test_no_hostile_archive_writes_anything(tmp_path):
 def test_an_archive_larger_than_the_disk_is_told_before_it_is_unpacked(tmp_path, monkeypatch):
     torch.save(clip().state_dict(), tmp_path / "mine.pt")
     export([str(tmp_path / "mine.pt")], tmp_path / "a.zip")
-    from resegeo import carry
+    from resegeo.checkpoints import transfer as carry
 
     monkeypatch.setattr(carry.shutil, "disk_usage", lambda _: type("", (), {"free": 1_000_000}))
     with pytest.raises(ResegeoError, match=r"take 1[0-9] MB, but .* has only 1 MB free\. Make room"):
@@ -234,7 +234,7 @@ def test_an_import_that_is_killed_leaves_nothing_under_a_name_and_is_made_good(t
     save_file(clip().state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
     export([str(folder)], tmp_path / "a.zip")
-    from resegeo import carry
+    from resegeo.checkpoints import transfer as carry
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)

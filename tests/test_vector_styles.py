@@ -10,8 +10,8 @@ from test_raster import CLASSES, write
 
 import resegeo
 from resegeo.errors import ResegeoError
-from resegeo.polygons import polygonize
-from resegeo.vectors import write_polygons
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.vectors import write_polygons
 
 SLD = "{http://www.opengis.net/sld}"
 

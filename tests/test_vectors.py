@@ -12,9 +12,9 @@ from rasterio.transform import from_origin
 from test_raster import CLASSES, write
 
 from resegeo.errors import ResegeoError
-from resegeo.polygons import polygonize
-from resegeo.sources import GeoReference
-from resegeo.vectors import layer_name, no_geojson, shapefile_bytes, write_polygons
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.vectors import layer_name, no_geojson, shapefile_bytes, write_polygons
+from resegeo.scene.source import GeoReference
 
 MARS = CRS.from_wkt(
     'GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894447223612]],'
@@ -98,7 +98,7 @@ def test_the_size_of_a_shapefile_is_known_before_it_is_written(tmp_path, frame, 
     write_polygons(frame, tmp_path / "b.shp", CLASSES)
     real = max((tmp_path / f"b.{end}").stat().st_size for end in ("shp", "dbf"))
     assert real <= shapefile_bytes(frame) <= 1.5 * real
-    monkeypatch.setattr("resegeo.vectors._SHAPEFILE_LIMIT", real - 1)
+    monkeypatch.setattr("resegeo.outputs.vectors._SHAPEFILE_LIMIT", real - 1)
     with pytest.raises(ResegeoError, match="exceed the 2 GB"):
         write_polygons(frame, tmp_path / "c.shp", CLASSES)
     assert not list(tmp_path.glob("c.*"))

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 import resegeo
-from resegeo.encoder import load_encoder
+from resegeo.checkpoints.download import kept_path
+from resegeo.checkpoints.registry import known_model
+from resegeo.checkpoints.sources import file_sha256, geometry, resolve_model, resolve_sam, unknown_words, vocabulary
+from resegeo.clip.encoder import load_encoder
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.fetch import kept_path
-from resegeo.registry import known_model
-from resegeo.weights import file_sha256, geometry, resolve_model, resolve_sam, unknown_words, vocabulary
 
 
 def test_the_default_is_the_bundled_model_and_its_geometry_needs_no_loading():
@@ -139,7 +139,9 @@ def test_sam_by_name_is_checked_against_its_published_checksum(monkeypatch, tmp_
         resolve_sam("sam-vit-l")
     known = known_model("sam-vit-l", sam=True)
     own = replace(known, remote=replace(known.remote, sha256=file_sha256(path)))
-    monkeypatch.setattr("resegeo.weights.known_model", lambda name, sam: own if name == "sam-vit-l" and sam else None)
+    monkeypatch.setattr(
+        "resegeo.checkpoints.sources.known_model", lambda name, sam: own if name == "sam-vit-l" and sam else None
+    )
     found = resolve_sam("sam-vit-l")
     assert (found.path, found.architecture, found.sha256) == (path, "vit_l", file_sha256(path))
     with pytest.raises(ResegeoError, match="one of the names sam-vit-b, sam-vit-l and sam-vit-h"):

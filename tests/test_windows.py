@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resegeo.errors import UsageError
-from resegeo.windows import Rect, blocks, origins, window_grid
+from resegeo.scene.windows import Rect, blocks, origins, window_grid
 
 sizes = st.integers(1, 500)
 

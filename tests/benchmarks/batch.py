@@ -65,11 +65,11 @@ def resident() -> float:
 
 def measure(scenes: Path, profiled: bool, answer: multiprocessing.Queue[dict[str, Any]]) -> None:
     """Run a batch; report when each scene ended, the model's share and the peak of memory."""
-    import resegeo.machine
+    import resegeo.run.compute
     from resegeo import segment_many
 
     model = {"seconds": 0.0}
-    load = resegeo.machine.load_encoder
+    load = resegeo.run.compute.load_encoder
 
     def timed(*positional: Any, **named: Any) -> Any:
         encoder = load(*positional, **named)
@@ -83,7 +83,7 @@ def measure(scenes: Path, profiled: bool, answer: multiprocessing.Queue[dict[str
 
         return dataclasses.replace(encoder, forward=run)
 
-    resegeo.machine.load_encoder = timed
+    resegeo.run.compute.load_encoder = timed
     times: list[tuple[float, float, float, float]] = []
     seen = {"done": 0}
 
@@ -118,7 +118,7 @@ def in_a_process(*arguments: Any) -> dict[str, Any]:
 def by_workers(count: int) -> float:
     """Return how many times as fast two workers segment scenes, in pairs of runs one after another."""
     from resegeo import segment_many
-    from resegeo.clusters import connect
+    from resegeo.run.clusters import connect
 
     seconds: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:

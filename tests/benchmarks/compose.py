@@ -40,8 +40,8 @@ def anonymous() -> int:
 
 def measure(arch: str, paths: list[Path]) -> None:
     """Average in this process and print count, units and seconds."""
-    from resegeo.compose import compose
-    from resegeo.weights import resolve_model
+    from resegeo.checkpoints.sources import resolve_model
+    from resegeo.composition.average import compose
 
     sources = [resolve_model(str(path), arch, "gelu") for path in paths]
     with torch.device("meta"):

@@ -21,11 +21,11 @@ from skimage.color import rgb2lab
 from skimage.filters import sobel
 from skimage.segmentation import felzenszwalb, slic, watershed
 
-from resegeo.attention import default_schedule
-from resegeo.encoder import load_encoder
-from resegeo.scene import open_scene
-from resegeo.segments import HALO, TILE
-from resegeo.weights import resolve_model
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.clip.attention import default_schedule
+from resegeo.clip.encoder import load_encoder
+from resegeo.scene.reader import open_scene
+from resegeo.segments.segment_sources import HALO, TILE
 
 SCENE = Path(__file__).parents[2] / "examples/demo/sentinel2.tif"
 AREA = 1024

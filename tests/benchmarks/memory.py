@@ -85,12 +85,12 @@ def fake(self: Any, rgb: Any, valid: Any, levels: Any, schedule: Any, **options:
 def peak(path: Path, stand_in: bool, answer: multiprocessing.Queue[float]) -> None:
     import warnings
 
-    import resegeo.encoder
+    import resegeo.clip.encoder
     from resegeo import segment
 
     warnings.simplefilter("ignore")
     if stand_in:
-        resegeo.encoder.Encoder.encode_windows = fake  # type: ignore[method-assign]
+        resegeo.clip.encoder.Encoder.encode_windows = fake  # type: ignore[method-assign]
     words = ["water", "forest", "grass", "building"]
     segment(path, words, path.with_suffix(""), segments="none", stride=128, vector=())
     answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

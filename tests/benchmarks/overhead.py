@@ -24,11 +24,11 @@ import numpy as np
 import rasterio
 from memory import make
 
-import resegeo.encoder
+import resegeo.clip.encoder
 from resegeo import open_scene, segment
-from resegeo.canvas import Canvas
-from resegeo.segments import Superpixels
-from resegeo.windows import Rect, blocks
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect, blocks
+from resegeo.segments.segment_sources import Superpixels
 
 ARCHITECTURE = "ViT-B-16"
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     forward = {"seconds": 0.0, "windows": 0}
-    load = resegeo.encoder.load_encoder
+    load = resegeo.clip.encoder.load_encoder
 
     def timed(*positional: Any, **named: Any) -> Any:
         encoder = load(*positional, **named)
@@ -75,7 +75,7 @@ def main() -> None:
 
         return dataclasses.replace(encoder, forward=run)
 
-    resegeo.encoder.load_encoder = timed
+    resegeo.clip.encoder.load_encoder = timed
     words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
     with tempfile.TemporaryDirectory() as folder:
         scene, weights, ids = (Path(folder) / name for name in ("scene.tif", "vit.safetensors", "ids.tif"))

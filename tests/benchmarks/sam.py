@@ -3,9 +3,9 @@
     python tests/benchmarks/sam.py [--device cuda] [--clock cpu] [--quick] [--effect]
 
 The naive line runs four mask generators a window, embeds the 19 prompts for every window, and interpolates the
-features to every pixel. `exact` is the same segments, words once, and the score head of resegeo.scores; `tile` shares
-one SAM pass over 1,024 pixels among the windows in it. Exit code 1 if a ratio falls short. `--quick` cuts both image
-encoders to two blocks, to see that everything runs: its ratios mean nothing and are not judged. `--effect` also
+features to every pixel. `exact` is the same segments, words once, and the score head of resegeo.clip.scores; `tile`
+shares one SAM pass over 1,024 pixels among the windows in it. Exit code 1 if a ratio falls short. `--quick` cuts both
+image encoders to two blocks, to see that everything runs: its ratios mean nothing and are not judged. `--effect` also
 measures the share of pixels that judging masks at low resolution puts into another segment.
 
 Random weights alone draw masks that are scattered over the whole picture, of which one would survive, and the
@@ -29,11 +29,11 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 from torch.nn import functional
 
-from resegeo.attention import default_schedule, layer_masks, patch_ids
-from resegeo.encoder import dense_features
-from resegeo.sam import SamLevel
-from resegeo.sam_masks import SamSegmenter
-from resegeo.scores import axis_weights, patch_scores, pixel_cosines
+from resegeo.clip.attention import default_schedule, layer_masks, patch_ids
+from resegeo.clip.encoder import dense_features
+from resegeo.clip.scores import axis_weights, patch_scores, pixel_cosines
+from resegeo.segments.sam import SamLevel
+from resegeo.segments.sam_masks import SamSegmenter
 
 WINDOW, TILE, PATCH = 224, 1024, 14
 EXACT_AT_LEAST, TILE_AT_LEAST = 3.5, 40.0

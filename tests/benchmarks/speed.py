@@ -22,7 +22,7 @@ import torch
 from memory import make
 
 from resegeo import polygonize, segment
-from resegeo.scores import axis_weights, patch_scores, pixel_centres, pixel_cosines
+from resegeo.clip.scores import axis_weights, patch_scores, pixel_centres, pixel_cosines
 
 
 def line(side: int) -> None:

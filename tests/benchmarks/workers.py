@@ -25,7 +25,7 @@ from memory import make
 from overhead import ARCHITECTURE, random_weights
 
 from resegeo import Segmentation, segment
-from resegeo.clusters import connect
+from resegeo.run.clusters import connect
 
 SECONDS = 20.0
 
@@ -92,7 +92,7 @@ def _pass_on(kind: str, barrier: Any, answers: Any) -> None:
     import open_clip
     import torch
 
-    from resegeo.identify import BUNDLED, FOLDER
+    from resegeo.checkpoints.architecture import BUNDLED, FOLDER
 
     logging.disable()  # random weights are meant
     torch.set_num_threads(1)

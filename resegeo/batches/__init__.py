@@ -1,0 +1,1 @@
+"""Many scenes: manifests, where results go, scheduling, mosaics."""

@@ -1,0 +1,1 @@
+"""The class list and the files that it comes from: names, prompts, colours, codes."""

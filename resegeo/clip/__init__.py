@@ -1,0 +1,1 @@
+"""CLIP used densely: attention under masks, the encoder, scores, and overlapping windows blended into classes."""

@@ -1,0 +1,258 @@
+"""Overlapping scores to class codes, one output block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resegeo.classes.class_list import ClassList
+from resegeo.clip.scores import axis_weights, blend_weights, pixel_cosines, softmax
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What one window of the canvas left behind."""
+
+    rect: Rect
+    reduced: NDArray[np.float32]
+    """(Q + 4, g, g), see :func:`resegeo.clip.scores.patch_scores`."""
+    cls: NDArray[np.float32]
+    """(Q,) cosines of the window's CLS token with the prompts."""
+    segments: NDArray[np.integer] | None = None
+    """(S, S) segment ids of the finest level, 0 in none; needed by label voting alone."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.reduced.nbytes + self.cls.nbytes + (0 if self.segments is None else self.segments.nbytes)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which class each prompt belongs to, and how the scores of prompts become those of classes."""
+
+    prompt_class: tuple[int, ...]
+    """For each of the Q prompts the index of its class."""
+    classes: int
+    """C, with or without prompts."""
+    reduction: str = "max"
+    """``max``, ``mean`` or ``logsumexp``, see :func:`class_logits` and :func:`class_probabilities`."""
+    softmax_over: str = "classes"
+    """``classes``: prompts become classes as logits, then one softmax over classes, so that a class's probability does
+    not depend on how many words it has. ``prompts``: the order of ReSeg-CLIP's code, a softmax over prompts first."""
+    biases: NDArray[np.float32] | None = None
+    """(C,) of classes that examples have corrected; the scores then hold C residuals behind those of the prompts."""
+
+    @classmethod
+    def of(cls, classes: ClassList, reduction: str, softmax_over: str) -> Grouping:
+        """Group the prompts of a class list."""
+        return cls(tuple(classes.prompt_class), len(classes.classes), reduction, softmax_over)
+
+
+@dataclass(frozen=True)
+class Blender:
+    """Turns the scores of overlapping windows into class probabilities at the scene's own pixels."""
+
+    canvas: Canvas
+    grouping: Grouping
+    logit_scale: float
+    """Factor of the scores before the softmax."""
+    taper: bool
+    """Whether a window's middle outweighs its border."""
+    subtract_cls: float = 0.0
+    """λ: the score is the pixel's cosine less λ times that of the window's CLS token (SegEarth-OV)."""
+    vote: bool = False
+    """Label voting: the pixels of a segment share the votes for their classes (CorrCLIP)."""
+
+    def blend(self, block: Rect, windows: Iterable[WindowScores]) -> NDArray[np.float32]:
+        """Average the probabilities of all windows that cover a block.
+
+        Parameters
+        ----------
+        block:
+            The output block in scene pixels.
+        windows:
+            Windows in canvas pixels; those beside the block are passed over.
+
+        Returns
+        -------
+        (C, h, w) float32 probabilities of the classes, or with ``vote`` shares of votes. NaN where no window covers a
+        pixel. They sum to 1, except where a softmax over prompts was reduced by ``max`` or ``mean``.
+
+        """
+        grouping = self.grouping
+        late = grouping.softmax_over == "prompts" and not self.vote  # prompts are averaged before they are reduced
+        channels = len(grouping.prompt_class) if late else grouping.classes
+        total = np.zeros((channels, block.height, block.width), dtype=np.float32)
+        weight = np.zeros((block.height, block.width), dtype=np.float32)
+        for window in windows:
+            covered = self.canvas.scene_rect(window.rect)
+            common = block.intersection(covered)
+            if common is None:
+                continue
+            rows, cols = self.canvas.positions(common, window.rect)
+            share = blend_weights(rows, taper=self.taper)[:, None] * blend_weights(cols, taper=self.taper)
+            if self.vote:
+                values = self._vote(window, rows, cols)
+            else:
+                values = self._prompts(window, rows, cols) if late else self._classes(window, rows, cols)
+            here = (
+                slice(common.row - block.row, common.bottom - block.row),
+                slice(common.col - block.col, common.right - block.col),
+            )
+            values *= share
+            total[:, *here] += values
+            weight[here] += share
+        with np.errstate(invalid="ignore"):
+            total /= weight
+        if late:
+            return class_probabilities(total, grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
+        return total
+
+    def _scores(
+        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Logits (Q, h, w) of the prompts at points of a window, and behind them what examples add to classes."""
+        patches, prompts = window.reduced.shape[-1], len(self.grouping.prompt_class)
+        scores = pixel_cosines(
+            window.reduced, axis_weights(patches, rows), axis_weights(patches, cols), prompts=prompts
+        )
+        if self.subtract_cls:
+            scores[:prompts] -= np.float32(self.subtract_cls) * window.cls[:prompts, None, None]
+        scores[:prompts] *= np.float32(self.logit_scale)
+        return scores
+
+    def _prompts(
+        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Probabilities (Q, h, w) of the prompts at points of a window."""
+        return softmax(self._scores(window, rows, cols))
+
+    def _classes(
+        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Probabilities (C, h, w) of the classes at points of a window."""
+        grouping = self.grouping
+        if grouping.softmax_over == "prompts":
+            return class_probabilities(
+                self._prompts(window, rows, cols),
+                grouping.prompt_class,
+                grouping.classes,
+                reduction=grouping.reduction,
+            )
+        scores, prompts = self._scores(window, rows, cols), len(grouping.prompt_class)
+        logits = class_logits(scores[:prompts], grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
+        if grouping.biases is not None:
+            logits += scores[prompts:]
+            logits += grouping.biases[:, None, None]
+        return softmax(logits)
+
+    def _vote(self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Shares of votes (C, h, w) at points of a window: those of a point's segment, or its own vote in none."""
+        if window.segments is None:
+            raise ValueError("voting needs the segments of every window")
+        classes = self.grouping.classes
+        # All of the window votes, whatever part of it the block wants: a segment does not end at a block's border.
+        size = window.segments.shape[0]
+        centres = (np.arange(size) + 0.5) / size
+        by_class = self._classes(window, centres, centres)
+        ids, segment = np.unique(window.segments, return_inverse=True)
+        label = by_class.argmax(axis=0).ravel()
+        votes = np.bincount(segment.ravel() * classes + label, minlength=len(ids) * classes)
+        shares = votes.reshape(len(ids), classes).astype(np.float32)
+        shares /= shares.sum(axis=1, keepdims=True)
+        own = np.eye(classes, dtype=np.float32)[label]
+        result = np.where((window.segments != 0).ravel()[:, None], shares[segment.ravel()], own)
+        row, col = ((at * size).astype(np.int64).clip(0, size - 1) for at in (rows, cols))
+        picked = result.reshape(size, size, classes)[row[:, None], col]
+        return np.ascontiguousarray(picked.transpose(2, 0, 1))  # (h, w, C) -> (C, h, w)
+
+
+def class_logits(
+    logits: NDArray[np.float32], prompt_class: Sequence[int], count: int, *, reduction: str = "max"
+) -> NDArray[np.float32]:
+    """Reduce prompts to classes as logits: (Q, h, w) -> (C, h, w).
+
+    ``max`` takes a class's best prompt, ``mean`` the mean of its prompts, ``logsumexp`` the logarithm of the mean of
+    their exponentials: each is the same for one prompt and for five equal ones. A class without prompts gets 0.
+    """
+    owner = np.asarray(prompt_class)
+    result = np.zeros((count, *logits.shape[1:]), dtype=np.float32)
+    for index, own in ((index, logits[owner == index]) for index in range(count)):
+        if not len(own):
+            continue
+        if reduction == "mean":
+            result[index] = own.mean(axis=0)
+            continue
+        result[index] = own.max(axis=0)
+        if reduction == "logsumexp":
+            result[index] += np.log(np.exp(own - result[index]).mean(axis=0))
+    return result
+
+
+def class_probabilities(
+    probabilities: NDArray[np.float32], prompt_class: Sequence[int], count: int, *, reduction: str = "max"
+) -> NDArray[np.float32]:
+    """Reduce prompts to classes as probabilities, as ReSeg-CLIP's code does: (Q, h, w) -> (C, h, w).
+
+    ``max`` takes a class's best prompt, ``mean`` the mean of its prompts, ``logsumexp`` their sum, which is
+    the probability that a softmax over the log-sum-exp of each class's logits would give.
+    """
+    owner = np.asarray(prompt_class)
+    own = [probabilities[owner == index] for index in range(count)]
+    if reduction == "max":
+        return np.stack([part.max(axis=0) for part in own])
+    if reduction == "mean":
+        return np.stack([part.mean(axis=0) for part in own])
+    return np.stack([part.sum(axis=0) for part in own])
+
+
+SCORE_STEPS = 200
+"""Steps of a stored score: 0 is a probability of 0, this one of 1."""
+NO_SCORE = 255
+"""Stands for the score of a pixel that has none."""
+
+
+def class_scores(by_class: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probability of each pixel's best class, (C, h, w) -> (h, w), in :data:`SCORE_STEPS` steps."""
+    best = by_class.max(axis=0)
+    steps = np.rint(np.nan_to_num(best) * SCORE_STEPS)
+    return np.where(np.isnan(best), NO_SCORE, steps).astype(np.uint8)
+
+
+def class_codes(
+    by_class: NDArray[np.float32], valid: NDArray[np.bool_], classes: ClassList, floors: Sequence[float | None]
+) -> NDArray[np.unsignedinteger]:
+    """Choose each pixel's class code.
+
+    Parameters
+    ----------
+    by_class:
+        Class probabilities (C, h, w) in the order of ``classes.classes``.
+    valid:
+        (h, w) bool; False becomes nodata. Where it is True and the probabilities are NaN, the pixel was not
+        processed.
+    classes:
+        The class list.
+    floors:
+        For each class the probability below which its pixels become background, or None.
+
+    Returns
+    -------
+    (h, w) codes of ``classes.dtype``. Ties go to the class named first.
+
+    """
+    winner = by_class.argmax(axis=0)
+    codes = np.asarray([spec.code for spec in classes.classes], dtype=classes.dtype)
+    result: NDArray[np.unsignedinteger] = codes[winner]
+    if any(floor is not None for floor in floors):
+        least = np.asarray([0.0 if floor is None else floor for floor in floors], dtype=np.float32)
+        result[by_class.max(axis=0) < least[winner]] = 0
+    result[np.isnan(by_class[0])] = classes.unprocessed
+    result[~valid] = classes.nodata
+    return result

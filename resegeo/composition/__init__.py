@@ -1,0 +1,1 @@
+"""Averages of CLIP variants, and what the commands about models do."""

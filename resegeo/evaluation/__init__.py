@@ -1,0 +1,1 @@
+"""How right a map is: truths, confusion matrices and what follows from them."""

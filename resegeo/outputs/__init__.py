@@ -1,0 +1,1 @@
+"""What a run leaves: class raster, polygons, styles, picture."""

@@ -1,0 +1,256 @@
+"""Class codes to a Cloud-Optimized GeoTIFF with palette, attribute table, style and provenance."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from resegeo.classes.class_list import ClassList
+from resegeo.documents import parse_json
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.outputs.sieve import without_small_areas
+from resegeo.outputs.styles import colormap, qml_raster, rat_xml
+from resegeo.scene.formats import open_raster
+from resegeo.scene.source import GeoReference, is_local
+from resegeo.scene.windows import BLOCK
+
+CLASSES_TAG = "RESEGEO_CLASSES"
+"""Tag of the raster that holds its class list as JSON."""
+
+CACHE_BYTES = 256 * 2**20
+"""GDAL's block cache: it must hold the strips that a row of windows needs, or each is decoded again and again."""
+
+
+def write_class_raster(
+    path: Path,
+    blocks: Iterable[tuple[int, int, NDArray[np.unsignedinteger]]],
+    *,
+    height: int,
+    width: int,
+    georeference: GeoReference,
+    classes: ClassList,
+    tags: Mapping[str, str],
+    min_area: int = 0,
+    note: Note | None = None,
+) -> dict[int, int]:
+    """Write blocks of class codes as a COG, with a PAM attribute table and a QGIS style beside it.
+
+    Parameters
+    ----------
+    path:
+        The raster; ``<path>.aux.xml`` and the same name with ``.qml`` are written too.
+    blocks:
+        (row, col, codes (h, w)), each pixel once, in any order.
+    height, width:
+        Size of the raster in pixels.
+    georeference:
+        Where it lies: transform, GCPs and RPCs are taken over as they are.
+    classes:
+        The class list behind palette, names and codes.
+    tags:
+        Provenance.
+    min_area:
+        Areas of fewer pixels join a neighbour, see :func:`sieved`; with it the codes are held in memory as a whole.
+    note:
+        See :func:`resegeo.files.move`.
+
+    Returns
+    -------
+    Number of pixels of each code that occurs.
+
+    Raises
+    ------
+    ResegeoError:
+        When the disk is full or the folder can't be written to.
+
+    """
+    counts: Counter[int] = Counter()
+    attributes, style = sidecars(path)
+    try:
+        # GDAL's block cache takes 5 % of the machine's memory unless told otherwise; rasterio wants bytes.
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+            workshop(path.parent) as place,
+        ):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            plain, cloud, table, look = (place / name for name in ("plain.tif", "cog.tif", "table.xml", "style.qml"))
+            sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
+            if min_area > 1:
+                counts, sums = _sieve(plain, list(sums), classes, min_area)
+            _copy(plain, cloud)
+            _verify(cloud, sums)
+            table.write_text(rat_xml(classes, counts), "utf-8")
+            look.write_text(qml_raster(classes), "utf-8")
+            move({cloud: path, table: attributes, look: style}, note=note)
+    except (RasterioError, OSError) as error:
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({_why(error)}). Check free space and permissions."
+        ) from error
+    return dict(counts)
+
+
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """Return where the attribute table and the QGIS style of a class raster lie."""
+    return path.with_name(path.name + ".aux.xml"), path.with_suffix(".qml")
+
+
+def _write_plain(
+    path: Path,
+    blocks: Iterable[tuple[int, int, NDArray[np.unsignedinteger]]],
+    counts: Counter[int],
+    height: int,
+    width: int,
+    georeference: GeoReference,
+    classes: ClassList,
+    tags: Mapping[str, str],
+) -> dict[Window, int]:
+    """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy; return the blocks' checksums."""
+    sums: dict[Window, int] = {}
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": classes.dtype,
+        "count": 1,
+        "height": height,
+        "width": width,
+        "nodata": classes.nodata,
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "bigtiff": "if_safer",
+    }
+    if georeference.crs is not None:
+        profile["crs"] = georeference.crs
+    if georeference.transform is not None:
+        profile["transform"] = georeference.transform
+    with rasterio.open(path, "w", **profile) as raster:
+        if georeference.gcps and georeference.transform is None:
+            raster.gcps = (list(georeference.gcps), georeference.gcps_crs or CRS())  # rasterio takes no None here
+        if georeference.rpcs is not None:
+            raster.rpcs = georeference.rpcs
+        raster.write_colormap(1, colormap(classes))
+        raster.set_band_description(1, "class")
+        raster.update_tags(**{**tags, CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
+        for row, col, codes in blocks:
+            window = Window(col, row, codes.shape[1], codes.shape[0])
+            raster.write(codes, 1, window=window)
+            sums[window] = zlib.crc32(codes.tobytes())
+            counts.update(_counted(codes))
+    return sums
+
+
+def _counted(codes: NDArray[np.unsignedinteger]) -> dict[int, int]:
+    found, times = np.unique(codes, return_counts=True)
+    return dict(zip(found.tolist(), times.tolist(), strict=True))
+
+
+def _sieve(
+    path: Path, windows: Sequence[Window], classes: ClassList, min_area: int
+) -> tuple[Counter[int], dict[Window, int]]:
+    """Sieve a plain GeoTIFF in place; return the counts of codes and the checksums of the windows."""
+    with rasterio.open(path, "r+") as raster:
+        codes = sieved(raster.read(1), classes, min_area)
+        sums = {}
+        for window in windows:
+            part = np.ascontiguousarray(codes[window.toslices()])
+            raster.write(part, 1, window=window)
+            sums[window] = zlib.crc32(part.tobytes())
+    return Counter(_counted(codes)), sums
+
+
+def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int) -> NDArray[np.unsignedinteger]:
+    """Let areas (4-connected) of fewer than ``min_area`` pixels join a neighbour, until none is left that has one.
+
+    See :func:`resegeo.outputs.sieve.without_small_areas`; nodata and unprocessed pixels neither change nor take part.
+
+    Parameters
+    ----------
+    codes:
+        (h, w) class codes.
+    classes:
+        Their class list.
+    min_area:
+        Pixels; 0 and 1 change nothing.
+
+    """
+    if min_area <= 1:
+        return codes
+    seen = (codes != classes.nodata) & (codes != classes.unprocessed)
+    return without_small_areas(codes, seen, min_area)
+
+
+def _copy(plain: Path, cloud: Path) -> None:
+    """Make a COG of a plain GeoTIFF; GDAL before 3.13 writes one only so."""
+    try:
+        rasterio.shutil.copy(
+            plain,
+            cloud,
+            driver="COG",
+            BLOCKSIZE=BLOCK,
+            COMPRESS="DEFLATE",
+            PREDICTOR="NO",
+            OVERVIEW_RESAMPLING="MODE",  # GDAL's default would invent classes
+            BIGTIFF="IF_SAFER",
+        )
+    except Exception as error:  # rasterio passes on GDAL's own errors here, which have no public base
+        raise RasterioIOError(" ".join(str(error).split())) from error
+
+
+def _verify(path: Path, sums: Mapping[Window, int]) -> None:
+    """See that every block can be read back: GDAL says nothing of a disk that fills when a file is closed."""
+    with rasterio.open(path) as raster:
+        for window, expected in sums.items():
+            if zlib.crc32(raster.read(1, window=window).tobytes()) != expected:
+                raise RasterioIOError("it reads back otherwise than it was written")
+
+
+def _why(error: Exception) -> str:
+    """Say what went wrong without temporary names."""
+    return getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
+
+
+def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
+    """Read class list and georeference of a class raster that this program wrote.
+
+    Raises
+    ------
+    ResegeoError:
+        When it can't be opened or carries no class list.
+
+    """
+    if is_local(str(path)) and not Path(path).exists():
+        raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with open_raster(str(path)) as raster:
+                tag = raster.tags().get(CLASSES_TAG)
+                gcps, gcps_crs = raster.gcps
+                transform = None if raster.transform.is_identity else raster.transform
+                where = GeoReference(raster.crs, transform, tuple(gcps), gcps_crs, raster.rpcs)
+    except RasterioError as error:
+        raise ResegeoError(f"{path} cannot be opened as a raster; expected a class raster of resegeo.") from error
+    if tag is None:
+        raise ResegeoError(
+            f"{path} is no class raster of resegeo: it has no class list among its tags. Give the "
+            ".classes.tif that `resegeo segment` wrote."
+        )
+    try:
+        return ClassList.from_json(parse_json(tag, "the tag")), where
+    except (ValueError, ResegeoError) as error:
+        raise ResegeoError(f"{path}: the class list in its tag {CLASSES_TAG} cannot be read; write it anew.") from error

@@ -1,0 +1,1 @@
+"""One run: options, plan, store, executors, labelling, results, report."""

@@ -1,0 +1,243 @@
+"""The few calls that read as the sentence: scene, windows, segments, features, scores, classes, outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from resegeo.checkpoints.sources import resolve_model
+from resegeo.classes.class_file import class_list
+from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.files import LONGEST_PATH, name_problem, sweep
+from resegeo.process import undisturbed
+from resegeo.run.options import Keywords, Options, View, documented
+from resegeo.run.plan import look_at, make_plan, plan_outputs
+from resegeo.run.prepare import Classes, Run, settle, warn
+from resegeo.scene.reader import describe
+from resegeo.settings import SUFFIXES, Settings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from resegeo.run.estimation import Estimate
+    from resegeo.run.execution import Segmentation
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Segments(Protocol[P]):
+    """How :func:`segment` is called: its keywords are the fields of :class:`resegeo.run.options.Keywords`."""
+
+    @overload
+    def __call__(
+        self, scene: xr.DataArray, classes: Classes, output: None = None, *args: P.args, **options: P.kwargs
+    ) -> xr.DataArray: ...
+    @overload
+    def __call__(
+        self, scene: xr.DataArray, classes: Classes, output: str | Path, *args: P.args, **options: P.kwargs
+    ) -> Segmentation: ...
+    @overload
+    def __call__(
+        self,
+        scene: str | Path,
+        classes: Classes,
+        output: str | Path | None = None,
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> Segmentation: ...
+
+
+class Prepares(Protocol[P, R_co]):
+    """How a function with the parameters of :func:`segment` is called."""
+
+    def __call__(
+        self,
+        scene: str | Path | xr.DataArray,
+        classes: Classes,
+        output: str | Path | None = None,
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> R_co:
+        """Return what the function does."""
+        ...
+
+
+def _segments(keywords: Callable[P, object]) -> Callable[[Callable[..., Any]], Segments[P]]:
+    return lambda function: documented(function)
+
+
+def _prepares(
+    keywords: Callable[P, object],
+) -> Callable[[Callable[..., R_co]], Prepares[P, R_co]]:
+    return lambda function: documented(function)
+
+
+@_segments(Keywords)
+def segment(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+) -> Segmentation | xr.DataArray:
+    """Segment a scene by words: what ``resegeo segment`` does.
+
+    Options are taken as the command line takes them too: ``vector="gpkg"``, ``stretch="0:255"``.
+
+    Parameters
+    ----------
+    scene:
+        Path or URL of a raster, a DataArray (band, y, x) with its CRS as rioxarray keeps it, or the store
+        ``….store.zarr`` of a finished run, which gets new words without a look at a pixel.
+    classes:
+        A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file.
+    output:
+        Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
+        answered by a DataArray.
+    **options:
+        See :class:`resegeo.run.options.Keywords`. A script that asks for local workers by ``cluster`` needs the usual
+        ``if __name__ == "__main__":``, since they are started anew.
+
+    Returns
+    -------
+    The paths of the results, or a DataArray (y, x) of class codes with CRS, nodata and the class names
+    in ``attrs``.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
+    return prepare(scene, classes, output, **options).execute()
+
+
+@_prepares(Keywords)
+def prepare(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+) -> Run:
+    """Settle all of a run but the running; the parameters are those of :func:`segment`. Writes nothing.
+
+    Parameters
+    ----------
+    scene, classes, output:
+        As for :func:`segment`.
+    **options:
+        See :class:`resegeo.run.options.Keywords`.
+
+    Returns
+    -------
+    The run: ``run.estimate()``, ``run.execute()``, ``run.outputs``.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
+    with undisturbed():
+        run = settle(scene, classes, output, Options.of(options))
+        warn(run.plan)
+    return run
+
+
+@_prepares(Keywords)
+def estimate(
+    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+) -> Estimate:
+    """Say what :func:`segment` with the same arguments would need: items, memory, disk, time.
+
+    The time is measured by computing a few windows and blocks of the scene itself; nothing is written.
+
+    Parameters
+    ----------
+    scene, classes, output:
+        As for :func:`segment`.
+    **options:
+        See :class:`resegeo.run.options.Keywords`.
+
+    Raises
+    ------
+    ResegeoError:
+        As :func:`segment` would.
+
+    """
+    return prepare(scene, classes, output, **options).estimate()
+
+
+def info(
+    scene: str | Path | xr.DataArray,
+    *,
+    bands: Sequence[int] | None = None,
+    formats: Sequence[str] | None = None,
+    alpha: Literal["auto", "ignore", "use"] | None = None,
+) -> dict[str, object]:
+    """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
+    opened = look_at(scene, View(bands=bands, formats=formats, alpha=alpha))
+    plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
+    size = plan.geometry.image_size
+    return {
+        **describe(opened),
+        "model": plan.source.name,
+        "windows": f"{plan.grid.count} of {size} × {size} pixels, stride {plan.grid.stride}",
+        "outputs": ", ".join(str(path) for path in plan_outputs(plan, None).files()),
+    }
+
+
+def vectorize(
+    raster: str | Path,
+    output: str | Path,
+    *,
+    keep_background: bool = False,
+    min_area: int = 0,
+    simplify: float = 0.0,
+    overwrite: bool = False,
+) -> Path:
+    """Write the polygons of a class raster; the suffix of ``output`` is the format.
+
+    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them.
+
+    Raises
+    ------
+    ResegeoError:
+        When the raster is not one of ours, the format is unknown, or ``output`` exists.
+
+    """
+    from resegeo.outputs.polygons import polygonize
+    from resegeo.outputs.raster import read_class_raster_info
+    from resegeo.outputs.vectors import open_elsewhere, parts_of, write_polygons
+    from resegeo.run.results import scores_of
+
+    output = Path(output)
+    if output.suffix.lower() not in SUFFIXES.values():
+        raise UsageError(
+            f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
+        )
+    why = name_problem(output)
+    if why is not None:
+        raise ResegeoError(f"{why} Name another file by [[output]].")
+    there = next((part for part in parts_of(output) if os.path.lexists(part)), None)
+    if there is not None and not overwrite:
+        raise ResegeoError(
+            f"{shown(there, LONGEST_PATH)} exists; pass [[overwrite=True]] to replace it, or name another file by "
+            "[[output]]."
+        )
+    open_elsewhere(output)
+    if not output.parent.is_dir():
+        raise ResegeoError(
+            f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
+        )
+    path = Path(raster)
+    if name_problem(path) is not None:
+        raise ResegeoError(f"{name_problem(path)} Give the class raster a plainer name.")
+    sweep(output.parent)
+    classes, _ = read_class_raster_info(path)
+    frame = polygonize(
+        path,
+        classes=classes,
+        keep_background=keep_background,
+        min_area=min_area,
+        simplify=simplify,
+        scores=scores_of(path),
+    )
+    write_polygons(frame, output, classes)
+    return output

@@ -1,0 +1,227 @@
+"""A plan with its model loaded: one work item from pixels to what its windows leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resegeo.checkpoints.sources import ModelSource, SamSource
+from resegeo.clip.attention import INVALID_GROUP, mostly_invalid, patch_ids
+from resegeo.clip.encoder import Encoder, load_encoder, pick_device, set_threads
+from resegeo.clip.scores import patch_scores, unit
+from resegeo.errors import ResegeoError
+from resegeo.run.header import Kept
+from resegeo.run.plan import Plan
+from resegeo.run.store import ItemResult, quantise, restore
+from resegeo.scene.resampling import VALID
+from resegeo.scene.windows import Rect, WorkItem
+from resegeo.segments.segment_sources import SamTiles, SamWindows, SegmentSource, segment_source
+
+
+class Models:
+    """Models and embedded words that several runs share: what was loaded last is kept."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.failure: ResegeoError | None = None
+        """Why a model could not be had, the last time that happened: no matter of a scene."""
+        self._encoder = lru_cache(maxsize=2)(load_encoder)
+        self._texts = lru_cache(maxsize=64)(Encoder.encode_texts)
+        self._sam = lru_cache(maxsize=1)(_load_sam)
+
+    def encoder(self, source: ModelSource, *, device: str | None, precision: str, compiled: bool = False) -> Encoder:
+        """Return a CLIP model, see :func:`resegeo.clip.encoder.load_encoder`."""
+        try:
+            return self._encoder(source, device=device, precision=precision, compiled=compiled)
+        except ResegeoError as error:
+            self.failure = error
+            raise
+
+    def texts(self, encoder: Encoder, prompts: tuple[tuple[str, ...], ...]) -> NDArray[np.float32]:
+        """Embed prompts: (Q, D), see :meth:`resegeo.clip.encoder.Encoder.encode_texts`."""
+        return self._texts(encoder, prompts)
+
+    def sam(self, source: SamSource, device: str) -> Any:
+        """Return a model of Segment Anything, see :func:`resegeo.segments.sam.load_sam`."""
+        try:
+            return self._sam(source, device)
+        except ResegeoError as error:
+            self.failure = error
+            raise
+
+
+def _load_sam(source: SamSource, device: str) -> Any:
+    from resegeo.segments.sam import load_sam
+
+    return load_sam(source.path, source.architecture, device=device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The windows of one work item, read and ready for the model."""
+
+    windows: NDArray[np.bool_]
+    """A flag for each window of the item; False where it has no valid pixel."""
+    rgb: NDArray[np.uint8]
+    """(B, S, S, 3), the flagged ones alone, like all that follows."""
+    valid: NDArray[np.bool_]
+    """(B, S, S)"""
+    levels: NDArray[np.int64]
+    """Patch ids (B, K, g, g)."""
+    finest: NDArray[np.int64]
+    """Segment ids (B, S, S) of the finest level."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A plan with its model and segment source loaded: computes items."""
+
+    plan: Plan
+    encoder: Encoder
+    segments: SegmentSource
+    kept: Kept
+    texts: NDArray[np.float32] | None
+    """(Q, D) the prompts of ``kept``, where scores are stored; None where features are."""
+
+    def read(self, item: WorkItem) -> Batch:
+        """Read the windows of an item and bring their segments to the patches."""
+        return read_item(self.plan, self.segments, item)
+
+    def encode(self, batch: Batch) -> ItemResult:
+        """Compute what the windows leave behind, rounded to what the store keeps."""
+        if not batch.windows.any():
+            return ItemResult(batch.windows, {})
+        patches, cls, halved = _encode(self.plan, self.encoder, batch)
+        kept = quantise(patches, self.plan.settings.feature_dtype)
+        values: dict[str, NDArray[Any]] = {**kept, "cls": cls.astype(np.float16)}
+        if self.texts is not None:
+            values = reduced(values, self.texts)
+        if self.kept.segments:
+            values["segments"] = _numbered(batch.finest)
+        return ItemResult(batch.windows, values, halved)
+
+
+def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Scores of rounded features: ``reduced`` (B, Q + 4, g, g) and ``cls`` (B, Q)."""
+    return {"reduced": patch_scores(restore(kept), texts), "cls": unit(kept["cls"]) @ texts.T}
+
+
+def start_machine(
+    plan: Plan,
+    kept: Kept,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    tiles: Path | None = None,
+    models: Models | None = None,
+) -> Machine:
+    """Load the model and open the segment source; finished SAM tiles go to the folder ``tiles``.
+
+    What ``models`` holds already is not loaded again.
+
+    Raises
+    ------
+    ResegeoError:
+        When the model, SAM or the segments can't be had.
+
+    """
+    set_threads(threads)
+    settings = plan.settings
+    models = models or Models()
+    segments = open_segments(plan, pick_device(device), tiles, models)
+    encoder = models.encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
+    texts = None if kept.prompts is None else models.texts(encoder, kept.prompts)
+    return Machine(plan, encoder, segments, kept, texts)
+
+
+def open_segments(plan: Plan, device: str, tiles: Path | None, models: Models) -> SegmentSource:
+    """Build the segment source of a plan."""
+    settings = plan.settings
+    if plan.sam is None:
+        areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
+        return segment_source(settings.segments, plan.canvas, areas=areas)
+    from resegeo.segments.sam_masks import SamSegmenter
+
+    half = None if settings.precision == "float32" else getattr(torch, settings.precision)
+    # SAM's library sends points as float64, which MPS does not have.
+    model = models.sam(plan.sam, "cpu" if device.startswith("mps") else device)
+    segmenter = SamSegmenter(model, settings.sam_levels, autocast=half)
+    if settings.sam_mode == "exact":
+        return SamWindows(segmenter)
+    return SamTiles(plan.canvas, segmenter, folder=tiles)
+
+
+def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
+    """Read the windows of one work item and bring their segments to the patches."""
+    bounds, side = item.bounds, plan.geometry.image_size
+    cuts = [_cut(window, bounds) for window in item.windows]
+    # What a window covers decides whether it is worth computing, not what it sees; outside a region costs no reading.
+    wanted = np.ones((bounds.height, bounds.width), dtype=bool)
+    if plan.region is not None:
+        wanted = plan.region.mask(bounds, plan.canvas.to_scene, touched=not plan.canvas.native)
+    none = np.empty((0, side, side), dtype=np.int64)
+    nothing = Batch(
+        np.zeros(len(cuts), dtype=bool), np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None], none
+    )
+    if not wanted.any():
+        return nothing
+    rgb, share = plan.canvas.read(bounds.row, bounds.col, bounds.height, bounds.width)
+    wanted &= share > 0
+    flags = np.asarray([bool(wanted[cut].any()) for cut in cuts])
+    if not flags.any():
+        return nothing
+    used = [number for number, flag in enumerate(flags) if flag]
+    pixels = np.stack([rgb[cuts[number]] for number in used])
+    valid = np.stack([share[cuts[number]] >= VALID for number in used])
+    ids = segments.propose([item.windows[number] for number in used], pixels)
+    levels = patch_ids(ids, plan.geometry.patch_size)
+    levels[np.broadcast_to(mostly_invalid(valid, plan.geometry.patch_size)[:, None], levels.shape)] = INVALID_GROUP
+    return Batch(flags, pixels, valid, levels, ids[:, segments.finest])
+
+
+def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
+    """Patch features (B, g, g, D) and CLS features (B, D); the batch is halved while the device lacks memory."""
+
+    def run(part: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return encoder.encode_windows(
+            batch.rgb[part],
+            batch.valid[part],
+            batch.levels[part],
+            plan.schedule,
+            fill=plan.settings.fill,
+            self_self=plan.settings.self_self,
+        )
+
+    size = count = len(batch.rgb)
+    while True:
+        try:
+            parts = [run(slice(start, start + size)) for start in range(0, count, size)]
+            break
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = -(-size // 2)
+            if encoder.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), size < count
+
+
+def _numbered(ids: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Number the segments of each window (B, S, S) anew from 1, so that they fit 16 bits; 0 stays 0."""
+    result = np.zeros(ids.shape, dtype=np.uint16)
+    for window, numbers in zip(ids, result, strict=True):
+        found, inverse = np.unique(window, return_inverse=True)
+        numbers[:] = inverse.reshape(window.shape) + (found[0] != 0)
+    return result
+
+
+def _cut(window: Rect, bounds: Rect) -> tuple[slice, slice]:
+    row, col = window.row - bounds.row, window.col - bounds.col
+    return slice(row, row + window.height), slice(col, col + window.width)

@@ -1,0 +1,231 @@
+"""What a run would need: items, memory, disk and time; the time by computing a few windows and blocks of the scene."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resegeo.clip.blending import WindowScores
+from resegeo.outputs.raster import CACHE_BYTES
+from resegeo.run.clusters import local_workers
+from resegeo.run.compute import Batch, Machine, reduced, start_machine
+from resegeo.run.labelling import SCORES_KEPT, Labeller, one_thread_each
+from resegeo.run.options import RunOptions
+from resegeo.run.plan import Plan
+from resegeo.run.resume import differs
+from resegeo.run.store import Store
+from resegeo.scene.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
+
+PATIENCE = 20.0
+"""Seconds that timing one work item may take; where it would take longer, one window is timed instead."""
+
+POLYGON_BYTES = 24
+"""Memory that drawing polygons takes for each pixel of the scene, measured (tests/benchmarks/memory.py)."""
+
+DRAWING = {"raster": 0.04, "polygons": 0.2, "picture": 0.01}
+"""Seconds a million pixels of what comes after the labels, measured on one machine; they vary with the map."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a run: bytes, seconds, counts."""
+
+    items: int
+    done: int
+    """Items that an interrupted or earlier run has left."""
+    windows: int
+    features: bool
+    """Whether features are kept, so that other words need no new pass."""
+    feature_bytes: int
+    store_bytes: int
+    """What the store takes; at most, as windows without a valid pixel take nothing."""
+    output_bytes: int
+    """Class raster and its temporary copy, at most; polygons and picture come on top."""
+    free_bytes: int | None
+    """Free space where the store goes; None: behind a URL."""
+    memory_bytes: int
+    polygon_bytes: int
+    """Memory that drawing polygons takes on top; 0 without polygons."""
+    device: str
+    device_bytes: int
+    """Memory of the GPU: measured on CUDA, else computed from sizes for a GPU that might be used."""
+    workers: int
+    seconds: Mapping[str, float]
+    """By stage."""
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
+    """Estimate a run; computes a few windows and blocks, writes nothing.
+
+    Parameters
+    ----------
+    plan:
+        What would be computed.
+    url:
+        Path or URL of the store.
+    options:
+        Who would compute and what would be kept.
+
+    Raises
+    ------
+    ResegeoError:
+        When model, segments or scene can't be had, as the run itself would.
+
+    """
+    workers = 1
+    if options.cluster is not None:
+        workers = local_workers(options.cluster) or 1
+    store = Store.open(url)
+    if store is not None and differs(store, plan, options):
+        store = None
+    features = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
+    if store is not None:
+        features = store.header.features
+    kept = plan.kept(features=features)
+    done = 0 if store is None else len(store.done())
+    machine = start_machine(plan, kept, device=options.device, threads=options.threads)
+    threads = options.threads or os.cpu_count() or 1
+    reading, encoding, sample, device_bytes = _time_items(machine)
+    per_item = max(reading, encoding) if machine.encoder.device.startswith("cuda") else reading + encoding
+    labelling = 0.0 if sample is None else _time_blocks(machine, sample, threads)
+    height, width = plan.scene.height, plan.scene.width
+    pixels = height * width
+    drawn = bool(plan.settings.vector)
+    seconds = {
+        "windows": (plan.items - done) * per_item / max(1, workers),
+        "labels": labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
+        **{stage: rate * pixels / 1e6 for stage, rate in DRAWING.items() if drawn or stage != "polygons"},
+    }
+    itemsize = np.dtype(plan.classes.dtype).itemsize
+    return Estimate(
+        items=plan.items,
+        done=done,
+        windows=plan.grid.count,
+        features=kept.features,
+        feature_bytes=plan.feature_bytes(),
+        store_bytes=plan.kept_bytes(kept),
+        output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
+        free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
+        memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),
+        polygon_bytes=POLYGON_BYTES * pixels if drawn else 0,
+        device=machine.encoder.device,
+        device_bytes=device_bytes,
+        workers=workers,
+        seconds=seconds,
+    )
+
+
+def _time_items(machine: Machine) -> tuple[float, float, Mapping[str, NDArray[Any]] | None, int]:
+    """Seconds of reading and of encoding one work item, what a window leaves behind (None: no valid one), GPU bytes."""
+    plan = machine.plan
+    # Through the scene from its middle: the corners of many are empty.
+    order = sorted(range(0, plan.items, max(1, plan.items // 16)), key=lambda index: abs(index - plan.items // 2))
+    for index in order:
+        item = plan.grid.item(index)
+        single = next((part for part in _singles(item) if machine.read(part).windows.any()), None)
+        if single is not None:
+            break
+    else:
+        return 0.0, 0.0, None, 0
+    reading, encoding, sample = _timed(machine, single)  # the first is slow: it warms up
+    count = len(item.windows)
+    if (reading + encoding) * count < PATIENCE:
+        # Two neighbours: they share superpixels as the items of a run do.
+        found = [_timed(machine, plan.grid.item(min(index + step, plan.items - 1))) for step in (0, 1)]
+        reading, encoding = (sum(one[part] for one in found) / 2 for part in (0, 1))  # type: ignore[misc]
+    else:
+        reading, encoding = reading * count, encoding * count
+    return reading, encoding, sample, _device_bytes(machine)
+
+
+def _singles(item: WorkItem) -> list[WorkItem]:
+    """Cut an item into items of one window."""
+    return [WorkItem(item.index, (window,)) for window in item.windows]
+
+
+def _timed(machine: Machine, item: WorkItem) -> tuple[float, float, Mapping[str, NDArray[Any]]]:
+    start = time.perf_counter()
+    batch: Batch = machine.read(item)
+    middle = time.perf_counter()
+    values = machine.encode(batch).values
+    return middle - start, time.perf_counter() - middle, values
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """Answers every window with the scores of one that was computed."""
+
+    values: Mapping[str, NDArray[Any]]
+    texts: NDArray[np.float32] | None
+
+    def windows(self, item: WorkItem) -> list[WindowScores]:
+        values = {name: np.repeat(array[:1], len(item.windows), axis=0) for name, array in self.values.items()}
+        segments = values.get("segments")
+        if self.texts is not None:
+            values = reduced(values, self.texts)
+        return [
+            WindowScores(
+                window, values["reduced"][number], values["cls"][number], None if segments is None else segments[number]
+            )
+            for number, window in enumerate(item.windows)
+        ]
+
+
+def _time_blocks(machine: Machine, sample: Mapping[str, NDArray[Any]], threads: int) -> float:
+    """Seconds of labelling a block, as many at once as there are threads."""
+    plan, encoder = machine.plan, machine.encoder
+    texts = encoder.encode_texts(plan.classes.prompt_texts) if "features" in sample else None
+    label: Callable[[Any], Any] = Labeller.of(plan, _Repeated(sample, texts), encoder.logit_scale)
+    cut = list(blocks(plan.scene.height, plan.scene.width))
+    chosen = cut[len(cut) // 2 :][:threads]
+    start = time.perf_counter()
+    with one_thread_each(), ThreadPoolExecutor(max_workers=threads) as pool:
+        list(pool.map(label, chosen))
+    return (time.perf_counter() - start) / len(chosen)
+
+
+def _device_bytes(machine: Machine) -> int:
+    import torch
+
+    if machine.encoder.device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    visual = machine.encoder.model.visual
+    weights = sum(parameter.numel() for parameter in machine.encoder.model.parameters()) * 4
+    tokens, batch = machine.plan.geometry.grid**2 + 1, ITEM_SIDE**2
+    width = int(visual.transformer.width)
+    # One block of the transformer at a time: its input, q, k, v, the result, four times the width in the MLP, twice.
+    activations = batch * tokens * width * 4 * 14
+    masks = batch * tokens * tokens * 4 * (machine.segments.levels + 1)
+    return int(weights + activations + masks)
+
+
+def _standing(path: Path) -> Path:
+    """Return the nearest folder above that exists."""
+    return next(folder for folder in [path.absolute(), *path.absolute().parents] if folder.is_dir())
+
+
+def _peak() -> int:
+    """Bytes of memory that this process has held at most."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

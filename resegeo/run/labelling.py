@@ -1,0 +1,222 @@
+"""Stored windows to blocks of class codes: scores, blending, classes, by several threads in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_scores
+from resegeo.clip.scores import EXTRA
+from resegeo.errors import ResegeoError
+from resegeo.outputs.picture import Quicklook
+from resegeo.progress import Progress
+from resegeo.run.compute import reduced
+from resegeo.run.plan import Plan
+from resegeo.run.store import Store
+from resegeo.scene.windows import Rect, WorkItem, blocks
+
+SCORES_KEPT = 64 * 2**20
+"""Bytes of scores that are kept while blocks are labelled: those of a row of blocks, or every block reads them anew."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Scores(Protocol):
+    """Answers the scores of a work item's windows."""
+
+    def windows(self, item: WorkItem) -> list[WindowScores]:
+        """Scores of the windows of an item; none where there are none."""
+        ...
+
+
+class Scorer:
+    """Answers the scores of stored windows, whatever the store holds; any thread may ask.
+
+    Neighbouring blocks ask for the same items, so those asked for last are kept, reduced to scores.
+    """
+
+    def __init__(
+        self, store: Store, texts: NDArray[np.float32] | None = None, channels: tuple[int, ...] | None = None
+    ) -> None:
+        """Take a store with ``texts`` (Q, D) for its features, or with the numbers of the stored prompts asked for."""
+        self._store, self._texts, self._channels = store, texts, channels
+        self._recent: OrderedDict[int, Future[list[WindowScores]]] = OrderedDict()
+        self._most = 16
+        self._lock = threading.Lock()
+
+    def windows(self, item: WorkItem) -> list[WindowScores]:
+        """Scores of the windows of an item; none where it is not done."""
+        with self._lock:
+            asked = self._recent.get(item.index)
+            if asked is not None:
+                self._recent.move_to_end(item.index)
+            else:
+                mine: Future[list[WindowScores]] = Future()
+                self._recent[item.index] = mine
+        if asked is not None:
+            return asked.result()
+        try:
+            found = self._read(item)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        mine.set_result(found)
+        with self._lock:
+            if found:
+                self._most = max(16, int(SCORES_KEPT / sum(window.nbytes for window in found)))
+            while len(self._recent) > self._most:
+                self._recent.popitem(last=False)
+        return found
+
+    def _read(self, item: WorkItem) -> list[WindowScores]:
+        stored = self._store.get(item.index)
+        if stored is None or not stored.windows.any():
+            return []
+        values = dict(stored.values)
+        segments = values.get("segments")
+        if "features" in values:
+            if self._texts is None:
+                raise ValueError("stored features need prompts")
+            values = reduced(values, self._texts)
+        elif self._channels is not None:
+            count = values["reduced"].shape[1] - EXTRA
+            pick = [*self._channels, *range(count, count + EXTRA)]
+            values = {"reduced": values["reduced"][:, pick], "cls": values["cls"][:, list(self._channels)]}
+        used = [window for window, flag in zip(item.windows, stored.windows, strict=False) if flag]
+        return [
+            WindowScores(window, values["reduced"][n], values["cls"][n], None if segments is None else segments[n])
+            for n, window in enumerate(used)
+        ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block of the class raster."""
+
+    rect: Rect
+    codes: NDArray[np.unsignedinteger]
+    rgb: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    """Of the scene, and inside the region."""
+    readable: bool
+    scores: NDArray[np.uint8] | None = None
+    """Probability of the best class, see :func:`resegeo.clip.blending.class_scores`; None where nobody asked."""
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Turns the scores of stored windows into blocks of class codes; any thread may call it."""
+
+    plan: Plan
+    scorer: Scores
+    blender: Blender
+    floors: tuple[float | None, ...]
+    """Least probability of each class."""
+    scored: bool = False
+    """Whether blocks shall bring their scores."""
+
+    @classmethod
+    def of(cls, plan: Plan, scorer: Scores, logit_scale: float, *, scored: bool = False) -> Labeller:
+        """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
+        settings, classes = plan.settings, plan.classes
+        blender = Blender(
+            plan.canvas,
+            Grouping.of(classes, settings.reduction, settings.softmax_over),
+            logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
+            taper=settings.taper,
+            subtract_cls=settings.subtract_cls,
+            vote=settings.vote_segments,
+        )
+        threshold = settings.threshold if settings.threshold is not None else classes.threshold
+        floors: tuple[float | None, ...] = (None,) * len(classes.classes)
+        if settings.use_thresholds:
+            floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
+        return cls(plan, scorer, blender, floors, scored)
+
+    def __call__(self, rect: Rect) -> Block:
+        """Label one block of the scene."""
+        plan, classes = self.plan, self.plan.classes
+        try:
+            rgb, valid = plan.scene.read(rect.row, rect.col, rect.height, rect.width)
+        except ResegeoError:
+            codes = np.full((rect.height, rect.width), classes.unprocessed, dtype=classes.dtype)
+            blank = np.full((*codes.shape, 3), 255, dtype=np.uint8)
+            return Block(rect, codes, blank, np.ones(codes.shape, dtype=bool), readable=False)
+        if plan.region is not None:
+            valid &= plan.region.mask(rect)
+        if not valid.any():
+            codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
+            return Block(rect, codes, rgb, valid, readable=True)
+        over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
+        windows = (window for item in over for window in self.scorer.windows(item))
+        by_class = self.blender.blend(rect, windows)
+        codes = class_codes(by_class, valid, classes, self.floors)
+        if plan.only is not None:
+            kept = [*plan.only, classes.unprocessed]
+            codes[valid & ~np.isin(codes, kept)] = 0
+        scores = class_scores(by_class) if self.scored else None
+        return Block(rect, codes, rgb, valid, readable=True, scores=scores)
+
+
+def label_scene(
+    plan: Plan,
+    scorer: Scores,
+    logit_scale: float,
+    progress: Progress,
+    *,
+    threads: int | None = None,
+    scored: bool = False,
+) -> Iterator[Block]:
+    """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored)
+    cut = list(blocks(plan.scene.height, plan.scene.width))
+    with one_thread_each():
+        for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
+            yield block
+            progress("labels", done, len(cut))
+
+
+def one_thread_each() -> AbstractContextManager[object]:
+    """Keep BLAS from starting threads for the small products of every block: they would wait for one another."""
+    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) -> Iterator[R]:
+    """Map over arguments with threads, in order, and with few results waiting: memory stays bounded."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def look_of(
+    blocks_: Iterable[Block], look: Quicklook, valid: Any | None = None, scores: Any | None = None
+) -> Iterator[Block]:
+    """Pass blocks on; on the way fill a quicklook, and keep validity and scores in Zarr arrays (height, width)."""
+    for block in blocks_:
+        rect = block.rect
+        look.put(rect.row, rect.col, block.rgb, block.valid)
+        if valid is not None:
+            valid[rect.row : rect.bottom, rect.col : rect.right] = block.valid
+        if scores is not None and block.scores is not None:
+            scores[rect.row : rect.bottom, rect.col : rect.right] = block.scores
+        yield block

@@ -1,0 +1,331 @@
+"""All that a user may ask of a run, declared once and sorted by what it is for.
+
+How to look, by what method, who computes, what is kept. A new option is a field here (or, for a knob of the method, in
+:class:`resegeo.settings.Settings`): Python's signatures, the flags of the command line, settings files, the columns of
+manifests and what a batch remembers all follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache, wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
+
+from resegeo.declare import Declared, declared, option, settled, taken, unknown
+from resegeo.errors import UsageError
+from resegeo.progress import Progress, silent
+from resegeo.settings import Preset, Settings
+
+if TYPE_CHECKING:
+    from resegeo.scene.reader import Stretch
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How a scene is looked at."""
+
+    bands: Sequence[int] | None = option(
+        None,
+        "Bands for red, green, blue, counted from 1, such as 4,3,2.",
+        "Scene",
+        metavar="R,G,B",
+        example="4,3,2",
+        count=3,
+    )
+    stretch: Sequence[float] | Stretch | None = option(
+        None,
+        "Values that become 0 and 255.  [default: 2nd to 98th percentile; uint8 as it is]",
+        "Scene",
+        metavar="LOW:HIGH",
+        example="200:3000",
+        separator=":",
+        count=2,
+    )
+    assign_crs: str | None = option(
+        None, "CRS for a scene that has none, such as EPSG:32633.", "Scene", metavar="CRS", example="EPSG:32633"
+    )
+    aoi: str | Path | None = option(
+        None,
+        "Vector file with polygons, in any CRS: outside is nodata.",
+        "Scene",
+        metavar="FILE",
+        file=True,
+        expected="a file with polygons",
+    )
+    bbox: Sequence[float] | None = option(
+        None,
+        "Left, bottom, right, top in the scene's CRS: outside is nodata.",
+        "Scene",
+        metavar="L,B,R,T",
+        example="500000,5190000,501000,5191000",
+        count=4,
+    )
+    alpha: Literal["auto", "ignore", "use"] | None = option(
+        None,
+        "What a band called alpha means: ignore where it is infrared.  [default: auto, use with a notice]",
+        "Scene",
+    )
+    formats: Sequence[str] | None = option(
+        None,
+        "GDAL's file formats that are trusted though they may read other files or hosts, such as VRT,netCDF.",
+        "Scene",
+        metavar="NAMES",
+        affects="nothing",
+        example="VRT,netCDF",
+    )
+
+    def __post_init__(self) -> None:
+        """Bring every value to its type; see :class:`UsageError`."""
+        settled(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """By which model, and where the knobs of the method come from."""
+
+    model: str | None = option(
+        None,
+        "A name of `resegeo models list`, a checkpoint file or folder, an open_clip tag such as "
+        "ViT-B-32:laion2b_s34b_b79k, or compose:FILE.  [default: bundled]",
+        "Model",
+        file=True,
+        expected="a name, a checkpoint or compose:FILE",
+    )
+    arch: str | None = option(
+        None,
+        "open_clip architecture of a file that does not tell it, such as ViT-L-14-quickgelu.",
+        "Model",
+        example="ViT-L-14-quickgelu",
+    )
+    activation: Literal["quickgelu", "gelu"] | None = option(
+        None,
+        "That of a checkpoint file that does not tell: quickgelu for OpenAI's CLIP and its fine-tunes.",
+        "Model",
+    )
+    sam_checkpoint: str | Path | None = option(
+        None,
+        "SAM's weights, for --segments sam: sam-vit-b or a file.",
+        "Segments",
+        metavar="NAME|FILE",
+        file=True,
+        expected="a name or a checkpoint",
+    )
+    sam_arch: Literal["vit_h", "vit_l", "vit_b"] | None = option(None, "SAM's size.  [default: the file's]", "Segments")
+    preset: Preset = option("default", "Several knobs at once.  [default: default]", "Method")
+    settings: str | Path | None = option(
+        None,
+        "YAML file with any knob of the method; options go before it.",
+        "Method",
+        metavar="FILE",
+        file=True,
+        expected="a YAML file",
+    )
+
+    def __post_init__(self) -> None:
+        """Bring every value to its type; see :class:`UsageError`."""
+        settled(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ModelChoice):
+    """By which model and how."""
+
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of :class:`resegeo.settings.Settings` that were given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Who computes and what is kept: nothing that the results depend on."""
+
+    device: str | None = option(
+        None,
+        "cpu, cuda or mps.  [default: the best there is]",
+        "Model",
+        affects="nothing",
+        expected="cpu, cuda or mps",
+    )
+    threads: int | None = option(None, "CPU threads.  [default: all cores]", "Model", affects="nothing", least=1)
+    overwrite: bool = option(
+        False, "Replace the results of a run with other options.", "Results", affects="nothing", off=False
+    )
+    keep_features: bool | None = option(
+        None,
+        "Keep features, so that other words need no new pass.  [default: below 2 GB]",
+        "Execution",
+        affects="store",
+    )
+    """None: where they take less than :data:`resegeo.run.plan.FEATURE_BUDGET` bytes."""
+    discard_store: bool = option(False, "Remove the store at the end.", "Execution", affects="store", off=False)
+    cluster: Any = option(
+        None,
+        "Local worker processes, or a dask scheduler such as tcp://10.0.0.5:8786.",
+        "Execution",
+        affects="nothing",
+        metavar="N|ADDRESS",
+    )
+    """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
+    read_ahead: int = option(1, "Items read ahead.  [default: 1]", "Execution", affects="nothing", metavar="N", least=0)
+    """Work items that are read while the model is busy with another."""
+    progress: Progress = option(silent, affects="nothing")
+    """Called with stage, steps done, steps in all."""
+    models: Any = option(None, affects="nothing")
+    """A :class:`resegeo.run.compute.Models`: models that are loaded already, and keep those that are not."""
+
+    def __post_init__(self) -> None:
+        """Bring every value to its type; see :class:`UsageError`."""
+        settled(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is written, and where the store goes."""
+
+    only: Sequence[str] = option(
+        (),
+        "Write this class alone; may be repeated.",
+        "Results",
+        affects="labels",
+        metavar="CLASS",
+        example="water,forest",
+        none=True,
+        repeated=True,
+    )
+    store: str | None = option(
+        None,
+        "Folder or URL (s3://...) for the store.  [default: that of the results]",
+        "Execution",
+        affects="nothing",
+        metavar="DIR",
+        expected="a folder or a URL",
+    )
+
+    def __post_init__(self) -> None:
+        """Bring every value to its type; see :class:`UsageError`."""
+        settled(self)
+
+
+_PARTS = (View, ModelChoice, Settings, RunOptions, Kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keywords(View, ModelChoice, Settings, RunOptions, Kept):
+    """All that :func:`resegeo.segment` takes by keyword: what its signature is made of."""
+
+
+OPTIONS: Mapping[str, Declared] = {name: what for part in _PARTS for name, what in declared(part).items()}
+"""Every option by name. ``sam_levels``, a table, is one of settings files and of Python alone."""
+
+SCENE_OPTIONS: tuple[str, ...] = (
+    "prompts",
+    *declared(View),
+    *declared(ModelChoice),
+    *(each.name for each in fields(Settings)),
+    "only",
+)
+"""What a manifest may say of a scene: its columns."""
+
+
+IRRELEVANT = frozenset({"device", "threads", "overwrite", "cluster", "read_ahead", "progress", "models"})
+"""Options that neither results nor what is kept depend on; all others count as different ones."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was given of :class:`Keywords`, sorted by what it is for."""
+
+    view: View
+    method: Method
+    run: RunOptions
+    only: Sequence[str] = ()
+    store: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Sort keywords and bring them to their types; None counts as not given.
+
+        Raises
+        ------
+        UsageError:
+            When there is no such option, or a value is none of its option, in the words of a settings file.
+
+        """
+        known = [*OPTIONS, "sam_levels"]
+        for name in given:
+            if name not in known:
+                sentence = unknown("option", name, known)
+                raise UsageError(sentence[0].upper() + sentence[1:], parameter=name)
+        rest = {name: value for name, value in given.items() if value is not None}
+
+        def part(kind: type) -> dict[str, Any]:
+            return {name: rest.pop(name) for name in declared(kind) if name in rest}
+
+        kept = Kept(**part(Kept))
+        knobs = {each.name: rest.pop(each.name) for each in fields(Settings) if each.name in rest}
+        knobs = {name: taken(OPTIONS[name], value) if name in OPTIONS else value for name, value in knobs.items()}
+        return cls(
+            View(**part(View)),
+            Method(**part(ModelChoice), knobs=knobs),
+            RunOptions(**part(RunOptions)),
+            kept.only,
+            kept.store,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that results and store depend on, beside pixels, words, model and knobs, as plain values.
+
+        Model and knobs are what :func:`resegeo.run.prepare.choose` makes of them. A file is named with its size and
+        time.
+        """
+        values: dict[str, Any] = {"only": self.only}
+        for part in (self.view, self.run):
+            values |= {name: getattr(part, name) for name in declared(type(part))}
+        return {
+            name: stamp(value) if OPTIONS[name].about.file and value is not None else value
+            for name, value in values.items()
+            if OPTIONS[name].about.affects != "nothing"
+        }
+
+
+def stamp(path: str | Path) -> list[Any]:
+    """Return path, size and time of a file, by which a change is told; the path alone where there is none."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):
+        return [str(path)]
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+@cache
+def _keywords() -> list[Parameter]:
+    """Return the parameters that :class:`Keywords` stands for."""
+    found = []
+    for part in _PARTS:
+        for each in fields(part):
+            default = Parameter.empty if each.default is MISSING else each.default
+            found.append(Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=each.type))
+    return found
+
+
+def listed() -> str:
+    """Return a paragraph for the docstrings of functions that take them all."""
+    return "\n".join(f"    {name}:\n        {what.about.help}" for name, what in OPTIONS.items() if what.about.help)
+
+
+def documented(function: F) -> F:
+    """Give a function that takes ``**options`` the signature that stands for, and their list in its docstring."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    own = [p for p in signature(function).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    call.__signature__ = Signature([*own, *_keywords()])  # type: ignore[attr-defined]
+    call.__doc__ = (function.__doc__ or "").replace("    **options:", f"{listed()}\n    **options:", 1)
+    return call  # type: ignore[return-value]

@@ -1,0 +1,399 @@
+"""What the user asks for, settled before anything is computed: scene, model, method, plan, and where results go."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resegeo.checkpoints.imported import imported_path
+from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
+from resegeo.classes.class_file import class_list, load_class_list
+from resegeo.classes.class_list import ClassList
+from resegeo.clip.tokens import check_prompts
+from resegeo.composition.recipe import find_model
+from resegeo.errors import (
+    IgnoredSettingWarning,
+    InputNotice,
+    ResegeoError,
+    ResegeoWarning,
+    UsageError,
+    notice,
+    shown,
+)
+from resegeo.process import undisturbed
+from resegeo.progress import Progress
+from resegeo.run.header import StoreHeader
+from resegeo.run.options import Method, Options, RunOptions
+from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
+from resegeo.run.store import Store, UnusableStoreError, is_store
+from resegeo.run.stored import stored_scene
+from resegeo.scene.region import region_of
+from resegeo.scene.resampling import Canvas, ground_sample_distance
+from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from resegeo.run.estimation import Estimate
+    from resegeo.run.execution import Segmentation
+
+BUNDLED_RANGE = (0.1, 30.0)
+"""Ground sample distances in metres that the bundled model was trained on."""
+
+Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
+
+
+class VocabularyWarning(ResegeoWarning):
+    """A prompt that the bundled model was never taught."""
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Everything of a run but the running: what :func:`resegeo.prepare` returns."""
+
+    plan: Plan
+    outputs: Outputs
+    url: str
+    """Of the store."""
+    job: Job | None
+    """The plan by reference, for other processes; None for a scene in memory and for a finished store."""
+    options: RunOptions
+    """Who computes and what is kept."""
+    in_memory: bool = False
+    """Whether the scene is an array, and its labels are returned as one."""
+
+    def estimate(self) -> Estimate:
+        """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
+
+        Raises
+        ------
+        ResegeoError:
+            As :meth:`execute` would.
+
+        """
+        with undisturbed():
+            from resegeo.run.estimation import estimate_run
+
+            return estimate_run(self.plan, self.url, self.options)
+
+    def execute(self) -> Segmentation | xr.DataArray:
+        """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
+
+        Raises
+        ------
+        ResegeoError:
+            With one sentence that says what is wrong and how to mend it.
+        Interrupted:
+            When the user interrupts; the same call goes on.
+
+        """
+        with undisturbed():
+            from resegeo.run.execution import run_codes, run_files
+
+            if self.in_memory:
+                return _as_array(self.plan, run_codes(self.plan, self.options))
+            return run_files(self.plan, self.outputs, self.url, self.job, self.options)
+
+    def facts(self) -> dict[str, str]:
+        """Return what the run is, in a few words each."""
+        plan = self.plan
+        where = {"results": "an array"} if self.in_memory else {"results": str(self.outputs.folder), "store": self.url}
+        return {
+            "scene": plan.scene.source,
+            "size": f"{plan.scene.height:,} × {plan.scene.width:,} pixels",
+            "classes": ", ".join(spec.name for spec in plan.classes.drawn),
+            "model": plan.source.name,
+            "windows": f"{plan.grid.count:,} in {plan.items:,} work items",
+            **where,
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:8} {shown(value)}" for name, value in self.facts().items()]
+        return "\n".join(["<resegeo.Run>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(shown(value, 400))}</td></tr>"
+            for name, value in self.facts().items()
+        )
+        return f"<table><caption>resegeo run</caption>{rows}</table>"
+
+
+def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:
+    """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is wrong and how to mend it.
+
+    """
+    wanted = as_class_list(classes)
+    if isinstance(scene, str | Path) and is_store(str(scene)):
+        url = str(scene).rstrip("/")
+        plan = _plan_of_store(url, wanted, options)
+        if output is None and "://" in url:
+            raise UsageError(f"{shown(scene)} is a URL: name a folder for the results by [[output]].")
+        folder = output if output is not None else url.rpartition("/")[0] or "."
+        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
+        outputs = plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}")
+        _spare_inputs(outputs, plan, classes, options)
+        return Run(plan, outputs, url, None, options.run)
+    view = options.view
+    opened = look_at(scene, view)
+    found, settings, sam = choose(wanted, options.method, options.run.progress)
+    region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
+    plan = make_plan(opened, wanted, settings, found, sam=sam, region=region, only=options.only)
+    outputs = plan_outputs(plan, output)
+    _spare_inputs(outputs, plan, classes, options)
+    job = None
+    if isinstance(scene, str | Path):
+        job = Job(
+            scene=_absolute(str(scene)),
+            classes=wanted,
+            settings=replace(settings, segments=_absolute_files(settings.segments)),
+            source=replace(
+                found,
+                path=found.path.absolute(),
+                config=None if found.config is None else found.config.absolute(),
+            ),
+            sam=None if sam is None else replace(sam, path=sam.path.absolute()),
+            view=replace(view, stretch=opened.stretch, aoi=None if view.aoi is None else _absolute(str(view.aoi))),
+        )
+    elif options.run.cluster is not None:
+        raise UsageError("[[cluster]] needs a scene that other processes can open: give a path instead of an array.")
+    in_memory = job is None and output is None
+    return Run(plan, outputs, store_url(plan, outputs, options.store), job, options.run, in_memory)
+
+
+def choose(
+    classes: ClassList, method: Method, progress: Progress | None = None
+) -> tuple[ModelSource, Settings, SamSource | None]:
+    """Find what the options of model and method come to, whatever the scene.
+
+    Raises
+    ------
+    ResegeoError:
+        With one sentence that says what is missing or does not fit.
+
+    """
+    found = find_model(method.model, method.arch, method.activation, progress=progress)
+    check_prompts(classes, found)
+    attention = _fitting(classes.attention, found)
+    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
+    return found, settings, _sam_of(settings, method, progress)
+
+
+def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) -> None:
+    """Refuse to write over a file that the run reads; see :class:`ResegeoError`."""
+    method = options.method
+    inputs: dict[str, Sequence[Any]] = {
+        "the scene itself": [plan.scene.source],
+        "the file of [[aoi]]": [options.view.aoi],
+        "a file of [[segments]]": [plan.settings.segments, *plan.settings.segments.split(",")],
+        "the class file": [classes],
+        "the file of [[settings]]": [method.settings],
+        "the model": [method.model, method.sam_checkpoint],
+    }
+    for path in (path for path in outputs.files() if path.exists()):
+        for what, names in inputs.items():
+            found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
+            if any(path.samefile(name) for name in found):
+                raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
+
+
+def _absolute(path: str) -> str:
+    """Make a local path independent of the working folder, which workers need not share."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _absolute_files(segments: str) -> str:
+    """Do so for what ``--segments`` names, be it one file or several."""
+    return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
+
+
+def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
+    """Lay the plan of new words over a finished store."""
+    store = Store.open(url)
+    if store is None:
+        raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
+    header = store.header
+    method = options.method
+    given = [f"--{name.replace('_', '-')}" for name in _fixed_by_a_store(options)]
+    if given:
+        raise UsageError(f"{', '.join(given)}: fixed in {url} with its features; give the scene itself to change that.")
+    if not store.is_finished():
+        raise ResegeoError(
+            f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
+            f"{header.scene.source}` with the same options again; it continues."
+        )
+    found = _model_of_store(url, header, method)
+    check_prompts(classes, found)
+    resolved = resolve_settings(
+        {**header.settings, "stride": header.image["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+    )
+    try:
+        scene = stored_scene(header.scene, store.require("valid"))
+        plan = make_plan(
+            scene,
+            classes,
+            resolved,
+            found,
+            only=options.only,
+            canvas=Canvas(scene, *header.canvas),
+            made_with=header.image,
+        )
+    except ValueError as error:
+        raise UnusableStoreError(
+            f"The header of the store {url} is damaged ({shown(error)}). Run `resegeo segment` on the scene with "
+            "--overwrite to make it anew."
+        ) from error
+    if plan.layout(header.kept) != replace(header.layout, windows=plan.layout(header.kept).windows):
+        raise UnusableStoreError(
+            f"The header of the store {url} does not agree with itself: its sizes are not those that its scene and "
+            f"{shown(found.name)} come to. Run `resegeo segment` on the scene with --overwrite to make it anew."
+        )
+    if resolved.vote_segments and not header.layout.segments:
+        raise UsageError(f"--vote-segments needs segments, which {url} does not hold; give the scene itself.")
+    if not header.features and store.channels(plan.classes.prompt_texts) is None:
+        raise ResegeoError(
+            f"{url} holds scores of other words and no features. Words known to it: "
+            f"{shown(', '.join(texts[0] for texts in header.prompts[:8]), 200)}…; for others run the scene with "
+            "--keep-features --overwrite."
+        )
+    return plan
+
+
+def _model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
+    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
+
+    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
+
+    Raises
+    ------
+    ResegeoError:
+        When that is another model, or has to be named.
+
+    """
+    wanted = header.image["model"]
+    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
+    model, arch = method.model, method.arch
+    activation: str | None = method.activation
+    imported = None if model is not None else imported_path(wanted["name"])
+    if imported is not None:
+        import open_clip
+
+        own = header.model.architecture  # a name of open_clip's, never a file
+        model, activation = str(imported), activation or header.model.activation
+        arch = arch or (own if own in open_clip.list_models() else None)
+    found = find_model(model, arch, activation)
+    if found.sha256 != wanted["sha256"]:
+        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
+        raise ResegeoError(
+            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
+            "by --model."
+        )
+    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
+    if changed:
+        raise ResegeoError(
+            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by --model with the "
+            "--arch and --activation of then, or segment the scene itself again with --overwrite."
+        )
+    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
+
+
+def _fixed_by_a_store(options: Options) -> list[str]:
+    """Names of the options given that a finished store leaves no choice of."""
+    method, run = options.method, options.run
+    given = {
+        "preset": method.preset if method.preset != "default" else None,
+        "settings": method.settings,
+        **asdict(options.view),
+        "sam_checkpoint": method.sam_checkpoint,
+        "sam_arch": method.sam_arch,
+        "store": options.store,
+        "cluster": run.cluster,
+        "keep_features": run.keep_features,
+        "discard_store": run.discard_store or None,
+        **{name: value for name, value in method.knobs.items() if name not in LABEL_KNOBS | POLYGON_KNOBS},
+    }
+    return [name for name, value in given.items() if value is not None]
+
+
+def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
+    """Codes as a DataArray on the scene's grid."""
+    result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
+    result.name = "classes"
+    result.attrs = {"classes": {spec.code: spec.name for spec in plan.classes.drawn}}
+    georeference = plan.scene.georeference
+    if georeference.crs is not None:
+        result = result.rio.write_crs(georeference.crs)
+    if georeference.transform is not None:
+        result = result.rio.write_transform(georeference.transform)
+    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
+
+
+def as_class_list(classes: Classes) -> ClassList:
+    """Read a class list from any form in which it may be given; see :class:`ResegeoError`."""
+    if isinstance(classes, ClassList):
+        return classes
+    return load_class_list(Path(classes)) if isinstance(classes, str | Path) else class_list(classes)
+
+
+def _fitting(attention: Mapping[str, int] | None, source: ModelSource) -> Mapping[str, int] | None:
+    """Return a class file's layer counts where they describe the model's depth; say so where not."""
+    depth = geometry(source).depth
+    if attention is None or len(attention) < 3 or sum(attention.values()) == depth:
+        return attention
+    counts = ", ".join(f"{name}={count}" for name, count in attention.items())
+    notice(
+        f"The class file's attention layers ({counts}) describe a model of {sum(attention.values())} layers; "
+        f"{source.name} has {depth}, so its own schedule is used.",
+        IgnoredSettingWarning,
+    )
+    return None
+
+
+def _sam_of(settings: Settings, method: Method, progress: Progress | None) -> SamSource | None:
+    """Find SAM's checkpoint where the settings ask for SAM; say so where options of SAM are given in vain."""
+    file, architecture = method.sam_checkpoint, method.sam_arch
+    if settings.segments == "sam":
+        return resolve_sam(None if file is None else str(file), architecture, progress=progress)
+    if file is not None or architecture is not None or method.knobs.get("sam_mode") is not None:
+        notice(
+            f"SAM is not used, whatever its options say: the segments come from {settings.segments}. "
+            "Pass [[segments=sam]] to use it.",
+            IgnoredSettingWarning,
+        )
+    return None
+
+
+def warn(plan: Plan) -> None:
+    """Say what the user should know before the first pixel."""
+    for text in plan.classes.notices:
+        notice(text, IgnoredSettingWarning)
+    if plan.source.bundled:
+        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
+        unknown = unknown_words(prompts)
+        if unknown:
+            quoted = ", ".join(f"'{text}'" for text in unknown)
+            notice(
+                f"{quoted}: outside the vocabulary of the bundled model (`resegeo classes vocabulary` lists it), so "
+                "expect nonsense there. Use a word of the list, or a larger CLIP by [[model]].",
+                VocabularyWarning,
+            )
+        own = ground_sample_distance(plan.scene)
+        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
+        low, high = BUNDLED_RANGE
+        near = low if seen is not None and seen < low else high
+        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
+            notice(
+                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
+                f"expect little of it. Pass [[gsd]] with a value in that range, such as [[gsd={near:g}]].",
+                InputNotice,
+            )

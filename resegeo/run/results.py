@@ -1,0 +1,218 @@
+"""What the store of a plan becomes: the class raster and its polygons."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resegeo.clip.blending import NO_SCORE
+from resegeo.errors import GeoreferenceWarning, ResegeoError
+from resegeo.outputs.picture import Quicklook
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.raster import sidecars, write_class_raster
+from resegeo.outputs.vectors import no_geojson, write_polygons
+from resegeo.progress import Progress
+from resegeo.run.labelling import Block, Scores, label_scene, look_of
+from resegeo.run.options import RunOptions
+from resegeo.run.plan import Outputs, Plan
+from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
+from resegeo.run.standing import Standing
+from resegeo.run.store import Store
+from resegeo.scene.gcps import unplaced
+from resegeo.scene.region import outline
+
+
+@dataclass(frozen=True)
+class MadeRaster:
+    """A class raster that was written, and what was learnt on the way."""
+
+    pixels: dict[str, int]
+    """By name of class."""
+    marks: dict[str, Mark]
+    """Of the raster and its sidecars, by name."""
+    unreadable: int
+    """Blocks of the scene that could not be read."""
+    look: Quicklook
+    scores: Any | None
+    """Array (height, width) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`; None if nobody
+    asked."""
+
+
+def make_raster(
+    plan: Plan,
+    outputs: Outputs,
+    store: Store,
+    scorer: Scores,
+    logit_scale: float,
+    options: RunOptions,
+    *,
+    scored: bool,
+    journal: Journal,
+) -> MadeRaster:
+    """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
+
+    ``scored`` keeps the pixels' scores too, for the polygons.
+    """
+    scene = plan.scene
+    stored = store.header.finished
+    look = Quicklook.blank(scene.height, scene.width)
+    valid = None if stored else store.keep_array("valid")
+    scores = _fresh_scores(store, plan, outputs, scored=scored)
+    unreadable = 0
+
+    def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
+        nonlocal unreadable
+        for block in blocks:
+            unreadable += not block.readable
+            yield block.rect.row, block.rect.col, block.codes
+        plan.refuse_changes()  # after the last read, and before the raster gets its name
+
+    labelled = label_scene(plan, scorer, logit_scale, options.progress, threads=options.threads, scored=scored)
+    counts = write_class_raster(
+        outputs.raster,
+        codes(look_of(labelled, look, valid, scores)),
+        height=scene.height,
+        width=scene.width,
+        georeference=scene.georeference,
+        classes=plan.classes,
+        tags=provenance_tags(plan),
+        min_area=plan.settings.min_area,
+        note=journal.note,
+    )
+    marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
+    if scores is not None:
+        _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), marks[outputs.raster.name]))
+    if stored:
+        look = _stored_look(plan, store)
+    else:
+        kept = store.keep_array("quicklook")
+        kept[...] = look.rgb
+        if not store.failed() and not unreadable:
+            store.seal("quicklook")
+            store.seal("valid")
+            store.finish()
+    pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
+    return MadeRaster(pixels, marks, unreadable, look, scores)
+
+
+def kept_raster(
+    plan: Plan, outputs: Outputs, store: Store | None, standing: Standing, *, scored: bool
+) -> MadeRaster | None:
+    """Return the class raster that an earlier run left, with what its store keeps of it; None: one must be made."""
+    earlier = standing.report
+    if store is None or earlier is None or not store.header.finished:  # else it needs more than scores anew
+        return None
+    if not standing.raster:
+        return None
+    scores = stored_scores(store, outputs.raster, earlier)
+    if scored and scores is None:
+        return None
+    marks = {path.name: standing.known[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
+    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores)
+
+
+def _stored_look(plan: Plan, store: Store) -> Quicklook:
+    """Return the quicklook that an earlier run kept."""
+    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.require("quicklook")[...]))
+
+
+def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any | None:
+    """Return the scores of a class raster that :func:`make_raster` kept, a Zarr array (height, width).
+
+    None where there are none of that very raster, which ``report`` tells: a store serves several folders, and names may
+    be the same there.
+    """
+    return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], marks_of(report)[raster.name])})
+
+
+def scores_of(raster: Path) -> Any | None:
+    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    if not earlier or not earlier.get("store") or raster.name not in marks_of(earlier):
+        return None
+    if not marks_of(earlier)[raster.name].fits(raster):
+        return None
+    beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
+    with contextlib.suppress(ResegeoError):
+        store = Store.open(str(beside) if beside.exists() else earlier["store"])
+        return None if store is None else stored_scores(store, raster, earlier)
+    return None
+
+
+_OWNER = "raster"
+
+
+def _name(raster: Path) -> str:
+    return f"scores-{raster.stem}"
+
+
+def _name_owner(store: Store, raster: Path, scores: Any, identity: str) -> None:
+    """Write to an array of scores whose they are: last, so that those of a run that was killed are nobody's."""
+    if not isinstance(scores, np.ndarray):
+        store.seal(_name(raster), **{_OWNER: identity})
+
+
+def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -> Any | None:
+    """Lay out an array for the scores of a class raster; those of the one that it replaces are gone in any case."""
+    name = _name(outputs.raster)
+    try:
+        if scored:
+            return store.keep_array(name)
+        store.drop_array(name)
+    except OSError:  # a finished store that may only be read
+        if scored:
+            return np.full((plan.scene.height, plan.scene.width), NO_SCORE, dtype=np.uint8)
+    return None
+
+
+def can_draw_polygons(plan: Plan) -> bool:
+    """Whether polygons can be written; what is impossible for good is said before hours are spent.
+
+    Raises
+    ------
+    ResegeoError:
+        When a format that was asked for cannot hold them.
+
+    """
+    georeference = plan.scene.georeference
+    if not plan.settings.vector:
+        return False
+    why = unplaced(georeference)
+    if why is not None:
+        warnings.warn(
+            f"{plan.scene.source} {why}, the class raster keeps what the scene has.",
+            GeoreferenceWarning,
+            stacklevel=4,
+        )
+        return False
+    crs = georeference.crs or georeference.gcps_crs
+    transform = georeference.transform
+    scene = plan.scene
+    where = None if transform is None else outline(scene.height, scene.width, transform)
+    why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
+    if why is not None:
+        remedy = "Pass --assign-crs EPSG:xxxx, or choose" if crs is None else "Choose"
+        raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by --vector gpkg.")
+    return True
+
+
+def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress, journal: Journal) -> None:
+    """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
+    settings = plan.settings
+    progress("polygons", 0, len(outputs.vectors))
+    frame = polygonize(
+        outputs.raster,
+        classes=plan.classes,
+        keep_background=settings.keep_background,
+        simplify=settings.simplify,
+        scores=scores,
+    )
+    for done, path in enumerate(outputs.vectors):
+        write_polygons(frame, path, plan.classes, note=journal.note)
+        progress("polygons", done + 1, len(outputs.vectors))

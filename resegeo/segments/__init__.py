@@ -1,0 +1,1 @@
+"""Segment sources: SAM, superpixels, label rasters, polygons, or none."""
