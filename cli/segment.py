@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .console import Bars, complain, say_path, shows
+from .console import Bars, complain, say, say_path, shows
 from .options import RESULTS, SegmentCommand, segmenting
 
 
@@ -25,6 +25,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
       resegeo segment scene.tif --prompts classes.yml
       resegeo segment scene.tif --prompts classes.yml -o out/ --stride 64 --vector gpkg,geojson
     """
+    from resegeo.outputs.area_table import areas_of
     from resegeo.run.commands import segment as run
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
@@ -34,6 +35,8 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
         bars.close()
     if result.reused:
         complain("Note: these results are complete already; nothing was computed.")
+    if not click.get_current_context().obj["quiet"]:
+        say(areas_of(result.report), err=True)
     for path in result.files():
         say_path(path)
     if result.failed:

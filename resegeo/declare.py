@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from resegeo.errors import UsageError, shown
+from resegeo.units import metres
 
 Affects = Literal["image", "labels", "polygons", "store", "nothing"]
 """The first that an option changes: features or scores, class raster, polygons, what the store keeps, or no result."""
@@ -57,6 +58,8 @@ class About:
     """Whether the flag may be repeated, a value each."""
     off: bool
     """Whether there is a flag to turn it off too."""
+    metres: bool = False
+    """Whether it is a length on the ground, which text may give with its unit, such as 20cm."""
 
 
 def option(
@@ -76,10 +79,25 @@ def option(
     expected: str = "",
     repeated: bool = False,
     off: bool = True,
+    metres: bool = False,
 ) -> Any:
     """Declare an option as a field of a dataclass; see :class:`About`."""
     about = About(
-        help, heading, affects, metavar, least, most, example, separator, count, none, file, expected, repeated, off
+        help,
+        heading,
+        affects,
+        metavar,
+        least,
+        most,
+        example,
+        separator,
+        count,
+        none,
+        file,
+        expected,
+        repeated,
+        off,
+        metres,
     )
     return field(default=default, metadata={_ABOUT: about})
 
@@ -245,6 +263,11 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
+    if what.about.metres and isinstance(value, str):
+        try:
+            value = metres(value, what.name)
+        except UsageError as error:
+            raise MisfitError(str(error)) from None
     if text and isinstance(value, str) and kind in (int, float, bool):
         try:
             value = _FLAGS[value.lower()] if kind is bool else kind(value)

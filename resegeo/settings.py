@@ -31,11 +31,12 @@ class Settings:
 
     gsd: float | None = option(
         None,
-        "Ground size of a pixel as the model sees it: larger shows more context, smaller more detail.  "
-        "[default: the scene's own]",
+        "Ground size of a pixel as the model sees it, in metres or as 20cm: larger shows more context, smaller more "
+        "detail.  [default: the scene's own]",
         "Scene",
-        metavar="METRES",
+        metavar="LENGTH",
         least=1e-6,
+        metres=True,
     )
     """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
     segments: str = option(

@@ -144,7 +144,7 @@ COMMANDS = [
     # the scale
     f"{USUAL} --gsd 0",
     f"{USUAL} --gsd nan",
-    f"{USUAL} --gsd 10m",
+    f"{USUAL} --gsd 10px",
     f"{USUAL} --gsd 1000000",
     "segment bare.tif --prompts classes.yml --gsd 0.5",
     "segment line.tif --prompts classes.yml --gsd 0.5",

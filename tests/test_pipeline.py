@@ -82,6 +82,7 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
     scene = make_raster("scene.tif", picture(300, 280))
     result = resegeo.segment(scene, WORDS, tmp_path / "out", stride=64)
     assert sorted(path.name for path in result.raster.parent.iterdir()) == [
+        "scene.areas.csv",
         "scene.classes.qml",
         "scene.classes.tif",
         "scene.classes.tif.aux.xml",
@@ -95,7 +96,7 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
     assert report["resegeo"]["settings"]["stride"] == 64
     assert len(report["resegeo"]["model"]["sha256"]) == 64
     assert sum(report["pixels"].values()) == 300 * 280
-    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture"}
+    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture", "areas"}
 
 
 def test_equal_runs_give_equal_bytes_whatever_the_threads(make_raster, picture, tmp_path):

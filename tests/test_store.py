@@ -173,7 +173,13 @@ def test_new_words_equal_a_fresh_run_and_need_neither_scene_nor_pixels(tmp_path,
     assert again.raster.read_bytes() == fresh.raster.read_bytes()
     assert again.picture.read_bytes() == fresh.picture.read_bytes()
     names = [path.name for path in again.files()]
-    assert names == ["scene.other.classes.tif", "scene.other.gpkg", "scene.other.png", "scene.other.json"]
+    assert names == [
+        "scene.other.classes.tif",
+        "scene.other.gpkg",
+        "scene.other.png",
+        "scene.other.areas.csv",
+        "scene.other.json",
+    ]
     assert resegeo.segment(tmp_path / "out/scene.store.zarr", tmp_path / "other.yml").reused
     without = resegeo.segment(tmp_path / "out/scene.store.zarr", OTHER, tmp_path / "free", vote_segments=False)
     assert (read(without.raster) != read(again.raster)).any()

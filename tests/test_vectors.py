@@ -164,7 +164,7 @@ def test_a_folder_of_any_name_will_do(tmp_path, frame, name):
         write_polygons(frame, folder / f"b.{suffix}", CLASSES)
     folder.rename(tmp_path / "plain")
     assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == [
-        f"b.{end}" for end in ("cpg", "dbf", "gpkg", "prj", "shp", "shx")
+        f"b.{end}" for end in ("cpg", "dbf", "gpkg", "prj", "qml", "shp", "shx", "sld")
     ]
     assert len(gpd.read_file(tmp_path / "plain" / "b.gpkg")) == len(frame)
 

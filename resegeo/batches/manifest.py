@@ -20,6 +20,7 @@ from resegeo.documents import read_json, read_table
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.scene.source import is_local
 from resegeo.settings import Settings
+from resegeo.units import metres
 
 SUFFIXES = (".csv", ".json", ".geojson")
 """Suffixes by which a manifest is told from a scene."""
@@ -215,7 +216,7 @@ def _value(name: str, value: Any, folder: Path, where: str) -> Any:
     expected, read = _KINDS[name]
     try:
         found = read(value, folder)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, UsageError) as error:
         raise UsageError(f"{where}: {name} is {shown(repr(value))}; expected {expected}.") from error
     if name in TEXTS:
         _own(found, folder, f"{where}: {name} is {shown(repr(value))}")
@@ -266,6 +267,14 @@ def _number(value: Any, kind: type[int] | type[float]) -> float:
     if not -LARGEST <= found <= LARGEST:  # nor is what is no number
         raise ValueError
     return found
+
+
+def _length(value: Any, _: Path) -> float:
+    """Metres of a length on the ground; a bare number is in metres."""
+    try:
+        return _number(value, float)
+    except ValueError:
+        return metres(value, "gsd")
 
 
 def _word(value: Any, _: Path) -> str:
@@ -344,6 +353,7 @@ _KINDS: Mapping[str, tuple[str, Reader]] = {
     "sam_checkpoint": ("a file", _file),
     "sam_arch": ("a word", _word),
     **_of_settings(),
+    "gsd": ("a length such as 20cm or 0.2", _length),
     "vector": ("names such as gpkg,geojson", _names),
     "segments": ("superpixels, sam, none or a file", _file_or_word),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from xml.etree import ElementTree as ET
 
 from resegeo.classes.class_list import ClassList
@@ -86,8 +86,8 @@ def qml_raster(classes: ClassList) -> str:
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
 
-def qml_vector(classes: ClassList) -> str:
-    """Full QGIS style of the polygons: categorised by ``class_id``."""
+def qml_vector(classes: ClassList, codes: Collection[int] | None = None) -> str:
+    """Full QGIS style of the polygons: categorised by ``class_id``; of ``codes`` alone, where given."""
     root = ET.Element("qgis", version="3.22.0", styleCategories="AllStyleCategories", labelsEnabled="0")
     renderer = ET.SubElement(
         root,
@@ -100,7 +100,7 @@ def qml_vector(classes: ClassList) -> str:
     )
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")
-    for index, (code, name, color) in enumerate(_legend(classes)):
+    for index, (code, name, color) in enumerate(_legend(classes, codes)):
         ET.SubElement(
             categories, "category", type="long", value=str(code), symbol=str(index), label=name, render="true"
         )
@@ -127,8 +127,8 @@ def qml_vector(classes: ClassList) -> str:
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
 
-def sld_vector(classes: ClassList, layer: str) -> str:
-    """OGC Styled Layer Descriptor 1.0 of the polygons."""
+def sld_vector(classes: ClassList, layer: str, codes: Collection[int] | None = None) -> str:
+    """OGC Styled Layer Descriptor 1.0 of the polygons; of ``codes`` alone, where given."""
     ogc, sld = "{http://www.opengis.net/ogc}", "{http://www.opengis.net/sld}"
     ET.register_namespace("ogc", ogc[1:-1])
     ET.register_namespace("sld", sld[1:-1])
@@ -136,7 +136,7 @@ def sld_vector(classes: ClassList, layer: str) -> str:
     named = ET.SubElement(root, f"{sld}NamedLayer")
     ET.SubElement(named, f"{sld}Name").text = layer
     style = ET.SubElement(ET.SubElement(named, f"{sld}UserStyle"), f"{sld}FeatureTypeStyle")
-    for code, name, color in _legend(classes):
+    for code, name, color in _legend(classes, codes):
         rule = ET.SubElement(style, f"{sld}Rule")
         ET.SubElement(rule, f"{sld}Name").text = name
         equal = ET.SubElement(ET.SubElement(rule, f"{ogc}Filter"), f"{ogc}PropertyIsEqualTo")
@@ -148,9 +148,10 @@ def sld_vector(classes: ClassList, layer: str) -> str:
     return _text(root)
 
 
-def _legend(classes: ClassList) -> list[tuple[int, str, tuple[int, int, int]]]:
+def _legend(classes: ClassList, codes: Collection[int] | None) -> list[tuple[int, str, tuple[int, int, int]]]:
     entries = [(spec.code, spec.name, spec.color) for spec in classes.drawn]
-    return [*entries, (0, classes.name_of(0), classes.color_of(0))]
+    entries.append((0, classes.name_of(0), classes.color_of(0)))
+    return [entry for entry in entries if codes is None or entry[0] in codes]
 
 
 def _text(root: ET.Element) -> str:

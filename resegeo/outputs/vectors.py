@@ -59,11 +59,18 @@ PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
 """Suffixes of files that :func:`readable` knows."""
 
 
+STYLES = (".qml", ".sld")
+"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
+
+
 def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files that belong to a vector file, or would be taken for a part of it: of a Shapefile several."""
-    if path.suffix.lower() != ".shp":
-        return (path,)
-    return (path, *(path.with_suffix(end) for end in _SHAPEFILE_PARTS[1:]))
+    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
+
+    A GeoPackage holds its styles itself.
+    """
+    suffix = path.suffix.lower()
+    ends = () if suffix == ".gpkg" else (*(_SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
+    return (path, *(path.with_suffix(end) for end in ends))
 
 
 def open_elsewhere(path: Path) -> None:
@@ -302,8 +309,13 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
         else:
             _write_by_gdal(frame, path, layer, date)
         _verify(frame, path)
+        found = set(frame["class_id"].tolist())
+        styles = qml_vector(classes, found), sld_vector(classes, layer, found)
         if suffix == ".gpkg":
-            _add_style(path, layer, classes, date)
+            _add_style(path, layer, styles, date)
+        else:
+            for end, text in zip(STYLES, styles, strict=True):
+                path.with_suffix(end).write_text(text, "utf-8")
         if aside is not None:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
 
@@ -321,7 +333,7 @@ def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _add_style(path: Path, layer: str, classes: ClassList, date: str) -> None:
+def _add_style(path: Path, layer: str, styles: tuple[str, str], date: str) -> None:
     """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(
@@ -337,7 +349,7 @@ def _add_style(path: Path, layer: str, classes: ClassList, date: str) -> None:
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
             "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
             "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-            (layer, column, qml_vector(classes), sld_vector(classes, layer), date.replace("Z", "000Z")),
+            (layer, column, *styles, date.replace("Z", "000Z")),
         )
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "

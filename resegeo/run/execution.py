@@ -18,6 +18,7 @@ import rasterio
 from resegeo.clip.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError
 from resegeo.files import alone, sweep, sweep_locks, writable_folder
+from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
@@ -121,7 +122,9 @@ def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) ->
     if options.discard_store and Store.open(url) is not None:
         remove(url)
     beside = tuple(path for path in outputs.beside if path.name in found.known)
-    return Segmentation(outputs.raster, found.vectors, outputs.picture, outputs.report, reused=True, beside=beside)
+    return Segmentation(
+        outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True, beside=beside
+    )
 
 
 def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
@@ -180,6 +183,9 @@ def _run(
     write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes, note=journal.note)
     options.progress("picture", 1, 1)
     clock.lap("picture")
+    covered = class_areas(outputs.raster, plan.classes, raster.scores)
+    write_areas(outputs.areas, covered, journal.note)
+    clock.lap("areas")
     written = outputs.vectors if drawable else ()
     document = {
         "resegeo": wanted,
@@ -189,7 +195,8 @@ def _run(
         "model": ready.facts(plan),
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
-        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside)],
+        "areas": [asdict(row) for row in covered],
+        "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
         **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "store": None if options.discard_store else url,
@@ -204,7 +211,14 @@ def _run(
         remove(url)
     failed = document["windows"]["failed"] + raster.unreadable
     return Segmentation(
-        outputs.raster, written, outputs.picture, outputs.report, reused=False, failed=failed, beside=beside
+        outputs.raster,
+        written,
+        outputs.picture,
+        outputs.areas,
+        outputs.report,
+        reused=False,
+        failed=failed,
+        beside=beside,
     )
 
 

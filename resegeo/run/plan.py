@@ -42,6 +42,7 @@ class Outputs:
     folder: Path
     raster: Path
     picture: Path
+    areas: Path
     report: Path
     vectors: tuple[Path, ...]
     fitted: Path
@@ -56,7 +57,7 @@ class Outputs:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
 
 
 @dataclass(frozen=True)
@@ -367,6 +368,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         folder=where,
         raster=where / f"{stem}.classes.tif",
         picture=where / f"{stem}.png",
+        areas=where / f"{stem}.areas.csv",
         report=where / f"{stem}.json",
         fitted=where / f"{stem}.fitted.safetensors",
         scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),

@@ -44,6 +44,8 @@ class Segmentation:
     raster: Path
     vectors: tuple[Path, ...]
     picture: Path
+    areas: Path
+    """Table of areas, CSV."""
     report: Path
     reused: bool
     failed: int = 0
@@ -78,17 +80,18 @@ class Segmentation:
         rest = [path.parent / name for name in report["outputs"] if name in marks_of(report)]
         missing = [each.name for each in rest if not each.exists()]
         pictures = [each for each in rest if each.suffix == ".png"]
-        if missing or not pictures or not rest[0].name.endswith(RASTER):
+        tables = [each for each in rest if each.name.endswith(".areas.csv")]
+        if missing or not pictures or not tables or not rest[0].name.endswith(RASTER):
             lost = shown(", ".join(missing)) or "a class raster"
             raise ResegeoError(f"{shown(path.parent)} lacks {lost}, of which {path.name} tells; run segment again.")
         failed = report["windows"]["failed"] + int(report.get("unreadable_blocks") or 0)
         vectors = tuple(each for each in rest if each.suffix in SUFFIXES.values())
-        beside = tuple(each for each in rest[1:] if each not in (*vectors, pictures[0]))
-        return cls(rest[0], vectors, pictures[0], path, reused=True, failed=failed, beside=beside)
+        beside = tuple(each for each in rest[1:] if each not in (*vectors, pictures[0], tables[0]))
+        return cls(rest[0], vectors, pictures[0], tables[0], path, reused=True, failed=failed, beside=beside)
 
     def files(self) -> tuple[Path, ...]:
         """All paths, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, *self.beside, self.report)
+        return (self.raster, *self.vectors, self.picture, *self.beside, self.areas, self.report)
 
     def codes(self) -> xr.DataArray:
         """Return the class codes (y, x), read where they are used, with CRS, nodata and the flags of the classes.

@@ -129,7 +129,7 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
 def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside]
+    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside, outputs.areas]
 
 
 def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: Mapping[str, Any]) -> None:
@@ -203,7 +203,7 @@ def _opens(path: Path) -> bool:
     """Whether a file can be read to its end as what its suffix says."""
     suffix = path.suffix.lower()
     try:
-        if suffix in (".qml", ".xml"):
+        if suffix in (".qml", ".sld", ".xml"):
             ET.parse(path)
         elif suffix == ".png":
             with Image.open(path) as picture:
