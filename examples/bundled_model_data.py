@@ -681,6 +681,10 @@ FAMILIES = {
 """A class asked for -> the kinds that count as it."""
 
 
+SINGLES = {"road": "road", "solar_panel": "solar panel", "forest": "tree", "naip": "water"}
+"""The sets of which one class is asked for and whose figures go back to the first edition."""
+
+
 def is_class(name: str) -> NDArray[np.bool_]:
     """For each code whether all of it is ``name``."""
     return _within(FAMILIES[name]) & (allowed_table().sum(1) > 0)
@@ -794,8 +798,10 @@ class Sampler:
         return name, recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8)
 
     def _chips(self, group: list[Picture], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Chips as a window: one in a corner with nothing around it, four side by side, or one at twice its size."""
-        rgb = np.zeros((self.size, self.size, 3), dtype=np.uint8)
+        """Chips as a window: one in a corner, empty around it, four side by side, or one at twice its size."""
+        # Around a scene smaller than a window stands the model's mean colour.
+        rgb = np.empty((self.size, self.size, 3), dtype=np.uint8)
+        rgb[:] = (123, 117, 104)
         codes = np.zeros((self.size, self.size), dtype=np.uint8)
         way, turns, flip = rng.random(), int(rng.integers(4)), rng.random() < 0.5
         picture = group[rng.integers(len(group))]

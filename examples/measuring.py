@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundled_model_data import CLASSES, Picture, answer_key
+from bundled_model_data import CLASSES, FAMILIES, SINGLES, Picture, answer_key
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,24 +28,47 @@ TRUE, FALSE, UNKNOWN = 255, 0, 128
 """Values of the truth masks."""
 
 
+def groups(kinds: Sequence[str] = CLASSES, *, vegetation: bool = False) -> dict[str, list[str]]:
+    """Every kind, as classes and their prompts; nothing is left out to make it easier.
+
+    A kind that is part of another stands with it ("river" with "water"); with ``vegetation`` all that is green is one
+    class.
+    """
+    families = {name: FAMILIES[name] for name in CLASSES if len(FAMILIES[name]) > 1}
+    if vegetation:
+        families = {"vegetation": FAMILIES["vegetation"]} | families
+    made: dict[str, list[str]] = {}
+    for kind in kinds:
+        home = next((name for name, family in families.items() if kind in family), kind)
+        made.setdefault(home, []).append(kind)
+    return made
+
+
 def classes() -> ClassList:
-    """All twelve classes of the bundled model by their first names; nothing is left out to make it easier."""
-    return class_list(CLASSES, templates=list(TEMPLATES))
+    """:func:`groups` as a class list."""
+    entries = [{"name": name, "prompts": prompts} for name, prompts in groups().items()]
+    return class_list(entries, templates=list(TEMPLATES))
 
 
-def write_classes(path: Path) -> None:
-    """Write :func:`classes` as a class file."""
-    entries = [{"name": name} for name in CLASSES]
+def write_classes(path: Path, chosen: dict[str, list[str]] | None = None) -> None:
+    """Write :func:`groups`, or others, as a class file."""
+    entries = [{"name": name, "prompts": prompts} for name, prompts in (chosen or groups()).items()]
     path.write_text(json.dumps({"classes": entries, "templates": list(TEMPLATES)}), "utf-8")
 
 
+def write_truth(picture: Picture, name: str, path: Path) -> None:
+    """Write where a picture shows a class, where not, and where nobody knows."""
+    true, known = answer_key(picture, name)
+    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(path)
+
+
 def write_scene(picture: Picture, folder: Path) -> tuple[Path, Path]:
-    """Write a picture and its truth mask as PNG; return both paths."""
-    true, known = answer_key(picture)
+    """Write a picture and the truth mask of its set's one class as PNG; return both paths."""
     name = picture.name.replace("/", "_")
     scene, truth = folder / f"{name}.png", folder / f"{name}.truth.png"
     Image.fromarray(picture.rgb).save(scene, compress_level=1)
-    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
+    if picture.source in SINGLES:
+        write_truth(picture, SINGLES[picture.source], truth)
     return scene, truth
 
 
@@ -53,7 +76,7 @@ def limited(pictures: Sequence[Picture], limit: int | None, sets: Sequence[str])
     """Keep the pictures of ``sets`` that have known pixels, at most ``limit`` a set."""
     kept = []
     for source in sets:
-        own = [p for p in pictures if p.source == source and answer_key(p)[1].any()]
+        own = [p for p in pictures if p.source == source and p.codes.any()]
         kept += own[:limit]
     return kept
 
