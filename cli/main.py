@@ -144,8 +144,7 @@ def check(file: str) -> None:
 @classes.command()
 @shows
 def vocabulary() -> None:
-    """List the words and phrases that the bundled model was trained on."""
-    from resegeo.weights import vocabulary as words
+    """List the words and phrases that the bundled model was trained on, by kind."""
+    from resegeo.weights import vocabulary_text
 
-    for word in sorted(words()):
-        click.echo(word)
+    click.echo(vocabulary_text(), nl=False)

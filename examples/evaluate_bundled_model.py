@@ -28,7 +28,16 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from bundled_model_data import CLASSES, EUROSAT, MEASURED, Picture, answer_key, eurosat_chips, measured_pictures
+from bundled_model_data import (
+    CLASSES,
+    EUROSAT,
+    MEASURED,
+    PHRASES,
+    Picture,
+    answer_key,
+    eurosat_chips,
+    measured_pictures,
+)
 from click.testing import CliRunner
 from measuring import FALSE, TRUE, groups, limited, markdown, write_classes, write_json, write_scene, write_truth
 from numpy.typing import NDArray
@@ -121,8 +130,8 @@ def resegeo(*arguments: str | Path) -> str:
 
 def measure_model(
     pictures: Sequence[Picture], kinds: Sequence[str], options: Sequence[str], folder: Path
-) -> dict[str, dict[str, float]]:
-    """Segment every picture and evaluate each class of each set: source -> class -> IoU."""
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
+    """Segment every picture, evaluate each class of each set: its IoU, and what its pixels are called."""
     folder.mkdir()
     pairs: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
     started = time.monotonic()
@@ -140,14 +149,19 @@ def measure_model(
             pairs.setdefault((picture.source, name), []).append((Path(printed.splitlines()[0]), truth))
         LOG.info("%d of %d pictures, %.0f s", count, len(pictures), time.monotonic() - started)
     result: dict[str, dict[str, float]] = {}
+    called: dict[str, dict[str, dict[str, float]]] = {}
     for (source, name), files in pairs.items():
         table = folder / "pairs.csv"
         with table.open("w", newline="", encoding="utf-8") as lines:
             csv.writer(lines).writerows([("prediction", "truth"), *files])
         legend = f"{TRUE}={name},{FALSE}=background"
         found = json.loads(resegeo("evaluate", "--pairs", table, "--map", legend, "--json", "-q"))
-        result.setdefault(source, {})[name] = found["classes"][name]["iou"]
-    return result
+        result.setdefault(source, {})[name] = found["classes"][name]["iou"] or 0.0
+        matrix = found["confusion"]
+        row = np.array(matrix["pixels"][matrix["truth"].index(name)], dtype=float)
+        shares = dict(zip(matrix["predicted"], (row / max(1.0, row.sum())).tolist(), strict=True))
+        called.setdefault(source, {})[name] = {k: round(v, 3) for k, v in shares.items() if v >= 0.02}
+    return result, called
 
 
 def measure_chips(chips: Sequence[Picture], options: Sequence[str], folder: Path) -> dict[str, float]:
@@ -233,10 +247,49 @@ def tabulate(figures: dict[str, Any]) -> str:
             rows.append([source.replace("_", " "), name, *values])
         if len(names) > 1:
             means = [figures["measured"][c].get(source) for c in columns]
-            rows.append([source, "mean", *(float(np.mean(list(m.values()))) if m else None for m in means)])
+            rows.append(
+                [source, "mean", *(float(np.mean([v or 0.0 for v in m.values()])) if m else None for m in means)]
+            )
     chips = [figures["measured"][c].get("eurosat") for c in columns]
-    rows.append(["eurosat", "majority", *(float(np.mean(list(m.values()))) if m else None for m in chips)])
+    rows.append(
+        ["eurosat", "majority", *(float(np.mean([v or 0.0 for v in m.values()])) if m else None for m in chips)]
+    )
     return markdown(["set", "class", *columns], rows)
+
+
+SOURCES: dict[str, tuple[str, tuple[float, float]]] = {
+    "road": ("aerial images of Japan", (0.2, 0.2)),
+    "solar_panel": ("aerial images of Japan", (0.2, 0.2)),
+    "forest": ("Sentinel-2 images of Brazil", (10, 10)),
+    "naip": ("NAIP images of North Dakota", (5, 5)),
+    "dubai": ("images of Dubai", (0.3, 1.0)),
+    "korea": ("Sentinel-2 images of Korea", (10, 10)),
+    "clouds": ("Landsat and Sentinel-2 scenes with clouds", (20, 30)),
+    "ports": ("Sentinel-2 images of a harbour", (10, 10)),
+}
+"""Sets as the card names them, and their pixel sizes in metres."""
+
+
+def write_card(path: Path, figures: dict[str, Any], title: str) -> None:
+    """Write what is known of the bundled model as data, see `resegeo.model_card`."""
+    kinds: dict[str, Any] = {
+        name: {"words": list(words[1:]), "quality": [], "confused_with": []} for name, words in PHRASES.items()
+    }
+    measured, called = figures["measured"][title], figures["called"][title]
+    mistaken: dict[str, dict[str, float]] = {}
+    for source, names in MEASURED.items():
+        for name in (n for n in names if n in kinds):
+            described, sizes = SOURCES[source]
+            entry = {"source": described, "gsd": list(sizes), "iou": round(measured[source][name], 2)}
+            kinds[name]["quality"].append(entry)
+            for other, share in called[source][name].items():
+                if other in kinds and other != name and share >= 0.1:
+                    shares = mistaken.setdefault(name, {})
+                    shares[other] = max(share, shares.get(other, 0.0))
+    for name, shares in mistaken.items():
+        kinds[name]["confused_with"] = sorted(shares, key=lambda other: -shares[other])
+    facts = {"format": 1, "name": "resegeo-small", "gsd": [0.1, 30], "default_segments": "none", "kinds": kinds}
+    write_json(path, facts)
 
 
 def main() -> None:
@@ -256,6 +309,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="at most so many pictures a set, for a quick look")
     parser.add_argument("--colours", action="store_true", help="measure the classifier of colours, and no model")
     parser.add_argument("--probe", action="store_true", help="measure linear probes, and not the words")
+    parser.add_argument("--card", type=Path, help="write the card of the figures of --title there; measure nothing")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -263,6 +317,9 @@ def main() -> None:
     warnings.simplefilter("ignore", ResegeoWarning)
     set_threads(args.threads)
     figures: dict[str, Any] = json.loads(args.out.read_text("utf-8")) if args.out.exists() else {"measured": {}}
+    if args.card:
+        write_card(args.card, figures, args.title)
+        return
     sets = [s for s in args.sets if s != "eurosat"]
     test = limited(measured_pictures(args.data, test=True), args.limit, sets)
     figures["pictures"] = {s: sum(p.source == s for p in test) for s in sets}
@@ -287,7 +344,8 @@ def main() -> None:
         options = ["--segments", args.segments, "--threads", str(args.threads)]
         options += [*(["--model", args.model] if args.model else []), *(["--arch", args.arch] if args.arch else [])]
         with tempfile.TemporaryDirectory(prefix="resegeo-figures-") as name:
-            columns[args.title] = {**measure_model(test, CLASSES[: args.kinds], options, Path(name) / "sets")}
+            columns[args.title], called = measure_model(test, CLASSES[: args.kinds], options, Path(name) / "sets")
+            figures.setdefault("called", {}).setdefault(args.title, {}).update(called)
             if chips:
                 columns[args.title]["eurosat"] = measure_chips(chips, options, Path(name) / "chips")
     for title, found in columns.items():
