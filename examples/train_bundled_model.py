@@ -461,8 +461,10 @@ def predict(model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, size: in
     """Class probabilities of every pixel (H, W, C): windows at half their size, averaged; no segments."""
     height, width = rgb.shape[:2]
     if height < size or width < size:
-        rgb = np.pad(rgb, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)))
-        return predict(model, rgb, texts, size=size)[:height, :width]
+        filled = np.empty((max(size, height), max(size, width), 3), dtype=np.uint8)
+        filled[:] = np.rint(np.array(MEAN) * 255)
+        filled[:height, :width] = rgb
+        return predict(model, filled, texts, size=size)[:height, :width]
     patch, layers = model.visual.patch_size[0], len(model.visual.transformer.resblocks)
     total = torch.zeros(height, width, len(texts))
     weight = torch.zeros(height, width, 1)
