@@ -715,20 +715,20 @@ def answer_key(picture: Picture, name: str) -> tuple[NDArray[np.bool_], NDArray[
 
 
 SOURCE_WEIGHTS = {
-    "road": 0.14,
-    "solar_panel": 0.09,
-    "forest": 0.05,
-    "dubai": 0.15,
-    "korea": 0.15,
-    "eurosat": 0.19,
-    "clouds": 0.09,
-    "naip": 0.05,
-    "urban": 0.05,
-    "ports": 0.02,
+    "road": 0.20,
+    "solar_panel": 0.14,
+    "forest": 0.09,
+    "dubai": 0.11,
+    "korea": 0.12,
+    "eurosat": 0.17,
+    "clouds": 0.05,
+    "naip": 0.04,
+    "urban": 0.03,
+    "ports": 0.01,
     "sentinel2-patch": 0.01,
-    "landsat": 0.03,
-    "sentinel2": 0.04,
-    "neon": 0.03,
+    "landsat": 0.02,
+    "sentinel2": 0.03,
+    "neon": 0.02,
     "new_brunswick": 0.01,
 }
 

@@ -41,6 +41,7 @@ from bundled_model_data import (
 from click.testing import CliRunner
 from measuring import FALSE, TRUE, groups, limited, markdown, write_classes, write_json, write_scene, write_truth
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.color import rgb2hsv
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -128,6 +129,12 @@ def resegeo(*arguments: str | Path) -> str:
     return done.stdout
 
 
+def read_codes(path: Path) -> NDArray[np.integer[Any]]:
+    """The class codes of a class raster: 1 for the first class, and so on."""
+    with rasterio.open(path) as raster:
+        return np.asarray(raster.read(1))
+
+
 def measure_model(
     pictures: Sequence[Picture], kinds: Sequence[str], options: Sequence[str], folder: Path
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
@@ -157,10 +164,14 @@ def measure_model(
         legend = f"{TRUE}={name},{FALSE}=background"
         found = json.loads(resegeo("evaluate", "--pairs", table, "--map", legend, "--json", "-q"))
         result.setdefault(source, {})[name] = found["classes"][name]["iou"] or 0.0
-        matrix = found["confusion"]
-        row = np.array(matrix["pixels"][matrix["truth"].index(name)], dtype=float)
-        shares = dict(zip(matrix["predicted"], (row / max(1.0, row.sum())).tolist(), strict=True))
-        called.setdefault(source, {})[name] = {k: round(v, 3) for k, v in shares.items() if v >= 0.02}
+        words = list(groups(kinds, vegetation=source == "dubai"))
+        counts = np.zeros(256, dtype=np.int64)
+        for prediction, truth in files:
+            counts += np.bincount(read_codes(prediction)[np.asarray(Image.open(truth)) == TRUE], minlength=256)
+        shares = counts[1 : len(words) + 1] / max(1, counts.sum())
+        called.setdefault(source, {})[name] = {
+            w: round(float(v), 3) for w, v in zip(words, shares, strict=True) if v > 0.02
+        }
     return result, called
 
 
@@ -185,8 +196,7 @@ def measure_chips(chips: Sequence[Picture], options: Sequence[str], folder: Path
                 *options,
             )
         )
-        with rasterio.open(printed.splitlines()[0]) as raster:
-            vote = np.bincount(raster.read(1).ravel(), minlength=256)[1:11].argmax()
+        vote = np.bincount(read_codes(Path(printed.splitlines()[0])).ravel(), minlength=256)[1:11].argmax()
         kind = chip.name.split("/")[1].split("_")[0]
         hits.setdefault(kind, []).append(list(EUROSAT_WORDS).index(kind) == vote)
     return {kind: float(np.mean(right)) for kind, right in hits.items()}
