@@ -77,8 +77,7 @@ def synonyms(file: str) -> None:
 @classes.command()
 @shows
 def vocabulary() -> None:
-    """List the words and phrases that the bundled model was trained on."""
-    from resegeo.checkpoints.sources import vocabulary as words
+    """List the words and phrases that the bundled model was trained on, by kind."""
+    from resegeo.checkpoints.sources import vocabulary_text
 
-    for word in sorted(words()):
-        say(word)
+    say(vocabulary_text().rstrip("\n"))

@@ -1,10 +1,10 @@
 """What the parts of the method do: segments, levels, schedules, overlap, label voting; IoU and seconds of each setting.
 
 Every setting is a settings file, as a user would write it, run in this process by `resegeo.segment` on the places that
-SPLIT.md holds out and measured by `resegeo.evaluation.evaluate`. All twelve classes compete. Seconds are those of
-windows (reading, segments, model) and labels for one picture, without loading the model; they depend on the machine
-and on what else it does. The bundled model was trained with one schedule (six free layers, one of segments, one
-local): other schedules show what it bears, not what a model trained with them would give.
+SPLIT.md holds out and measured by `resegeo.evaluation.evaluate`. All kinds compete. Seconds are those of windows
+(reading, segments, model) and labels for one picture, without loading the model; they depend on the machine and on what
+else it does. The bundled model was trained with one schedule (six free layers, one of segments, one local): other
+schedules show what it bears, not what a model trained with them would give.
 
     python examples/ablation.py --data DIR --out ablation.json
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from bundled_model_data import MEASURED, Picture, measured_pictures
+from bundled_model_data import SINGLES, Picture, measured_pictures
 from measuring import FALSE, TRUE, limited, markdown, write_classes, write_json, write_scene
 
 import resegeo
@@ -91,7 +91,7 @@ def run(
         pairs.setdefault(picture.source, []).append((done.raster, truth))
     iou = {}
     for source, files in pairs.items():
-        name = MEASURED[source]
+        name = SINGLES[source]
         accuracy = evaluate(files, legend=f"{TRUE}={name},{FALSE}=background").accuracy
         iou[source] = float(accuracy.iou[accuracy.names.index(name)])
     return {
@@ -118,11 +118,11 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     LOG.setLevel(logging.INFO)
     warnings.simplefilter("ignore", ResegeoWarning)
-    test = limited(measured_pictures(args.data, test=True), args.limit, list(MEASURED))
+    test = limited(measured_pictures(args.data, test=True), args.limit, list(SINGLES))
     figures: dict[str, Any] = {
         "model": args.model or "bundled",
         "limit": args.limit,
-        "pictures": {source: sum(p.source == source for p in test) for source in MEASURED},
+        "pictures": {source: sum(p.source == source for p in test) for source in SINGLES},
         "settings": {},
         "skipped": {},
     }
@@ -141,9 +141,9 @@ def main() -> None:
             figures["settings"][title] = run(scenes, knobs, options, folder / str(number))
             LOG.info("%s: mean IoU %.3f, %.0f s", title, figures["settings"][title]["mean"], time.monotonic() - started)
             write_json(args.out, figures)
-    head = ["setting", *(f"{MEASURED[s]} ({figures['pictures'][s]})" for s in MEASURED), "mean IoU", "seconds"]
+    head = ["setting", *(f"{SINGLES[s]} ({figures['pictures'][s]})" for s in SINGLES), "mean IoU", "seconds"]
     rows = [
-        [title, *(found["iou"].get(s) for s in MEASURED), found["mean"], f"{found['seconds']:.1f}"]
+        [title, *(found["iou"].get(s) for s in SINGLES), found["mean"], f"{found['seconds']:.1f}"]
         for title, found in figures["settings"].items()
     ]
     write_json(args.out, figures)

@@ -29,17 +29,16 @@ import numpy as np
 import torch
 from bundled_model_data import (
     CLASSES,
-    MEASURED,
     PHRASES,
+    SINGLES,
+    VIEWS,
     Picture,
     Sampler,
-    allowed_table,
-    likely_table,
     measured_pictures,
 )
-from measuring import FALSE, TRUE, limited, write_scene
+from measuring import FALSE, TRUE, groups, limited, write_scene
 from safetensors.torch import save_file
-from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, jaccard_loss, partial_loss
+from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, jaccard_loss, make_view, partial_loss
 
 import resegeo
 from resegeo.checkpoints.sources import ModelSource, facts_for_file, file_sha256, resolve_model
@@ -65,7 +64,7 @@ def fine_tune(
     phrases = [encoder.tokenizer([t.format(p) for p in PHRASES[name] for t in TEMPLATES]) for name in CLASSES]
     moving = [value.requires_grad_(True) for name, value in model.named_parameters() if name not in CONVENTIONS]
     sampler = Sampler(list(pictures), encoder.image_size)
-    allowed, likely = torch.from_numpy(allowed_table()), torch.from_numpy(likely_table())
+    view = make_view(VIEWS["kinds"])
     schedule = default_schedule(encoder.depth)
     optim = torch.optim.AdamW(moving, lr=rate, weight_decay=0.02)
     started, running = time.monotonic(), math.nan
@@ -82,7 +81,7 @@ def fine_tune(
         row, col = rng.integers(1, 3, 2)
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
         logits = class_logits(model, seen, texts, known.shape[1])
-        loss = partial_loss(logits, known, likely) + jaccard_loss(logits, known, sources, allowed)
+        loss = partial_loss(logits, known, view.likely) + jaccard_loss(logits, known, sources, view)
         optim.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(moving, 1.0)
@@ -101,7 +100,9 @@ def fine_tune(
 
 def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segments: str) -> dict[str, float]:
     """IoU of the asked class on each set of pictures, and the mean of the sets."""
-    words = class_list(CLASSES, templates=list(ASKED))
+    words = class_list(
+        [{"name": name, "prompts": prompts} for name, prompts in groups().items()], templates=list(ASKED)
+    )
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     for picture in pictures:
         scene, truth = write_scene(picture, folder)
@@ -113,7 +114,7 @@ def measure(model: ModelSource, pictures: Sequence[Picture], folder: Path, segme
         pairs.setdefault(picture.source, []).append((done.raster, truth))
     found = {}
     for source, files in pairs.items():
-        name = MEASURED[source]
+        name = SINGLES[source]
         accuracy = evaluate(files, legend=f"{TRUE}={name},{FALSE}=background").accuracy
         found[source] = float(accuracy.iou[accuracy.names.index(name)])
     return {**found, "mean": float(np.mean(list(found.values())))}
@@ -139,10 +140,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     ancestor = resolve_model(args.ancestor)
-    training = measured_pictures(args.data, test=False)
+    training = [p for p in measured_pictures(args.data, test=False) if p.source in SINGLES]
     for picture in training:
         picture.index()
-    left_out = list(MEASURED)
+    left_out = list(SINGLES)
     variants = []
     for number in range(1, args.variants + 1):
         without = left_out[(number - 1) % len(left_out)]
@@ -168,7 +169,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if rule == "separation":
             LOG.info("\n%s", made.table())
             weights = {one.source.name: one.weight for one in made.variants}
-    test = limited(measured_pictures(args.data, test=True), args.limit, list(MEASURED))
+    test = limited(measured_pictures(args.data, test=True), args.limit, list(SINGLES))
     folder = args.out / "measured"
     folder.mkdir(exist_ok=True)
     named = {"ancestor": replace(ancestor), **{one.name: one for one in variants}}

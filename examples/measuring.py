@@ -1,4 +1,4 @@
-"""What the two measuring scripts share: scenes and truths as files, class probabilities, thresholds, tables."""
+"""What the measuring scripts share: classes, scenes and truths as files, tables."""
 
 from __future__ import annotations
 
@@ -8,44 +8,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundled_model_data import CLASSES, Picture, answer_key
-from numpy.typing import NDArray
+from bundled_model_data import CLASSES, FAMILIES, SINGLES, Picture, answer_key
 from PIL import Image
-
-from resegeo.checkpoints.sources import ModelSource
-from resegeo.classes.class_file import class_list
-from resegeo.classes.class_list import ClassList
-from resegeo.clip.blending import Blender, Grouping, WindowScores
-from resegeo.clip.encoder import Encoder
-from resegeo.run.compute import Machine, Models, open_segments
-from resegeo.run.plan import make_plan
-from resegeo.scene.reader import open_scene
-from resegeo.scene.windows import Rect
-from resegeo.settings import Settings
 
 TEMPLATES = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
 TRUE, FALSE, UNKNOWN = 255, 0, 128
 """Values of the truth masks."""
 
 
-def classes() -> ClassList:
-    """All twelve classes of the bundled model by their first names; nothing is left out to make it easier."""
-    return class_list(CLASSES, templates=list(TEMPLATES))
+def groups(kinds: Sequence[str] = CLASSES, *, vegetation: bool = False) -> dict[str, list[str]]:
+    """Every kind, as classes and their prompts; nothing is left out to make it easier.
+
+    A kind that is part of another stands with it ("river" with "water"); with ``vegetation`` all that is green is one
+    class.
+    """
+    families = {name: FAMILIES[name] for name in CLASSES if len(FAMILIES[name]) > 1}
+    if vegetation:
+        families = {"vegetation": FAMILIES["vegetation"]} | families
+    made: dict[str, list[str]] = {}
+    for kind in kinds:
+        home = next((name for name, family in families.items() if kind in family), kind)
+        made.setdefault(home, []).append(kind)
+    return made
 
 
-def write_classes(path: Path) -> None:
-    """Write :func:`classes` as a class file."""
-    entries = [{"name": name} for name in CLASSES]
+def write_classes(path: Path, chosen: dict[str, list[str]] | None = None) -> None:
+    """Write :func:`groups`, or others, as a class file."""
+    entries = [{"name": name, "prompts": prompts} for name, prompts in (chosen or groups()).items()]
     path.write_text(json.dumps({"classes": entries, "templates": list(TEMPLATES)}), "utf-8")
 
 
+def write_truth(picture: Picture, name: str, path: Path) -> None:
+    """Write where a picture shows a class, where not, and where nobody knows."""
+    true, known = answer_key(picture, name)
+    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(path)
+
+
 def write_scene(picture: Picture, folder: Path) -> tuple[Path, Path]:
-    """Write a picture and its truth mask as PNG; return both paths."""
-    true, known = answer_key(picture)
+    """Write a picture and the truth mask of its set's one class as PNG; return both paths."""
     name = picture.name.replace("/", "_")
     scene, truth = folder / f"{name}.png", folder / f"{name}.truth.png"
     Image.fromarray(picture.rgb).save(scene, compress_level=1)
-    Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
+    if picture.source in SINGLES:
+        write_truth(picture, SINGLES[picture.source], truth)
     return scene, truth
 
 
@@ -53,56 +58,9 @@ def limited(pictures: Sequence[Picture], limit: int | None, sets: Sequence[str])
     """Keep the pictures of ``sets`` that have known pixels, at most ``limit`` a set."""
     kept = []
     for source in sets:
-        own = [p for p in pictures if p.source == source and answer_key(p)[1].any()]
+        own = [p for p in pictures if p.source == source and p.codes.any()]
         kept += own[:limit]
     return kept
-
-
-def probabilities(scene: Path, source: ModelSource, encoder: Encoder, settings: Settings) -> NDArray[np.float32]:
-    """Class probabilities (C, H, W) of a small scene, which the command line does not write."""
-    plan = make_plan(open_scene(scene), classes(), settings, source)
-    prompts = plan.classes.prompt_texts
-    segments = open_segments(plan, encoder.device, None, Models())
-    machine = Machine(plan, encoder, segments, plan.kept(features=False), encoder.encode_texts(prompts))
-    windows = []
-    for item in plan.grid.items():
-        result = machine.encode(machine.read(item))
-        used = [window for window, flag in zip(item.windows, result.windows, strict=True) if flag]
-        windows += [
-            WindowScores(window, result.values["reduced"][number], result.values["cls"][number])
-            for number, window in enumerate(used)
-        ]
-    grouping = Grouping.of(plan.classes, settings.reduction, settings.softmax_over)
-    blender = Blender(plan.canvas, grouping, encoder.logit_scale, taper=settings.taper)
-    return blender.blend(Rect(0, 0, plan.scene.height, plan.scene.width), windows)
-
-
-class Thresholds:
-    """IoU of one class at every threshold, from two histograms that grow picture by picture."""
-
-    def __init__(self, steps: int = 1000) -> None:
-        self._counts = np.zeros((2, steps), dtype=np.int64)
-
-    def add(self, chance: NDArray[np.floating], true: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
-        """Take the probabilities of known pixels."""
-        steps = self._counts.shape[1]
-        spot = np.clip((chance * steps).astype(int), 0, steps - 1)
-        for row, chosen in enumerate((known & ~true, known & true)):
-            self._counts[row] += np.bincount(spot[chosen], minlength=steps)
-
-    def iou(self) -> NDArray[np.float64]:
-        """IoU (steps,) where pixels of probability ``i / steps`` or more are taken."""
-        said_wrongly, hits = (row[::-1].cumsum()[::-1] for row in self._counts)
-        return np.asarray(hits / np.maximum(1, self._counts[1].sum() + said_wrongly))
-
-    def best(self) -> tuple[float, float]:
-        """Return the best IoU and its threshold: fitted on the pixels that it is measured on, so optimistic."""
-        found = self.iou()
-        return float(found.max()), float(found.argmax() / len(found))
-
-    def at(self, threshold: float) -> float:
-        """Return the IoU at one threshold."""
-        return float(self.iou()[round(threshold * self._counts.shape[1])])
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -25,8 +25,9 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch as replaced
@@ -36,13 +37,20 @@ import open_clip
 import torch
 from bundled_model_data import (
     CLASSES,
+    CODES,
+    EUROSAT,
+    FAMILIES,
+    GREENS,
     MEASURED,
+    PARENTS,
     PHRASES,
+    POOLED,
+    VIEWS,
     WIDE_PHRASES,
-    Picture,
     Sampler,
-    allowed_table,
     answer_key,
+    answers,
+    eurosat_chips,
     likely_table,
     test_pictures,
     training_pictures,
@@ -64,6 +72,8 @@ TEMPLATES = (
     + ("a photo of a {}", "an aerial view of {}", "a remote sensing image of {}")
 )
 PHRASE_SETS = 4
+VIEW_SHARES = (0.6, 0.2, 0.2)
+"""How often the words of each entry of VIEWS compete."""
 EMA = 0.999
 """Decay of the running mean of the weights that is written in the end: steadier than the last step's."""
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -92,11 +102,11 @@ Batch = tuple[torch.Tensor, torch.Tensor, NDArray[np.uint8], list[str]]
 
 
 def batch_of(sampler: Sampler, count: int, patch: int, rng: np.random.Generator, focus: float) -> Batch:
-    """Images (B, 3, S, S), patch ids (B, 1, g, g), codes (B, S, S), sources; every other image is one segment."""
+    """Images (B, 3, S, S), patch ids (B, 1, g, g), codes (B, S, S), sources; three images of four are one segment."""
     crops = [sampler.crop(rng, focus) for _ in range(count)]
     side = sampler.size // patch
     ids = [
-        segment_ids(rgb, patch) if i % 2 else np.ones((side, side), dtype=np.int64)
+        segment_ids(rgb, patch) if i % 4 == 3 else np.ones((side, side), dtype=np.int64)
         for i, (_, rgb, _) in enumerate(crops)
     ]
     images = normalised(np.stack([rgb for _, rgb, _ in crops]))
@@ -173,31 +183,70 @@ def class_logits(model: Any, tokens: torch.Tensor, texts: torch.Tensor, side: in
     return logits
 
 
+@dataclass(frozen=True)
+class View:
+    """Words that compete, and what each code says of them."""
+
+    columns: list[int]
+    """Where the words stand in :data:`WORDS`."""
+    likely: torch.Tensor
+    """Row: code, column: word; how much the word counts at a pixel of the code, 0 where it is impossible."""
+    judged: list[tuple[str, list[int], torch.Tensor, torch.Tensor]]
+    """Source, columns that count as the class asked for there, whether a code is it, whether that is known."""
+
+
+WORDS = (*CLASSES, "vegetation")
+
+
+def make_view(members: dict[str, tuple[str, ...]]) -> View:
+    """The tables of one entry of :data:`VIEWS`."""
+    table = torch.from_numpy(likely_table())
+    words = list(members)
+    likely = torch.stack([table[:, [CLASSES.index(c) for c in members[w]]].amax(1) for w in words], dim=1)
+    judged = []
+    for source, names in MEASURED.items():
+        for name in names:
+            family = FAMILIES[name] | {"car park", "swimming pool"}
+            columns = [i for i, w in enumerate(words) if w in {*FAMILIES[name], name} and family.issuperset(members[w])]
+            true, known = answers(source, name)
+            if columns:
+                judged.append((source, columns, torch.from_numpy(true), torch.from_numpy(known)))
+    return View([WORDS.index(w) for w in words], likely, judged)
+
+
 def partial_loss(logits: torch.Tensor, codes: torch.Tensor, likely: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of −log Σ w p over the possible classes; logits (B, h, w, C), codes (B, h, w), w in ``likely``."""
-    flat, code = logits.flatten(0, 2), codes.flatten()
-    known = code > 0
-    flat, code = flat[known], code[known]
-    may = likely[code]
-    loss = torch.logsumexp(flat, 1) - torch.logsumexp(flat + may.log(), 1)
+    """Weighted mean of −log Σ w p over the possible words; logits (B, h, w, C), codes (B, h, w), w in ``likely``.
+
+    Codes in :data:`POOLED` name a whole picture: there the mean of p over its pixels stands in the logarithm.
+    """
+    may = likely[codes]
+    logs = torch.logsumexp(logits, -1) - torch.logsumexp(logits + may.clamp(min=1e-9).log(), -1)
+    known = (codes > 0) & (may.amax(-1) > 0)
     # Rare codes count more than their pixels, vague ones less than exact ones.
-    share = torch.bincount(code, minlength=len(likely)).float()
-    weight = share.clamp(min=1.0).rsqrt()[code] * torch.where((may > 0).sum(1) > 3, 0.6, 1.0)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+    share = torch.bincount(codes[known], minlength=len(likely)).float()
+    weight = share.clamp(min=1.0).rsqrt()[codes] * torch.where((may > 0).sum(-1) > 3, 0.6, 1.0) * known
+    total, norm = logits.sum() * 0.0, weight.sum().clamp(min=1e-6)
+    for name in POOLED:
+        here = (codes == CODES[name]) & known
+        weight = weight * ~here
+        for picture in range(len(codes)):
+            if int(here[picture].sum()):
+                pooled = -torch.log(torch.exp(-logs[picture][here[picture]]).mean().clamp(min=1e-6))
+                total = total + pooled * float(here[picture].sum()) * float(share[CODES[name]].clamp(min=1.0).rsqrt())
+    return ((logs * weight).sum() + total) / norm
 
 
-def jaccard_loss(logits: torch.Tensor, codes: torch.Tensor, sources: list[str], allowed: torch.Tensor) -> torch.Tensor:
+def jaccard_loss(logits: torch.Tensor, codes: torch.Tensor, sources: list[str], view: View) -> torch.Tensor:
     """1 − soft Jaccard index of each measured class over the crops of its source, mean over the classes."""
     chance = logits.softmax(-1)
     losses = []
-    for source, name in MEASURED.items():
+    for source, columns, is_it, is_known in view.judged:
         crops = [i for i, own in enumerate(sources) if own == source]
         if not crops:
             continue
-        target, code = CLASSES.index(name), codes[crops]
-        true = ((allowed.sum(1) == 1) & allowed[:, target])[code]
-        judged = (code > 0) & (true | ~allowed[code, target])
-        said = chance[crops][..., target] * judged
+        code = codes[crops]
+        true, known = is_it[code], is_known[code]
+        said = chance[crops][..., columns].sum(-1) * known
         both = (said * true).sum()
         if int(true.sum()) >= 20:
             # Smoothed, so that a handful of pixels is no coin toss.
@@ -206,9 +255,16 @@ def jaccard_loss(logits: torch.Tensor, codes: torch.Tensor, sources: list[str], 
 
 
 def class_axes(width: int) -> torch.Tensor:
-    """Orthogonal unit vectors, one a class: (C, width)."""
-    noise = torch.randn(width, len(CLASSES), generator=torch.Generator().manual_seed(1))
-    axes: torch.Tensor = torch.linalg.qr(noise).Q.T.contiguous()
+    """Unit vectors, one a kind: (C, width); orthogonal, but for a kind that is part of another: it leans to that."""
+    # Twelve first: those of the first edition, whose weights a training may start from.
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.cat(
+        [torch.randn(width, 12, generator=generator), torch.randn(width, len(CLASSES) - 12, generator=generator)], dim=1
+    )
+    axes = torch.linalg.qr(noise).Q.T.contiguous()
+    for child, parent in PARENTS.items():
+        spot = CLASSES.index(child)
+        axes[spot] = 0.55 * axes[CLASSES.index(parent)] + math.sqrt(1 - 0.55**2) * axes[spot]
     return axes
 
 
@@ -249,11 +305,11 @@ def teach_words(model: Any, tokenizer: Any, axes: torch.Tensor, seed: int, steps
 
 
 def word_vectors(model: Any, tokenizer: Any) -> list[torch.Tensor]:
-    """For each class the unit vectors of its phrases in every template, (phrases · templates, D)."""
+    """For each of :data:`WORDS` the unit vectors of its phrases in every template, (phrases · templates, D)."""
     with torch.inference_mode():
         return [
             model.encode_text(tokenizer([t.format(p) for p in words for t in TEMPLATES]), normalize=True).clone()
-            for words in PHRASES.values()
+            for words in (*PHRASES.values(), WIDE_PHRASES[GREENS])
         ]
 
 
@@ -275,11 +331,11 @@ def export(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 def write_vocabulary(path: Path) -> None:
     """List every phrase of the training, one a line."""
-    lines = ["# Phrases that the bundled model was trained on, by class; the plural in -s is understood too."]
+    lines = ["# Phrases that the bundled model was trained on, by kind; the plural in -s is understood too."]
     for name, phrases in PHRASES.items():
         lines += [f"# {name}", *phrases]
     for classes, phrases in WIDE_PHRASES.items():
-        lines += [f"# {', '.join(classes) if len(classes) < len(CLASSES) else 'no class in particular'}", *phrases]
+        lines += [f"# {', '.join(classes) if len(classes) < 12 else 'no kind in particular'}", *phrases]
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -313,7 +369,7 @@ def train(args: argparse.Namespace) -> None:
     LOG.info("%d training images", len(pictures))
     sampler = Sampler(pictures, size)
     schedule = default_schedule(vision["layers"])
-    allowed, likely = torch.from_numpy(allowed_table()), torch.from_numpy(likely_table())
+    views = [make_view(members) for members in VIEWS.values()]
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / "checkpoint.pt"
     first = 0
@@ -329,8 +385,12 @@ def train(args: argparse.Namespace) -> None:
         LOG.info("goes on at step %d", first)
     else:
         axes = class_axes(json.loads(config.read_text("utf-8"))["embed_dim"])
+        if args.start:
+            model = build(config, args.start)
+            optims = optimisers(model, args.rate)
+        else:
+            start_vision(model.visual, sampler, args.seed)
         teach_words(model, tokenizer, axes, args.seed, args.word_steps)
-        start_vision(model.visual, sampler, args.seed)
         mean = {key: value.clone() for key, value in model.state_dict().items()}
     vectors = word_vectors(model, tokenizer)
     moving = {name: p for name, p in model.named_parameters() if name.startswith("visual.") or p.ndim == 0}
@@ -360,8 +420,9 @@ def train(args: argparse.Namespace) -> None:
         texts = draw_words(vectors, rng).repeat(math.ceil(args.batch / PHRASE_SETS), 1, 1)[: args.batch]
         row, col = rng.integers(1, 3, 2)
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
-        logits = class_logits(model, tokens.float(), texts, size // 4)
-        losses = partial_loss(logits, known, likely), jaccard_loss(logits, known, sources, allowed)
+        view = views[rng.choice(len(views), p=VIEW_SHARES)]
+        logits = class_logits(model, tokens.float(), texts[:, view.columns], size // 4)
+        losses = partial_loss(logits, known, view.likely), jaccard_loss(logits, known, sources, view)
         for optim in optims:
             optim.zero_grad(set_to_none=True)
         torch.autograd.backward(losses[0] + args.jaccard * losses[1])
@@ -386,23 +447,26 @@ def train(args: argparse.Namespace) -> None:
             export(mean, args.out / f"{NAME}.safetensors")
 
 
-def text_vectors(model: Any) -> torch.Tensor:
-    """One unit vector a class, (C, D): its name in every template, averaged."""
+def text_vectors(model: Any, names: Sequence[str]) -> torch.Tensor:
+    """One unit vector a name, (C, D): the name in every template, averaged."""
     tokenizer = open_clip.get_tokenizer(NAME)
     rows = []
-    for name in CLASSES:
+    for name in names:
         vectors = model.encode_text(tokenizer([t.format(name) for t in TEMPLATES]), normalize=True)
         rows.append(functional.normalize(vectors.mean(0), dim=0))
     return torch.stack(rows)
 
 
-def predict(
-    model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, segments: bool, size: int
-) -> NDArray[np.float32]:
-    """Class probabilities of every pixel (H, W, C): windows at half their size, averaged."""
+def predict(model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, size: int) -> NDArray[np.float32]:
+    """Class probabilities of every pixel (H, W, C): windows at half their size, averaged; no segments."""
     height, width = rgb.shape[:2]
+    if height < size or width < size:
+        filled = np.empty((max(size, height), max(size, width), 3), dtype=np.uint8)
+        filled[:] = np.rint(np.array(MEAN) * 255)
+        filled[:height, :width] = rgb
+        return predict(model, filled, texts, size=size)[:height, :width]
     patch, layers = model.visual.patch_size[0], len(model.visual.transformer.resblocks)
-    total = torch.zeros(height, width, len(CLASSES))
+    total = torch.zeros(height, width, len(texts))
     weight = torch.zeros(height, width, 1)
     starts = [
         [*range(0, length - size, size // 2), length - size] if length > size else [0] for length in (height, width)
@@ -412,8 +476,7 @@ def predict(
         part = spots[chunk : chunk + 16]
         windows = np.stack([rgb[r : r + size, c : c + size] for r, c in part])
         side = size // patch
-        ids = np.stack([segment_ids(w, patch) if segments else np.ones((side, side), np.int64) for w in windows])
-        masks = layer_masks(default_schedule(layers), torch.from_numpy(ids)[:, None])
+        masks = layer_masks(default_schedule(layers), torch.ones((len(part), 1, side, side), dtype=torch.int64))
         tokens = dense_features(model.visual, normalised(windows), masks)
         chance = class_logits(model, tokens, texts.expand(len(part), -1, -1), size).softmax(-1)
         for (r, c), values in zip(part, chance, strict=True):
@@ -422,42 +485,46 @@ def predict(
     return np.asarray((total / weight).numpy())
 
 
-def best_iou(chance: NDArray[np.float32], true: NDArray[np.bool_]) -> float:
-    """The best IoU that one threshold gives: optimistic."""
-    said = np.stack([np.histogram(chance[true == answer], 500, (0, 1))[0] for answer in (False, True)])
-    wrong, hits = said[:, ::-1].cumsum(axis=1)
-    return float((hits / np.maximum(1, true.sum() + wrong)).max())
+EUROSAT_WORDS = (
+    "annual crop",
+    "forest",
+    "herbaceous vegetation",
+    "highway",
+    "industrial area",
+    "pasture",
+    "permanent crop",
+) + ("residential area", "river", "sea or lake")
 
 
-def evaluate(args: argparse.Namespace, pictures: list[Picture]) -> dict[str, float]:
-    """IoU of each measured class over all known pixels of its set, argmax over all classes or at the best threshold."""
+def evaluate(args: argparse.Namespace) -> dict[str, float]:
+    """A quick measure without the command line: IoU with all kinds competing, chips by majority."""
     torch.set_num_threads(args.threads)
     config = args.out / f"{NAME}.json"
     size = json.loads(config.read_text("utf-8"))["vision_cfg"]["image_size"]
-    model = build(config, args.out / f"{NAME}.safetensors").eval()
+    model = build(config, args.weights or args.out / f"{NAME}.safetensors").eval()
+    pictures = validation_pictures(args.data) if args.validate else test_pictures(args.data)
     result = {}
     with torch.inference_mode():
-        texts = text_vectors(model)
-        for segments in (True, False)[: 1 if args.validate else 2]:
-            for source, name in MEASURED.items():
-                target = CLASSES.index(name)
-                found, chances, truth = [], [], []
-                for picture in (p for p in pictures if p.source == source):
-                    chance = predict(model, picture.rgb, texts, segments=segments, size=size)
-                    true, known = answer_key(picture)
-                    found.append(chance.argmax(-1)[known])
-                    chances.append(chance[..., target][known])
-                    truth.append(true[known])
-                said, true = np.concatenate(found), np.concatenate(truth)
-                key = f"{name} ({source}), {'superpixels' if segments else 'no segments'}"
-                result[key] = float(((said == target) & true).sum() / max(1, ((said == target) | true).sum()))
-                result[f"{key}, best threshold"] = best_iou(np.concatenate(chances), true)
-                share = np.bincount(said[true], minlength=len(CLASSES)) / max(1, true.sum())
-                LOG.info(
-                    "%s is called %s",
-                    key,
-                    {c: round(float(v), 2) for c, v in zip(CLASSES, share, strict=True) if v > 0.02},
-                )
+        texts = text_vectors(model, CLASSES)
+        counts: dict[str, NDArray[np.int64]] = {}
+        for picture in pictures:
+            said = predict(model, picture.rgb, texts, size=size).argmax(-1)
+            for name in MEASURED[picture.source]:
+                true, known = answer_key(picture, name)
+                found = np.isin(said, [CLASSES.index(c) for c in FAMILIES[name]])
+                row = np.array([(found & true & known).sum(), ((found | true) & known).sum()])
+                key = f"{picture.source}, {name}"
+                counts[key] = counts.get(key, 0) + row
+        result = {key: float(both / max(1, either)) for key, (both, either) in counts.items()}
+        texts = text_vectors(model, EUROSAT_WORDS)
+        right: dict[str, list[bool]] = {}
+        for chip in eurosat_chips(args.data, test=True)[:: args.chips]:
+            folder = chip.name.split("/")[1].split("_")[0]
+            said = predict(model, chip.rgb, texts, size=size).argmax(-1)
+            vote = int(np.bincount(said.ravel(), minlength=len(texts)).argmax())
+            right.setdefault(folder, []).append(vote == list(EUROSAT).index(folder))
+        result |= {f"eurosat, {folder}": float(np.mean(hits)) for folder, hits in right.items()}
+        result["eurosat, all"] = float(np.mean([hit for hits in right.values() for hit in hits]))
     return result
 
 
@@ -476,15 +543,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bfloat16", action="store_true", help="twice as fast where the processor has AMX")
+    parser.add_argument("--start", type=Path, help="weights to start from, as those of the first edition")
+    parser.add_argument("--weights", type=Path, help="weights to evaluate, instead of those in --out")
+    parser.add_argument("--chips", type=int, default=4, help="evaluate every so-manieth EuroSAT chip")
     parser.add_argument("--evaluate-only", action="store_true")
     parser.add_argument("--validate", action="store_true", help="a trial: leave out and measure validation places")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if not args.evaluate_only:
         train(args)
-    pictures = validation_pictures(args.data) if args.validate else test_pictures(args.data)
-    for name, value in evaluate(args, pictures).items():
-        LOG.info("IoU %s: %.3f", name, value)
+    for name, value in evaluate(args).items():
+        LOG.info("%s: %.3f", name, value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The examples fit the package as it is: each one says what it does, and the measuring of probabilities agrees."""
+"""The examples fit the package as it is: each one says what it does; all kinds compete; the words are those taught."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
 
-import resegeo
-from resegeo.settings import Settings
+from resegeo.checkpoints.sources import vocabulary
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = {
@@ -37,19 +34,22 @@ def test_every_script_loads_and_shows_its_options(name, monkeypatch, capsys):
     assert all(re.search(rf"^  {option} ", said, re.MULTILINE) for option in SCRIPTS[name]), said
 
 
-def test_measured_probabilities_are_those_behind_the_labels(tmp_path, make_raster, picture, monkeypatch):
+def test_every_kind_competes_once_and_parts_stand_with_their_whole(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    import measuring
+    from bundled_model_data import CLASSES
+    from measuring import groups
 
-    from resegeo.checkpoints.sources import resolve_model
-    from resegeo.clip.encoder import load_encoder
+    for vegetation in (False, True):
+        made = groups(vegetation=vegetation)
+        assert sorted(kind for prompts in made.values() for kind in prompts) == sorted(CLASSES)
+        assert set(made["water"]) == {"water", "river", "sea"}
+    assert "tree" in made["vegetation"]
 
-    scene = make_raster("scene.tif", picture(200, 300))
-    source = resolve_model()
-    found = measuring.probabilities(scene, source, load_encoder(source), Settings())
-    measuring.write_classes(tmp_path / "classes.yml")
-    result = resegeo.segment(scene, tmp_path / "classes.yml", tmp_path / "out", vector=())
-    with rasterio.open(result.raster) as raster:
-        labels = raster.read(1)
-    assert np.allclose(found.sum(0), 1, atol=1e-4)
-    assert (found.argmax(0) + 1 == labels).mean() > 0.9999
+
+def test_the_vocabulary_file_is_what_the_training_taught(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from bundled_model_data import PHRASES, WIDE_PHRASES
+
+    taught = [word for words in (*PHRASES.values(), *WIDE_PHRASES.values()) for word in words]
+    assert len(taught) == len(set(taught))
+    assert vocabulary() == set(taught)

@@ -290,10 +290,15 @@ def geometry(source: ModelSource) -> Geometry:
     return Geometry(image, patch, depth, int(config.get("embed_dim", 0)))
 
 
+def vocabulary_text() -> str:
+    """The bundled model's list of words: one a line, under a line "# kind" for each kind."""
+    return (FOLDER / "vocabulary.txt").read_text("utf-8")
+
+
 @lru_cache(maxsize=1)
 def vocabulary() -> frozenset[str]:
     """Words and phrases that the bundled model was trained on, in lower case."""
-    lines = (FOLDER / "vocabulary.txt").read_text("utf-8").splitlines()
+    lines = vocabulary_text().splitlines()
     return frozenset(line.strip().lower() for line in lines if line.strip() and not line.startswith("#"))
 
 
