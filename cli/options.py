@@ -11,7 +11,7 @@ from resegeo.declare import Declared, MisfitError, read
 from resegeo.errors import spelled
 from resegeo.run.options import OPTIONS
 
-from .console import in_flags
+from .console import in_flags, say
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -84,7 +84,7 @@ _ALL = "resegeo.all"
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        say(ctx.get_help())
         ctx.exit()
 
 

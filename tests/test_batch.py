@@ -71,6 +71,7 @@ def test_a_pattern_takes_every_scene_to_a_folder_of_its_own_and_equals_single_ru
             folder / f"{stem}.classes.tif",
             (folder / f"{stem}.gpkg",),
             folder / f"{stem}.png",
+            folder / f"{stem}.areas.csv",
             folder / f"{stem}.json",
             reused=False,
         )
@@ -397,7 +398,8 @@ def results(folder):
     for report in Path(folder).rglob("*.json"):
         if ".store.zarr" not in str(report):
             stem = report.with_suffix("")
-            made = resegeo.Segmentation(Path(f"{stem}.classes.tif"), (), Path(f"{stem}.png"), report, reused=False)
+            files = (Path(f"{stem}.png"), Path(f"{stem}.areas.csv"), report)
+            made = resegeo.Segmentation(Path(f"{stem}.classes.tif"), (), *files, reused=False)
             found[report.relative_to(folder)] = bytes_of(made)
     return found
 

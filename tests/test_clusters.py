@@ -55,7 +55,7 @@ def scheduler(tmp_path):
         yield process, address, worker
 
 
-def until(true, seconds: float = 60.0) -> None:
+def until(true, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came to that"

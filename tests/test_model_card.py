@@ -50,7 +50,7 @@ def test_a_good_run_has_no_caution(card):
 
 
 def test_pixels_outside_the_range_are_told_with_the_option_that_helps(card):
-    assert "pass --gsd 0.1" in cautions(card(), 0.02, {})[0]
+    assert "pass [[gsd=0.1]]" in cautions(card(), 0.02, {})[0]
     assert "Pixels of 250 m are coarser" in cautions(card(), 250, {})[0]
     assert cautions(card(), None, {"building": ["house"]}) == []
 

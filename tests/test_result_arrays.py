@@ -50,7 +50,9 @@ def test_an_array_in_memory_equals_that_of_the_files_and_can_be_saved(made, tmp_
     assert np.array_equal(again, found)
     assert again.attrs["flag_meanings"] == found.attrs["flag_meanings"]
     # The netCDF of the classic kind, all that scipy writes, knows no unsigned bytes.
-    classic = found.astype(np.int16).assign_attrs(flag_values=found.attrs["flag_values"].astype(np.int16))
+    classic = found.astype(np.int16).assign_attrs(
+        flag_values=found.attrs["flag_values"].astype(np.int16), _FillValue=np.int16(255)
+    )
     classic.to_netcdf(tmp_path / "codes.nc", engine="scipy")
     reopened = xr.open_dataset(tmp_path / "codes.nc", engine="scipy").classes
     assert reopened.attrs["flag_colors"] == found.attrs["flag_colors"]

@@ -406,14 +406,14 @@ def test_half_precision_weights_are_loaded_as_float32(tmp_path):
 def test_another_architecture_is_refused(tmp_path):
     path = tmp_path / "sam.pth"
     torch.save(hollow_state("vit_b"), path)
-    with pytest.raises(UsageError, match=r"sam_arch=.?vit_h.? does not fit .*sam\.pth, which holds a vit_b"):
+    with pytest.raises(UsageError, match=r"sam_arch=.?vit_h.? does not fit .*sam\.pth.?, which holds a vit_b"):
         load_sam(path, "vit_h")
     with pytest.raises(UsageError, match=r"sam_arch=.?vit_x.? does not exist; expected one of vit_h, vit_l, vit_b"):
         load_sam(path, "vit_x")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(ResegeoError, match=r"sam_checkpoint=.?.*none\.pth: no such file"):
+    with pytest.raises(ResegeoError, match=r"sam_checkpoint=.?.*none\.pth.?: no such file"):
         load_sam(tmp_path / "none.pth")
     with pytest.raises(ResegeoError, match="a folder, not a file"):
         load_sam(tmp_path)
@@ -434,7 +434,7 @@ def test_a_checkpoint_that_is_cut_off_is_said_to_be(tmp_path, old):
     path = tmp_path / "sam.pth"
     torch.save(hollow_state("vit_b"), path, _use_new_zipfile_serialization=not old)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ResegeoError, match=r"sam\.pth cannot be read: it is probably cut off"):
+    with pytest.raises(ResegeoError, match=r"sam\.pth.? cannot be read: it is probably cut off"):
         load_sam(path)
 
 
@@ -471,7 +471,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path):
         (lambda state: state.update(epoch=3), "not all of its entries are tensors"),
         (
             lambda state: state.update({"mask_decoder.iou_token.weight": torch.full((1, 256), torch.nan)}),
-            r"--sam-checkpoint .*sam\.pth holds mask_decoder\.iou_token\.weight with values that are no numbers",
+            r"sam_checkpoint=.*sam\.pth.? holds mask_decoder\.iou_token\.weight with values that are no numbers",
         ),
     ],
 )

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_centres, pixel_cosines, softmax
+from resegeo.clip.scores import axis_weights, blend_weights, patch_scores, pixel_cosines, softmax
+
+
+def pixel_centres(pixels):
+    """Centres of the pixels of a window, as shares of its side."""
+    return (np.arange(pixels) + 0.5) / pixels
 
 
 def naive_cosines(features, texts, pixels):

@@ -108,13 +108,13 @@ def test_a_label_raster_in_another_crs_is_refused_unless_that_means_the_same_pla
     if same:
         assert (LabelRaster(labels, scene).ids(Rect(0, 0, 50, 60)) == 1).all()
     else:
-        with pytest.raises(ResegeoError, match=r"ids.tif is in '.*', the scene in 'WGS 84 / UTM zone 33N'. Give"):
+        with pytest.raises(ResegeoError, match=r"ids.tif.? is in '.*', the scene in 'WGS 84 / UTM zone 33N'. Give"):
             LabelRaster(labels, scene)
 
 
 def test_polygons_beside_the_scene_are_no_segments(scene, tmp_path):
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(tmp_path / "far.gpkg")
-    with pytest.raises(ResegeoError, match=r"segments=.?.*far.gpkg lies beside the scene, which reaches over 500000,"):
+    with pytest.raises(ResegeoError, match=r"segments=.?.*far.gpkg.? lies beside the scene, which reaches over"):
         segment_source(str(tmp_path / "far.gpkg"), scene)
 
 

@@ -381,11 +381,17 @@ def check(scene: str, result: resegeo.Segmentation, *, like_gdal: bool = True, p
     if crs is not None and crs.is_projected:
         metres = abs(determinant) * crs.linear_units_factor[1] ** 2
         rows = (codes > 0) & ours
-        shrunk = np.ones(len(codes))
-        if crs.to_dict().get("proj") == "eqc":  # true to scale along the equator alone: on a sphere a cosine
-            y = opened.georeference.transform.f + opened.georeference.transform.e * (np.arange(len(codes)) + 0.5)
+        shrunk, close = np.ones(len(codes)), 1e-6
+        y = opened.georeference.transform.f + opened.georeference.transform.e * (np.arange(len(codes)) + 0.5)
+        proj = crs.to_dict().get("proj")
+        if proj == "eqc":  # true to scale along the equator alone: on a sphere a cosine
             shrunk = np.cos(y / crs.to_dict()["R"])
-        assert math.isclose(frame.area_m2.sum(), (rows.sum(axis=1) * shrunk).sum() * metres, rel_tol=1e-6)
+        elif proj in ("merc", "webmerc"):
+            here = pyproj.CRS.from_wkt(crs.to_wkt())
+            x = np.full(len(y), opened.georeference.transform.c)
+            places = pyproj.Transformer.from_crs(here, 4326, always_xy=True).transform(x, y)
+            shrunk, close = 1 / pyproj.Proj(here).get_factors(*places).areal_scale, 2e-4
+        assert math.isclose(frame.area_m2.sum(), (rows.sum(axis=1) * shrunk).sum() * metres, rel_tol=close)
 
 
 def gdalinfo(path: str | Path) -> dict[str, Any] | None:

@@ -485,7 +485,8 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
     for folder in ("whole", "out"):
         out = tmp_path / folder
         assert not [path for path in out.iterdir() if path.name.startswith(".tmp")]
-        files = (out / "scene.classes.tif", (out / "scene.gpkg",), out / "scene.png", out / "scene.json")
+        rest = (out / f"scene.{end}" for end in ("png", "areas.csv", "json"))
+        files = (out / "scene.classes.tif", (out / "scene.gpkg",), *rest)
         results.append(bytes_of(resegeo.Segmentation(*files, reused=False)))
     assert results[0] == results[1]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

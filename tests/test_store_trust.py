@@ -458,7 +458,7 @@ def test_the_remedy_that_is_said_ends_in_the_right_bytes(whole, tmp_path, damage
     damage(store)
     with pytest.raises(ResegeoError, match=r"[Rr]un `resegeo segment") as told:
         resegeo.segment(store, OTHER, tmp_path / "other", vector=())
-    assert ("--overwrite" in str(told.value)) == bool(remedy)
+    assert ("overwrite=True" in str(told.value)) == bool(remedy)
     if remedy.pop("move", False):
         with pytest.raises(ForeignFolderError):
             resegeo.segment(tmp_path / "scene.tif", WORDS, tmp_path / "out", overwrite=True, **QUICK)

@@ -26,7 +26,7 @@ def test_a_prompt_that_the_model_would_cut_is_told_with_its_tokens():
     with pytest.raises(ResegeoError, match=r"The prompt 'a a a.* has 33 tokens, .*resegeo-small reads 32"):
         check_prompts(class_list(["water", {"name": "x", "prompts": ["a " * 31]}]), bundled)
     with pytest.raises(ResegeoError, match="has 82 tokens"):
-        check_prompts(class_list(["water", LONG]), bundled)
+        check_prompts(class_list(["water", {"name": "x", "prompts": [LONG]}]), bundled)
 
 
 def test_templates_count_among_the_tokens():

@@ -18,7 +18,7 @@ from typing import Any
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import read_limited
 
-BUNDLED = Path(__file__).with_name("bundled") / "card.json"
+BUNDLED = Path(__file__).parents[1] / "bundled" / "card.json"
 FORMAT = 1
 _MOST = 1_000_000
 _NEAR = 3.0
@@ -186,11 +186,11 @@ def _of_size(card: ModelCard, gsd: float) -> list[str]:
     if gsd < low:
         return [
             f"Pixels of {gsd:g} m are finer than the {low:g} to {high:g} m that {card.name} is made for: "
-            f"pass --gsd {low:g}."
+            f"pass [[gsd={low:g}]]."
         ]
     return [
         f"Pixels of {gsd:g} m are coarser than the {low:g} to {high:g} m that {card.name} is made for: take a finer "
-        "scene, or another model by --model."
+        "scene, or another model by [[model]]."
     ]
 
 
@@ -209,7 +209,7 @@ def _of_kinds(card: ModelCard, gsd: float, classes: Mapping[str, Sequence[str]])
     if weak:
         said.append(
             f"At pixels of {gsd:g} m {card.name} is weak at {_listed(weak)}: look at the result before use, or name a "
-            "larger model by --model."
+            "larger model by [[model]]."
         )
     if unknown:
         said.append(

@@ -309,8 +309,7 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
         else:
             _write_by_gdal(frame, path, layer, date)
         _verify(frame, path)
-        found = set(frame["class_id"].tolist())
-        styles = qml_vector(classes, found), sld_vector(classes, layer, found)
+        styles = _styles(frame, layer, classes)
         if suffix == ".gpkg":
             _add_style(path, layer, styles, date)
         else:
@@ -318,6 +317,26 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
                 path.with_suffix(end).write_text(text, "utf-8")
         if aside is not None:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
+
+
+def _styles(frame: gpd.GeoDataFrame, layer: str, classes: ClassList) -> tuple[str, str]:
+    """QML and SLD of polygons: their legends name only the classes that occur."""
+    found = set(frame["class_id"].tolist())
+    return qml_vector(classes, found), sld_vector(classes, layer, found)
+
+
+def foreign_style(frame: gpd.GeoDataFrame, path: Path, classes: ClassList) -> Path | None:
+    """Return a style that lies where one of these polygons' would and says something else; None where there is none.
+
+    Files of several formats and one name share their styles.
+    """
+    if path.suffix.lower() == ".gpkg":
+        return None
+    for end, text in zip(STYLES, _styles(frame, layer_name(path.stem), classes), strict=True):
+        there = path.with_suffix(end)
+        if os.path.lexists(there) and (not there.is_file() or there.read_bytes() != text.encode("utf-8")):
+            return there
+    return None
 
 
 def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -> None:

@@ -204,7 +204,7 @@ def vectorize(
     """
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.raster import read_class_raster_info
-    from resegeo.outputs.vectors import open_elsewhere, parts_of, write_polygons
+    from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
     from resegeo.run.results import scores_of
 
     output = Path(output)
@@ -215,12 +215,8 @@ def vectorize(
     why = name_problem(output)
     if why is not None:
         raise ResegeoError(f"{why} Name another file by [[output]].")
-    there = next((part for part in parts_of(output) if os.path.lexists(part)), None)
-    if there is not None and not overwrite:
-        raise ResegeoError(
-            f"{shown(there, LONGEST_PATH)} exists; pass [[overwrite=True]] to replace it, or name another file by "
-            "[[output]]."
-        )
+    parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
+    _refuse_existing(next(parts, None), overwrite=overwrite)
     open_elsewhere(output)
     if not output.parent.is_dir():
         raise ResegeoError(
@@ -239,5 +235,14 @@ def vectorize(
         simplify=simplify,
         scores=scores_of(path),
     )
+    _refuse_existing(foreign_style(frame, output, classes), overwrite=overwrite)
     write_polygons(frame, output, classes)
     return output
+
+
+def _refuse_existing(there: Path | None, *, overwrite: bool) -> None:
+    if there is not None and not overwrite:
+        raise ResegeoError(
+            f"{shown(there, LONGEST_PATH)} exists; pass [[overwrite=True]] to replace it, or name another file by "
+            "[[output]]."
+        )
