@@ -203,6 +203,11 @@ def _hold(place: Path) -> int | None:
     return handle
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder has a name; a name that none can have, as one that is too long, is nobody's."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for such a name)
+
+
 def name_problem(path: Path) -> str | None:
     """Say why no file can have a name, as a sentence without a remedy; None where one can.
 

@@ -481,3 +481,11 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(tmp_path, three)
     assert "o.safetensors cannot be written (" in done.stdout
     assert "Check free space and permissions." in done.stdout
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_variant_whose_name_no_file_can_have_is_one_sentence(tmp_path):
+    path = tmp_path / "mean.yml"
+    path.write_text(f"models: [a.pt, {'b' * 3000}.pt]\n")
+    assert read_recipe(path).models[1][0] == f"{'b' * 3000}.pt"
+    with pytest.raises(ResegeoError, match="no such file"):
+        find_model(f"compose:{path}")

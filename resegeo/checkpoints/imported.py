@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resegeo.checkpoints.download import home, safe_name
 from resegeo.errors import UsageError
+from resegeo.files import is_there
 
 
 def name_of(path: Path) -> str:
@@ -41,7 +42,7 @@ def on_disk(name: str, option: str = "[[model]]") -> Path | None:
     """
     if not name.strip():
         raise UsageError(f"{option} '' names nothing; expected a file, or a name of `resegeo models list`.")
-    return Path(name) if Path(name).exists() else imported_path(name)
+    return Path(name) if is_there(name) else imported_path(name)
 
 
 def _in(folder: Path, name: str) -> Path | None:

@@ -31,6 +31,7 @@ from resegeo.checkpoints.normalisation import Normalisation
 from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
 from resegeo.checkpoints.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.errors import ResegeoError, UsageError, notice, shown
+from resegeo.files import is_there
 from resegeo.progress import Progress
 
 
@@ -242,7 +243,7 @@ def resolve_sam(
             "file such as sam_vit_b_01ec64.pth, or choose [[segments=superpixels]], none or a file of your own."
         )
     path = on_disk(checkpoint, "[[sam_checkpoint]]") or Path(checkpoint)
-    known = None if path.exists() else known_model(checkpoint, sam=True)
+    known = None if is_there(path) else known_model(checkpoint, sam=True)
     if known is not None:
         path = fetch(known.remote, progress)
         digest = file_sha256(path)

@@ -23,6 +23,7 @@ from resegeo.composition.average import FORMAT, compose, read_weights
 from resegeo.composition.separation import TEMPERATURE
 from resegeo.documents import read_yaml
 from resegeo.errors import ResegeoError, UsageError, escaped, notice, shown
+from resegeo.files import is_there
 from resegeo.progress import Progress
 
 PREFIX = "compose:"
@@ -177,7 +178,7 @@ def _readable(path: Path) -> bool:
 
 def _from(path: Path, name: str) -> str:
     """A file beside the composition file, or the name as it stands."""
-    return str(path.parent / name) if (path.parent / name).exists() else name
+    return str(path.parent / name) if is_there(path.parent / name) else name
 
 
 def _key(recipe: Recipe, sources: list[ModelSource]) -> str:
