@@ -16,12 +16,14 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 
 if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, segment_many
+    from resegeo.batches.batch import segment_many as batch
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
+    from resegeo.run.commands import estimate as plan
     from resegeo.run.estimation import Estimate
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
@@ -54,7 +56,12 @@ _HOME = {
 }
 
 
+_COMMANDS = {"batch": "segment_many", "plan": "estimate"}
+"""What commands do, by their names."""
+
+
 def __getattr__(name: str) -> Any:
+    name = _COMMANDS.get(name, name)
     if name == "__version__":
         from importlib.metadata import version
 
@@ -65,7 +72,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME, "__version__"])
+    return sorted([*globals(), *_HOME, *_COMMANDS, "__version__"])
 
 
 __all__ = [
@@ -81,12 +88,14 @@ __all__ = [
     "Segmentation",
     "Settings",
     "UsageError",
+    "batch",
     "class_list",
     "estimate",
     "evaluate",
     "info",
     "load_class_list",
     "open_scene",
+    "plan",
     "polygonize",
     "prepare",
     "segment",

@@ -14,7 +14,7 @@ from resegeo.settings import PRESETS
 from resegeo_cli.main import main
 from resegeo_cli.options import COMMON
 
-CALLS = {"segment": "segment", "batch": "segment_many", "plan": "estimate", "info": "info", "vectorize": "vectorize"}
+CALLS = {"segment": "segment", "batch": "batch", "plan": "plan", "info": "info", "vectorize": "vectorize"}
 CALLS["evaluate"] = "evaluate"
 
 
