@@ -99,9 +99,6 @@ def test_what_overlapping_runs_set_is_put_back_by_the_last():
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.xfail(
-    raises=(FileNotFoundError, resegeo.ResegeoError), reason="configurations of models pass through files"
-)
 def test_scenes_may_be_segmented_in_several_threads_at_once(make_raster, picture, tmp_path):
     scenes = [make_raster(f"scene{seed}.tif", picture(64, 80, seed)) for seed in range(3)]
     filters = list(warnings.filters)
