@@ -110,7 +110,8 @@ def main() -> int:
             process.send_signal(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
                 print(f"{number}: it had ended (exit code {process.returncode})", flush=True)
-                (out / "scene.json").unlink()  # the mark of the end: the next run does the last stages again
+                for path in (path for path in out.iterdir() if path.is_file()):
+                    path.unlink()  # the store stays: the next run does the last stages again
                 continue
             stage = STAGES[stage_of(out, began)]
             hit[stage] += 1
