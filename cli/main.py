@@ -9,6 +9,7 @@ import click
 
 from .batch import batch
 from .classes import classes
+from .compare import compare
 from .console import open_standard_streams
 from .evaluate import evaluate
 from .models import models
@@ -50,5 +51,5 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, classes, models, qgis):
+for command in (segment, batch, plan, info, vectorize, evaluate, compare, sample, suggest, classes, models, qgis):
     main.add_command(command)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
+    from resegeo.run.change import Change, compare
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
     from resegeo.run.estimation import Estimate
@@ -41,6 +42,8 @@ _HOME = {
     "Estimate": "run.estimation",
     "Segmentation": "run.segmentation",
     "Evaluation": "evaluation.evaluate",
+    "Change": "run.change",
+    "compare": "run.change",
     "estimate": "run.commands",
     "evaluate": "evaluation.evaluate",
     "prepare": "run.commands",
@@ -77,6 +80,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "BatchResult",
+    "Change",
     "ClassList",
     "ClassSpec",
     "Estimate",
@@ -90,6 +94,7 @@ __all__ = [
     "UsageError",
     "batch",
     "class_list",
+    "compare",
     "estimate",
     "evaluate",
     "info",

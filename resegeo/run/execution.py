@@ -23,6 +23,7 @@ from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
 from resegeo.run.clusters import connect
+from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
 from resegeo.run.corrected import Found, fitted_on, write_fitted
 from resegeo.run.executors import Task, run_here, run_on_cluster
@@ -121,7 +122,7 @@ def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) ->
     """Return the results of an equal run that lie there complete."""
     if options.discard_store and Store.open(url) is not None:
         remove(url)
-    beside = tuple(path for path in outputs.beside if path.name in found.known)
+    beside = tuple(path for path in (*outputs.beside, *outputs.companions) if path.name in found.known)
     return Segmentation(
         outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True, beside=beside
     )
@@ -187,6 +188,9 @@ def _run(
     write_areas(outputs.areas, covered, journal.note)
     clock.lap("areas")
     written = outputs.vectors if drawable else ()
+    marks = {path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written
+    write_companions(plan, outputs, written, covered, marks, journal.note)
+    beside = (*beside, *outputs.companions)
     document = {
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
@@ -198,7 +202,7 @@ def _run(
         "areas": [asdict(row) for row in covered],
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
-        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
+        **listed(marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,

@@ -49,6 +49,15 @@ class Outputs:
     """What examples come to; written where the run has some of its own."""
     scores: tuple[Path, ...]
     """Scores of all classes, and confidence; written where they are asked for."""
+    project: Path
+    """For QGIS."""
+    item: Path
+    """Of STAC."""
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """What is written for other programs, after the results that it tells of."""
+        return (self.project, self.item)
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -57,7 +66,7 @@ class Outputs:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, *self.companions, self.report)
 
 
 @dataclass(frozen=True)
@@ -372,6 +381,8 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         report=where / f"{stem}.json",
         fitted=where / f"{stem}.fitted.safetensors",
         scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
+        project=where / f"{stem}.qgz",
+        item=where / f"{stem}.stac.json",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 

@@ -129,7 +129,15 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
 def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside, outputs.areas]
+    return [
+        outputs.raster,
+        *sidecars(outputs.raster),
+        *parts,
+        outputs.picture,
+        *beside,
+        outputs.areas,
+        *outputs.companions,
+    ]
 
 
 def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: Mapping[str, Any]) -> None:
