@@ -23,7 +23,7 @@ from .segment import segment
 from .suggest import suggest
 
 
-@click.group(cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("resegeo", cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="resegeo")
 def main() -> None:
     """Segment georeferenced images by words: no training, no labels.

@@ -177,6 +177,8 @@ def test_new_words_equal_a_fresh_run_and_need_neither_scene_nor_pixels(tmp_path,
         "scene.other.classes.tif",
         "scene.other.gpkg",
         "scene.other.png",
+        "scene.other.qgz",
+        "scene.other.stac.json",
         "scene.other.areas.csv",
         "scene.other.json",
     ]
@@ -485,9 +487,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
     for folder in ("whole", "out"):
         out = tmp_path / folder
         assert not [path for path in out.iterdir() if path.name.startswith(".tmp")]
-        rest = (out / f"scene.{end}" for end in ("png", "areas.csv", "json"))
-        files = (out / "scene.classes.tif", (out / "scene.gpkg",), *rest)
-        results.append(bytes_of(resegeo.Segmentation(*files, reused=False)))
+        results.append(bytes_of(resegeo.Segmentation.open(out)))
     assert results[0] == results[1]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         path.name for path in (tmp_path / "whole").iterdir()

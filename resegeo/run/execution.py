@@ -191,6 +191,7 @@ def _run(
     marks = {path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written
     write_companions(plan, outputs, written, covered, marks, journal.note)
     beside = (*beside, *outputs.companions)
+    clock.lap("companions")
     document = {
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
