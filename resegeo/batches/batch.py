@@ -33,7 +33,7 @@ from resegeo.run.options import Options, stamp
 from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose
 from resegeo.run.report import versions
-from resegeo.run.store import is_store
+from resegeo.run.store_place import is_store
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:

@@ -31,7 +31,9 @@ from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
 from resegeo.run.segmentation import flags
-from resegeo.run.store import Store, UnusableStoreError, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.run.store_removal import UnusableStoreError
 from resegeo.run.stored import stored_scene
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of

@@ -9,7 +9,8 @@ from resegeo.errors import ResegeoError, notice, shown
 from resegeo.run.header import Kept, StoredModel, StoreHeader
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan, differences
-from resegeo.run.store import ForeignFolderError, Store, UnusableStoreError
+from resegeo.run.store import Store
+from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError
 from resegeo.run.stored import scene_facts
 
 
