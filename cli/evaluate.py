@@ -61,6 +61,8 @@ def evaluate(
     from resegeo.evaluation.evaluate import evaluate as run
     from resegeo.evaluation.evaluate import read_pairs, write_confusion
 
+    from . import tables
+
     if pairs is not None and prediction is not None:
         raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
     if pairs is None and (prediction is None or truth is None):
@@ -77,9 +79,9 @@ def evaluate(
     if confusion is not None:
         write_confusion(result, Path(confusion))
     if latex:
-        say(result.accuracy.latex())
+        say(tables.latex(result.accuracy))
     else:
-        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else result.table())
+        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else tables.of_evaluation(result))
 
 
 def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *, as_json: bool) -> None:
@@ -90,6 +92,8 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     from resegeo.errors import UsageError
     from resegeo.evaluation.sampling import FIELD, ClassRaster, judge
 
+    from .tables import of_intervals
+
     if prediction is None or truth is None or options["legend"] is not None:
         raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs and --map.")
     found, area = judge(ClassRaster.open(Path(prediction)), truth, field=options["field"] or FIELD)
@@ -97,30 +101,4 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     if as_json:
         say(json.dumps(plain, indent=2, ensure_ascii=False))
         return
-    unit, key = ("share", "share") if area is None else ("ha", "area_ha")
-    head = ("class", f"mapped {unit}", f"estimated {unit}", "user's accuracy", "producer's accuracy", "points")
-    rows = [head]
-    for number, (name, entry) in enumerate(plain["classes"].items()):
-        mapped = entry["mapped_share"] if area is None else entry["mapped_ha"]
-        rows.append(
-            (
-                name,
-                f"{mapped:,.3f}" if area is None else f"{mapped:,.2f}",
-                _interval(entry[key], 3 if area is None else 2),
-                _interval(entry["users_accuracy"], 3),
-                _interval(entry["producers_accuracy"], 3),
-                str(int(found.counts[number].sum())),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        cells = (f"{cell:{'<' if n == 0 else '>'}{widths[n]}}" for n, cell in enumerate(row))
-        say("  ".join(cells).rstrip())
-    say(f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)")
-
-
-def _interval(ratio: dict[str, float | None], digits: int) -> str:
-    value, half = ratio["value"], ratio["half_width_95"]
-    if value is None:
-        return "–"
-    return f"{value:,.{digits}f} ± " + ("?" if half is None else f"{half:,.{digits}f}")
+    say(of_intervals(plain, [int(row.sum()) for row in found.counts]))

@@ -28,6 +28,8 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
     from resegeo.outputs.area_table import areas_of
     from resegeo.run.commands import segment as run
 
+    from .tables import of_areas
+
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
         result = run(scene, prompts, options.pop("output"), progress=bars, **options)
@@ -36,7 +38,7 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
     if result.reused:
         complain("Note: these results are complete already; nothing was computed.")
     if not click.get_current_context().obj["quiet"]:
-        say(areas_of(result.report), err=True)
+        say(of_areas(areas_of(result.report)), err=True)
     for path in result.files():
         say_path(path)
     if result.failed:

@@ -23,6 +23,8 @@ resegeo.segment("a.tif", ["water"], strid=64)
 resegeo.segment("a.tif", ["water"], device=7)
 resegeo.prepare("a.tif", ["water"], edge="crop")
 resegeo.estimate("a.tif", ["water"], reduction=1)
+resegeo.segment_many("s", ["water"], stride=64, mosaic="m", progress=lambda done, total, what: print(done + total))
+resegeo.batch("s", ["water"], strid=64)
 """
 
 
@@ -34,7 +36,7 @@ def test_a_type_checker_sees_misspelled_names_and_wrong_types(tmp_path):
     config = ["--config-file", str(Path(__file__).parents[1] / "pyproject.toml")]
     done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=tmp_path)
     lines = {line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line and "calls.py" in line}
-    assert lines == {"5", "6", "7", "8"}, done.stdout + done.stderr
+    assert lines == {"5", "6", "7", "8", "10"}, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from resegeo.batches.manifest import Row, is_manifest, read_manifest
 from resegeo.batches.mosaic import is_mosaic
 from resegeo.errors import ResegeoError, UsageError, escaped, shown
-from resegeo.run.store import is_store
+from resegeo.run.store_place import is_store
 from resegeo.scene.source import is_local, stem_of
 
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf"})

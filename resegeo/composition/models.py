@@ -98,21 +98,6 @@ def _imported_row(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return :func:`listed` as text."""
-    head = ("name", "architecture", "activation", "MB", "licence", "here", "notes")
-    lines = [head]
-    for row in rows:
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.0f}"
-        here = {None: "no", "bundled": "bundled"}.get(row["cached"], "yes")
-        known = (row[key] or "-" for key in ("architecture", "activation"))
-        lines.append((row["name"], *known, size, row["licence"] or "-", here, row["notes"]))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    return "\n".join(
-        "  ".join([*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
-    )
-
-
 def fetched(name: str, progress: Progress | None = None) -> Path:
     """Bring a known model, SAM or an open_clip tag onto this machine, and check it; an imported one is here.
 
@@ -194,21 +179,6 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
     except ResegeoError as error:
         return Check(facts, error)
     return Check(facts)
-
-
-def report(check: Check) -> str:
-    """Return a check as text."""
-    lines = []
-    for name, value in check.facts.items():
-        if isinstance(value, list):
-            if not value:
-                continue
-            shown = [f"{v['variant']} {v['weight']:.4f}" if isinstance(v, dict) else str(v) for v in value]
-            more = f" … {len(shown) - 8} more" if len(shown) > 8 else ""
-            value = f"{len(shown)}: {', '.join(shown[:8])}{more}" if name != "composition" else ", ".join(shown)
-        lines.append(f"{name.replace('_', ' '):13}  {'unknown' if value is None else value}")
-    lines.append(f"{'loads':13}  {'yes' if check.problem is None else 'no'}")
-    return "\n".join(lines)
 
 
 def _plain(value: Any) -> Any:

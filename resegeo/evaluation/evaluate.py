@@ -59,13 +59,6 @@ class Evaluation:
             "ignore_nodata": self.ignore_nodata,
         }
 
-    def table(self) -> str:
-        """Return a text table; see :meth:`resegeo.evaluation.metrics.Accuracy.table`."""
-        lines = [self.accuracy.table(), f"not labelled      {self.unlabelled:,}"]
-        if self.silent:
-            lines.append(f"nodata            {self.silent:,} ({'ignored' if self.ignore_nodata else 'missed'})")
-        return "\n".join(lines)
-
 
 def evaluate(
     pairs: Sequence[tuple[str | Path, str | Path]],

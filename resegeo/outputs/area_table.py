@@ -150,29 +150,7 @@ def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None)
         ) from error
 
 
-def table(rows: Sequence[ClassArea]) -> str:
-    """Lay the table out for the screen."""
-    lines = [("class", "pixels", "ha", "share", "score")]
-    lines += [
-        (
-            shown(row.class_name),
-            f"{row.pixels:,}",
-            "-" if row.ha is None else f"{row.ha:,.4g}" if row.ha < 1000 else f"{row.ha:,.0f}",
-            "-" if row.share is None else f"{row.share:.1%}",
-            "-" if row.mean_score is None else f"{row.mean_score:.2f}",
-        )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-
-
-def areas_of(report: Path) -> str:
-    """Lay out the table that a report of ours holds."""
+def areas_of(report: Path) -> list[ClassArea]:
+    """Return the rows of the table that a report of ours holds."""
     found = json.loads(report.read_text("utf-8"))
-    return table([ClassArea(**row) for row in found.get("areas", [])])
+    return [ClassArea(**row) for row in found.get("areas", [])]

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from shapely import affinity
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.outputs.layer_styles import Style, add_style
 from resegeo.outputs.styles import qml_vector, sld_vector
 from resegeo.settings import SUFFIXES
 
@@ -311,7 +312,7 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
         _verify(frame, path)
         styles = _styles(frame, layer, classes)
         if suffix == ".gpkg":
-            _add_style(path, layer, styles, date)
+            add_style(path, Style("classes", "Classes of resegeo", *styles), date)
         else:
             for end, text in zip(STYLES, styles, strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
@@ -350,28 +351,3 @@ def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -
             )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
-
-
-def _add_style(path: Path, layer: str, styles: tuple[str, str], date: str) -> None:
-    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
-            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
-            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        column = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()[0]
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-            (layer, column, *styles, date.replace("Z", "000Z")),
-        )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
-            (date,),
-        )

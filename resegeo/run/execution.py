@@ -41,7 +41,8 @@ from resegeo.run.results import (
 from resegeo.run.resume import keeps_features, new_store
 from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import Standing, look
-from resegeo.run.store import Store, remove
+from resegeo.run.store import Store
+from resegeo.run.store_removal import remove
 from resegeo.scene.reader import describe
 
 PATIENCE = 60.0

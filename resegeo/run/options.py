@@ -7,7 +7,7 @@ manifests and what a batch remembers all follow from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache, wraps
 from inspect import Parameter, Signature, signature
@@ -360,10 +360,12 @@ def _keywords() -> list[Parameter]:
     return found
 
 
-def listed() -> str:
-    """Return a paragraph for the docstrings of functions that take them all."""
+def _listed(own: Container[str]) -> str:
+    """Return a paragraph for the docstring of a function that takes them all, those of its ``own`` aside."""
     return "\n".join(
-        f"    {name}:\n        {spelled(what.about.help)}" for name, what in OPTIONS.items() if what.about.help
+        f"    {name}:\n        {spelled(what.about.help)}"
+        for name, what in OPTIONS.items()
+        if what.about.help and name not in own
     )
 
 
@@ -375,6 +377,8 @@ def documented(function: F) -> F:
         return function(*args, **kwargs)
 
     own = [p for p in signature(function).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    call.__signature__ = Signature([*own, *_keywords()])  # type: ignore[attr-defined]
-    call.__doc__ = (function.__doc__ or "").replace("    **options:", f"{listed()}\n    **options:", 1)
+    names = {p.name for p in own}
+    others = (p for p in _keywords() if p.name not in names)
+    call.__signature__ = Signature([*own, *others])  # type: ignore[attr-defined]
+    call.__doc__ = (function.__doc__ or "").replace("    **options:", f"{_listed(names)}\n    **options:", 1)
     return call  # type: ignore[return-value]

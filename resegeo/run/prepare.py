@@ -31,7 +31,9 @@ from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
 from resegeo.run.segmentation import flags
-from resegeo.run.store import Store, UnusableStoreError, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.run.store_removal import UnusableStoreError
 from resegeo.run.stored import stored_scene
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from resegeo.run.correction import Correction
     from resegeo.run.estimation import Estimate
     from resegeo.run.segmentation import Segmentation
+    from resegeo.run.standing import Standing
 
 BUNDLED_RANGE = (0.1, 30.0)
 """Ground sample distances in metres that the bundled model was trained on."""
@@ -82,7 +85,8 @@ class Run:
         with undisturbed():
             from resegeo.run.estimation import estimate_run
 
-            return estimate_run(self.plan, self.url, self.options)
+            found = None if self.in_memory else _foreseen(self)
+            return estimate_run(self.plan, self.url, found, self.options)
 
     def execute(self) -> Segmentation | xr.DataArray:
         """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
@@ -125,6 +129,18 @@ class Run:
             for name, value in self.facts().items()
         )
         return f"<table><caption>resegeo run</caption>{rows}</table>"
+
+
+def _foreseen(run: Run) -> Standing:
+    """What the run would find; where it would be refused, that is said, and what is there counts as to be replaced."""
+    from resegeo.run.standing import foresee
+
+    try:
+        return foresee(run.plan, run.outputs, run.url, run.options)
+    except ResegeoError as error:
+        found = foresee(run.plan, run.outputs, run.url, replace(run.options, overwrite=True))
+        notice(f"This run would be refused: {error.text}")
+        return found
 
 
 def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:

@@ -142,15 +142,6 @@ def listed(marks: Mapping[str, Mark]) -> dict[str, Any]:
     }
 
 
-def intact(report: Path) -> bool:
-    """Whether a report of ours lies there and all files that it lists are as it says."""
-    found = earlier_report(report)
-    marks = marks_of(found)
-    return bool(marks) and all(
-        os.path.lexists(report.with_name(name)) and mark.fits(report.with_name(name)) for name, mark in marks.items()
-    )
-
-
 def raster_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a run's options what comes after the class raster."""
     settings = {key: value for key, value in options.get("settings", {}).items() if key not in POLYGON_KNOBS}

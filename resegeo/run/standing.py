@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -98,17 +98,13 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
     files = list(dict.fromkeys([*files, *(outputs.folder / name for name in marks)]))
     states = {path: state_of(path, marks.get(path.name, [])) for path in files}
     extra = sidecars(outputs.raster)
-    finished = (
-        report is not None and bool(report) and not report["windows"]["failed"] and not report.get("unreadable_blocks")
-    )
-    # Whoever gave the raster another style, or let GDAL keep statistics of it, has not changed a result.
-    kept = [path for path in files if path.name in known and not (path in extra and states[path] is State.EDITED)]
-    complete = not options.overwrite and finished and all(states[path] is State.WHOLE for path in kept)
+    finished = _is_finished(report)
+    complete = not options.overwrite and finished and _are_whole(states, known, extra)
     complete = complete and not lacks_anything(plan, url, options)
     store = None
     if alone and not complete:
         _refuse_open(states)
-        store = existing_store(plan, url, options)
+        store = existing_store(plan, url, options, alone=True)
         _refuse_users(states, outputs, overwrite=options.overwrite)
     return Standing(
         report=report or None,
@@ -124,6 +120,50 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
         store=store,
         known=known,
     )
+
+
+def foresee(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Standing:
+    """See what a run would find, and the store that it would go on with, while others may write there.
+
+    Raises
+    ------
+    ResegeoError:
+        As :func:`look`, when the run would be refused.
+
+    """
+    found = look(plan, outputs, url, options, alone=False)
+    try:
+        return replace(found, store=existing_store(plan, url, options, alone=False))
+    except ResegeoError:
+        if found.complete:  # without a store that lets other words be tried
+            return found
+        raise
+
+
+def stands(path: Path) -> bool:
+    """Whether the report of a finished run lies there, and its results as the run left them."""
+    report = earlier_report(path)
+    if not report or not report["outputs"] or not _is_finished(report):
+        return False
+    known = marks_of(report)
+    states = {path.with_name(name): state_of(path.with_name(name), [mark]) for name, mark in known.items()}
+    return _are_whole(states, known, sidecars(path.with_name(report["outputs"][0])))
+
+
+def _is_finished(report: Mapping[str, Any] | None) -> bool:
+    """Whether a run has ended with all that it could compute."""
+    return (
+        report is not None and bool(report) and not report["windows"]["failed"] and not report.get("unreadable_blocks")
+    )
+
+
+def _are_whole(states: Mapping[Path, State], known: Mapping[str, Mark], extra: Sequence[Path]) -> bool:
+    """Whether all files that a report lists are as it says.
+
+    Whoever gave the raster another style, or let GDAL keep statistics of it, has not changed a result.
+    """
+    marked = ((path, state) for path, state in states.items() if path.name in known)
+    return all(state is State.WHOLE or (path in extra and state is State.EDITED) for path, state in marked)
 
 
 def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:

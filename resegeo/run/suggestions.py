@@ -26,7 +26,8 @@ from resegeo.run.execution import ready_for
 from resegeo.run.labelling import label_scene
 from resegeo.run.options import Options
 from resegeo.run.prepare import settle
-from resegeo.run.store import Store, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
 from resegeo.scene.region import transform_of
 
 MOST = 10_000
