@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -24,6 +23,7 @@ from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info
+from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, unplaced
 from resegeo.scene.source import GeoReference
 
@@ -69,7 +69,7 @@ def class_areas(path: Path, classes: ClassList, scores: Any | None = None) -> tu
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 step = max(1, _PIXELS // raster.width)
                 for row in range(0, raster.height, step):
                     last = min(row + step, raster.height)

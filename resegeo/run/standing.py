@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import rasterio
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -25,6 +24,7 @@ from resegeo.run.plan import Outputs, Plan, differences
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, raster_options, versions
 from resegeo.run.resume import existing_store, lacks_anything
 from resegeo.run.store import Store
+from resegeo.scene.formats import open_raster
 
 
 class State(Enum):
@@ -211,7 +211,7 @@ def _opens(path: Path) -> bool:
         elif suffix == ".tif":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(path) as raster:
+                with open_raster(str(path)) as raster:
                     for _, window in raster.block_windows(1):
                         raster.read(window=window)
         elif suffix in PARTS:

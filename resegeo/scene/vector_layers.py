@@ -19,6 +19,7 @@ import shapely.affinity
 from numpy.typing import NDArray
 
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice, shown
+from resegeo.files import is_file, is_there
 from resegeo.scene.formats import is_local, refuse_special
 from resegeo.scene.grids import name_of
 
@@ -67,7 +68,7 @@ def read_layer(
     import shapely.errors
 
     if is_local(path):
-        if not Path(path).exists():
+        if not is_there(path):
             raise ResegeoError(f"{what}: no such file. Check the path.")
         refuse_special(path)
         _refuse_references(path, what)
@@ -112,7 +113,7 @@ def read_layer(
 
 def _refuse_references(path: str, what: str) -> None:
     """Refuse a file that is none but names others, or a service, which GDAL would read whatever the file's name."""
-    if Path(path).is_file():
+    if is_file(path):
         with Path(path).open("rb") as stream:
             start = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
         if re.match(rb"<OGR\w+|(<\?xml[^>]*>\s*)?<OGR\w+", start):
