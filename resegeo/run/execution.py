@@ -188,6 +188,7 @@ def _run(
     clock.lap("areas")
     written = outputs.vectors if drawable else ()
     document = {
+        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
         "versions": versions(),
@@ -198,7 +199,6 @@ def _run(
         "areas": [asdict(row) for row in covered],
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
-        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,

@@ -78,12 +78,12 @@ def read_layer(
     kinds, kept_rows = (_AREAL, _polygonal) if shapes is None else (".", shapes)
     try:
         if path.lower().endswith(".parquet"):  # GDAL's driver for it is no part of pyogrio's wheels
-            found = kept_rows(gpd.read_parquet(path)), path
+            found = kept_rows(_whatever(gpd.read_parquet, path)), path
         else:
             layers = [name for name, kind in pyogrio.list_layers(path) if re.search(kinds, kind or "")]
             names: list[Any] = [*layers] or [0]
             for name in names:  # a layer of unknown kind, as in KML, may turn out to hold lines
-                frame = kept_rows(gpd.read_file(path, layer=name))
+                frame = kept_rows(_whatever(gpd.read_file, path, layer=name))
                 fits = len(frame) and (wanted is None or any(name in frame.columns for name in wanted))
                 if fits or (len(frame) and (found is None or not len(found[0]))) or found is None:
                     found = frame, name
@@ -109,6 +109,16 @@ def read_layer(
             f"{what} has the layers {', '.join(map(shown, layers))}; the {holds} of {shown(found[1])} are taken.",
         )
     return found[0]
+
+
+def _whatever(read: Callable[..., Any], path: str, **options: Any) -> Any:
+    """Read a table; whatever a reader says of a damaged file, IndexError for one, becomes a ValueError."""
+    try:
+        return read(path, **options)
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
 
 
 def _refuse_references(path: str, what: str) -> None:
