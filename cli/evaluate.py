@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .console import Bars, say, shows
+from .options import FORMATS
 
 
 @click.command()
@@ -25,6 +26,7 @@ from .console import Bars, say, shows
 @click.option(
     "--design", is_flag=True, help="TRUTH holds the labelled points of `resegeo sample`: areas with intervals."
 )
+@click.option(*FORMATS[0], **FORMATS[1])
 @click.option("--latex", is_flag=True, help="Print the table in LaTeX, in per cent.")
 @click.option("--confusion", metavar="FILE", help="Write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the confusion matrix included.")
@@ -94,8 +96,8 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
 
     from .tables import of_intervals
 
-    if prediction is None or truth is None or options["legend"] is not None:
-        raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs and --map.")
+    if prediction is None or truth is None or options["legend"] is not None or options["formats"] is not None:
+        raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs, --map, --formats.")
     found, area = judge(ClassRaster.open(Path(prediction)), truth, field=options["field"] or FIELD)
     plain = found.as_dict(area)
     if as_json:

@@ -152,6 +152,9 @@ def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | 
 LOOKS = tuple(arguments(OPTIONS[name]) for name in ("bands", "formats", "alpha"))
 """What ``info`` takes too."""
 
+FORMATS = arguments(OPTIONS["formats"])
+"""What ``evaluate`` takes for its rasters."""
+
 
 def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     return [arguments(what) for what in OPTIONS.values() if what.about.heading == heading]

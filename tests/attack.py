@@ -20,6 +20,7 @@ import json
 import os
 import pkgutil
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -36,7 +37,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from guarded import GIGABYTE, Answer, Case, Dead, Verdict, apart, command, each, fault_of, together, tried
+from guarded import (
+    GIGABYTE,
+    Answer,
+    Case,
+    Dead,
+    Verdict,
+    apart,
+    command,
+    command_here,
+    each,
+    fault_of,
+    libraries,
+    together,
+    tried,
+    warm,
+)
 from same_bytes import CLASSES, OTHER, left, picture, write
 
 FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
@@ -490,26 +506,6 @@ def recipes(ground: Ground) -> list[Case]:
     return parsed(ground, found("read_recipe"), ".yml", source)
 
 
-def quiet_command(*words: object) -> None:
-    """Run a command in this very process; raise its sentence."""
-    import io
-
-    from resegeo.errors import ResegeoError
-    from resegeo_cli.main import main
-
-    said, code = io.StringIO(), 0
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            main([str(word) for word in words], standalone_mode=False)
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
-    wrong = fault_of(Answer(code, "", said.getvalue(), 0))
-    if wrong:
-        raise AssertionError(wrong)
-    if code:
-        raise ResegeoError(" ".join(said.getvalue().split()))
-
-
 def model_metadata(ground: Ground) -> list[Case]:
     """Metadata of a .safetensors file, as `models check` reads it."""
     data = (ground.composed / "ab.safetensors").read_bytes()
@@ -522,7 +518,7 @@ def model_metadata(ground: Ground) -> list[Case]:
         header = b'{"__metadata__":' + path.read_bytes() + b"," + tensors
         target = path.with_suffix(".safetensors")
         target.write_bytes(struct.pack("<Q", len(header)) + header + rest)
-        quiet_command("models", "check", target)
+        command_here("models", "check", target)
 
     return parsed(ground, check, ".txt", facts, memory=4 * GIGABYTE)
 
@@ -542,7 +538,7 @@ def model_manifests(ground: Ground) -> list[Case]:
         others = {entry.name for entry in path.parent.iterdir()} | {"home", "hub"}
         before = ground.look(ground.inputs)
         try:
-            quiet_command("models", "import", target)
+            command_here("models", "import", target)
         finally:
             fresh = {entry.name for entry in path.parent.iterdir()} - others
             if fresh or ground.look(ground.inputs) != before:
@@ -565,7 +561,7 @@ def store_headers(ground: Ground) -> list[Case]:
         (there / "zarr.json").write_bytes(path.read_bytes())
         others = {entry.name for entry in path.parent.iterdir()} | {"out"}
         try:
-            quiet_command(
+            command_here(
                 "segment", there, "--prompts", ground.inputs / "other.yml", "-o", out, "-q", "--vector", "none"
             )
             fresh = {entry.name for entry in path.parent.iterdir()} - others
@@ -1285,17 +1281,19 @@ KINDS: dict[str, Callable[[Ground], list[Case]]] = {
 }
 
 
-def imports() -> None:
-    """Import what commands need, once; nothing here may start a thread that a fork would miss."""
-    for name in ("torch", "open_clip", "rasterio", "pyogrio", "geopandas", "zarr", "skimage.segmentation", "PIL.Image"):
-        import_module(name)
-    for name in ("rioxarray", "xarray", "scipy.ndimage", "shapely", "safetensors.torch", "tqdm", "resegeo_cli.main"):
-        import_module(name)
-    import resegeo
-
-    for module in pkgutil.walk_packages(resegeo.__path__, "resegeo."):
+def learn(ground: Ground) -> None:
+    """Run what shows all that commands need, in this very process."""
+    for module in pkgutil.walk_packages(import_module("resegeo").__path__, "resegeo."):
         with contextlib.suppress(ImportError):
             import_module(module.name)
+    out = ground.place()
+    command_here(*ground.segment_words, "-o", out)
+    for scene, words in (("tiny.tif", "classes.yml"), ("tiny.tif", "other.yml")):
+        command_here("segment", ground.inputs / scene, "--prompts", ground.inputs / words, "-q", "-o", out / words)
+    command_here("vectorize", out / "scene.classes.tif", "-o", out / "again.gpkg", "--simplify", "1", "-q")
+    with contextlib.suppress(ImportError):
+        import_module("moto.server")
+    shutil.rmtree(out)
 
 
 def arguments() -> argparse.Namespace:
@@ -1309,6 +1307,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the kinds")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def computed() -> float:
+    """Seconds of a processor that all that was forked has taken so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -1325,15 +1329,16 @@ def main() -> int:
         print(f"unknown kinds: {', '.join(unknown)}; --list prints them")
         return 2
     warnings.simplefilter("ignore")
-    imports()
+    libraries()
     minutes = asked.minutes or (float("inf") if asked.quick else 25)
     end = time.monotonic() + 60 * minutes
     root = Path(tempfile.mkdtemp(prefix="attack-"))
-    rows: list[tuple[str, Verdict, float]] = []
+    rows: list[tuple[str, Verdict, float, float]] = []
     ground = Ground(root, asked.seed, quick=asked.quick)
+    warm(functools.partial(learn, ground))
     try:
         for number, name in enumerate(names):
-            began = time.monotonic()
+            began, spent = time.monotonic(), computed()
             share = (end - began) / (len(names) - number)  # what a kind does not need is left to those after it
             try:
                 cases = KINDS[name](ground)
@@ -1342,10 +1347,11 @@ def main() -> int:
             except (Exception, SystemExit) as error:
                 verdict = Verdict(faults=[f"the cases could not be set out: {type(error).__name__}: {error}"])
             ground.canary = ground.look(ground.canaries)  # what one kind did is not held against the next
-            rows.append((name, verdict, time.monotonic() - began))
+            rows.append((name, verdict, time.monotonic() - began, computed() - spent))
             for fault in verdict.faults:
                 print(f"VIOLATION in {name}: {fault}", flush=True)
-            said = f"{name}: {verdict.cases} cases, {len(verdict.faults)} violations, {rows[-1][2]:.0f} s"
+            took, work = rows[-1][2:]
+            said = f"{name}: {verdict.cases} cases, {len(verdict.faults)} violations, {took:.0f} s, {work:.0f} computed"
             print(
                 said + (f"; {verdict.left_out} trials left out for want of time" if verdict.left_out else ""),
                 flush=True,
@@ -1356,12 +1362,12 @@ def main() -> int:
             server.wait()
         if not asked.keep:
             shutil.rmtree(root, ignore_errors=True)
-    print(f"\n{'kind':18} {'cases':>7} {'right':>7} {'told':>7} {'violations':>11} {'seconds':>8}")
+    print(f"\n{'kind':18} {'cases':>7} {'right':>7} {'told':>7} {'violations':>11} {'seconds':>8} {'computed':>8}")
     total = Verdict()
-    for name, verdict, seconds in rows:
+    for name, verdict, seconds, work in rows:
         total += verdict
         counts = f"{verdict.cases:7,} {verdict.right:7,} {verdict.told:7,} {len(verdict.faults):11,}"
-        print(f"{name:18} {counts} {seconds:8.0f}")
+        print(f"{name:18} {counts} {seconds:8.0f} {work:8.0f}")
     print(f"{'all':18} {total.cases:7,} {total.right:7,} {total.told:7,} {len(total.faults):11,}")
     return 1 if total.faults else 0
 

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,73 @@ def command(
         err.seek(0)
         texts = [stream.read(1 << 20).decode("utf-8", "backslashreplace") for stream in (out, err)]
     return Answer(code, texts[0], texts[1], time.monotonic() - began, late)
+
+
+def libraries() -> None:
+    """Import what takes long; nothing of it may start a thread that a fork would miss."""
+    for name in ("torch", "open_clip", "rasterio", "pyogrio", "geopandas", "zarr", "rioxarray", "resegeo_cli.main"):
+        import_module(name)
+
+
+def warm(learn: Callable[[], Any]) -> None:
+    """Load once what commands need: libraries, the bundled model and its words, as ``learn`` asks for them in a fork.
+
+    The bundled model sees by tests/fakes.py from then on: what is attacked lies around it.
+    """
+    libraries()
+    from fakes import colour_features, quick
+
+    from resegeo.clip.encoder import Encoder
+    from resegeo.run import compute
+
+    load, embed = compute.load_encoder, Encoder.encode_texts
+    encoders: dict[Any, Any] = {}
+    words: dict[Any, Any] = {}
+
+    def encoder(source: Any, **options: Any) -> Any:
+        if not source.bundled:
+            return load(source, **options)
+        key = (source, tuple(sorted(options.items())))
+        if key not in encoders:
+            encoders[key] = quick(load(source, **options))
+        return encoders[key]
+
+    def texts(self: Any, prompts: Any) -> Any:
+        if self.forward is not colour_features:
+            return embed(self, prompts)
+        key = tuple(map(tuple, prompts))
+        if key not in words:
+            words[key] = embed(self, prompts)
+        return words[key].copy()
+
+    compute.load_encoder, Encoder.encode_texts = encoder, texts  # type: ignore[assignment]
+    modules, keys, known = apart(lambda: (learn(), (sorted(sys.modules), list(encoders), words))[1], seconds=300)
+    for name in modules:
+        with contextlib.suppress(Exception):
+            import_module(name)
+    for source, options in keys:
+        encoder(source, **dict(options))
+    words.update(known)
+
+
+def command_here(*words: object) -> None:
+    """Run a command in this very process; raise its sentence."""
+    import io
+
+    from resegeo.errors import ResegeoError
+    from resegeo_cli.main import main
+
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main([str(word) for word in words], standalone_mode=False)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+    wrong = fault_of(Answer(code, "", said.getvalue(), 0))
+    if wrong:
+        raise AssertionError(wrong)
+    if code:
+        raise ResegeoError(" ".join(said.getvalue().split()))
 
 
 def together(

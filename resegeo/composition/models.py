@@ -21,7 +21,7 @@ from resegeo.clip.encoder import build, load_encoder
 from resegeo.composition.average import Composition, compose
 from resegeo.composition.separation import TEMPERATURE
 from resegeo.errors import ResegeoError, ResegeoWarning
-from resegeo.files import writable_folder
+from resegeo.files import is_file, is_folder, is_there, writable_folder
 from resegeo.progress import Progress
 
 
@@ -85,7 +85,7 @@ def _imported_row(name: str, path: Path) -> dict[str, Any]:
         architecture = opened.facts.get("architecture") or ("SAM" if _holds_sam(opened) else inferred(opened)[0])
     except ResegeoError:
         pass
-    parts = parts_of(path) if path.is_dir() else [path]
+    parts = parts_of(path) if is_folder(path) else [path]
     return {
         "name": name,
         "architecture": architecture,
@@ -134,7 +134,7 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         raise ResegeoError(f"{path}: no such file. Expected a checkpoint, or the folder of a Hugging Face CLIPModel.")
     path = found_path
     opened = read_checkpoint(path)
-    if path.is_file() and _holds_sam(opened):
+    if is_file(path) and _holds_sam(opened):
         return _checked_sam(path)
     kinds: dict[str, int] = {}
     count = 0
@@ -232,7 +232,7 @@ def averaged(
         With one sentence that says what does not fit and how to mend it.
 
     """
-    if output.exists() and not overwrite:
+    if is_there(output) and not overwrite:
         raise ResegeoError(
             f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
         )
@@ -243,7 +243,7 @@ def averaged(
         else resolve_model(name, progress=progress)
         for name in variants
     ]
-    if output.exists() and any(output.samefile(source.path) for source in sources):
+    if is_there(output) and any(output.samefile(source.path) for source in sources):
         raise ResegeoError(f"The average {output} would replace one of its variants; name another file by [[output]].")
     with writable_folder(output.parent):
         return compose(

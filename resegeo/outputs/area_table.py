@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -24,6 +23,7 @@ from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info
+from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, unplaced
 from resegeo.scene.source import GeoReference
 
@@ -69,7 +69,7 @@ def class_areas(path: Path, classes: ClassList, scores: Any | None = None) -> tu
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 step = max(1, _PIXELS // raster.width)
                 for row in range(0, raster.height, step):
                     last = min(row + step, raster.height)
@@ -127,8 +127,17 @@ def pixel_areas(where: GeoReference, first: int, last: int, width: int) -> NDArr
     return areas(np.asarray(cells, dtype=object), crs).reshape(rings.shape[:2])
 
 
+def as_csv(rows: Sequence[ClassArea]) -> str:
+    """Lay the table out as CSV; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "pixels", "m2", "ha", "share", "mean_score"])
+    writer.writerows(["" if value is None else value for value in asdict(row).values()] for row in rows)
+    return text.getvalue()
+
+
 def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None) -> None:
-    """Write the table as CSV, whole or not at all; what is not known is empty.
+    """Write the table as CSV, whole or not at all; see :func:`as_csv`.
 
     Raises
     ------
@@ -136,13 +145,9 @@ def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None)
         When the disk is full or the folder can't be written to.
 
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "pixels", "m2", "ha", "share", "mean_score"])
-    writer.writerows(["" if value is None else value for value in asdict(row).values()] for row in rows)
     try:
         with whole(path, note) as beside:
-            beside.write_text(text.getvalue(), "utf-8")
+            beside.write_text(as_csv(rows), "utf-8")
     except OSError as error:
         raise ResegeoError(
             f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "

@@ -13,7 +13,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from resegeo.errors import ResegeoError, notice
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info, sieved
 from resegeo.outputs.sieve import label_areas
+from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, missed_by, unplaced
 from resegeo.scene.grids import name_of
 from resegeo.scene.source import GeoReference
@@ -81,7 +81,7 @@ def polygonize(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 codes = raster.read(1)
     except RasterioError as error:
         raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error

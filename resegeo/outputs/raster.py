@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.files import LONGEST_PATH, Note, is_there, move, workshop
 from resegeo.outputs.sieve import without_small_areas
 from resegeo.outputs.styles import colormap, qml_raster, rat_xml
 from resegeo.scene.formats import open_raster
@@ -224,8 +224,10 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
 
 
-def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
+def read_class_raster_info(path: str | Path, formats: Sequence[str] = ()) -> tuple[ClassList, GeoReference]:
     """Read class list and georeference of a class raster that this program wrote.
+
+    ``formats`` are trusted for it, see :func:`resegeo.scene.formats.open_raster`.
 
     Raises
     ------
@@ -233,12 +235,12 @@ def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
         When it can't be opened or carries no class list.
 
     """
-    if is_local(str(path)) and not Path(path).exists():
+    if is_local(str(path)) and not is_there(path):
         raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(str(path)) as raster:
+            with open_raster(str(path), formats) as raster:
                 tag = raster.tags().get(CLASSES_TAG)
                 gcps, gcps_crs = raster.gcps
                 transform = None if raster.transform.is_identity else raster.transform

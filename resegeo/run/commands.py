@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, ov
 from resegeo.checkpoints.sources import resolve_model
 from resegeo.classes.class_file import class_list
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import LONGEST_PATH, name_problem, sweep
+from resegeo.files import LONGEST_PATH, is_folder, name_problem, sweep
 from resegeo.process import undisturbed
 from resegeo.run.options import Keywords, Options, View, documented
 from resegeo.run.plan import look_at, make_plan, plan_outputs
@@ -218,7 +218,7 @@ def vectorize(
     parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
     _refuse_existing(next(parts, None), overwrite=overwrite)
     open_elsewhere(output)
-    if not output.parent.is_dir():
+    if not is_folder(output.parent):
         raise ResegeoError(
             f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
         )

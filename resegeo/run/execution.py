@@ -194,6 +194,7 @@ def _run(
     beside = (*beside, *outputs.companions)
     clock.lap("companions")
     document = {
+        **listed(marks | journal.written),
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
         "versions": versions(),
@@ -204,7 +205,6 @@ def _run(
         "areas": [asdict(row) for row in covered],
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
-        **listed(marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,

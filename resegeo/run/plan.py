@@ -15,7 +15,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import output_folder
+from resegeo.files import is_file, is_there, output_folder
 from resegeo.run.header import Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
@@ -336,7 +336,7 @@ def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
         raise UsageError(
             f"[[store={where!r}]] is no place for a store; name a folder or a URL such as s3://bucket/work."
         )
-    if where is not None and Path(where).is_file():
+    if where is not None and is_file(where):
         raise ResegeoError(f"[[store={where}]] is an existing file; name a folder or a URL.")
     if where is not None and "://" in where:
         _protocol(where)
@@ -389,7 +389,7 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
 
 def _segment_stamp(segments: str) -> str | None:
     """Stamp of the files that ``segments`` names: a changed file is another run."""
-    files = [segments] if Path(segments).exists() else segments.split(",")
+    files = [segments] if is_there(segments) else segments.split(",")
     beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
     return stamp([*files, *beside])
 

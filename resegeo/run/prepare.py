@@ -25,6 +25,7 @@ from resegeo.errors import (
     notice,
     shown,
 )
+from resegeo.files import is_there
 from resegeo.process import undisturbed
 from resegeo.progress import Progress
 from resegeo.run.header import StoreHeader
@@ -252,21 +253,21 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
         "the examples": [options.kept.examples],
         "the model": [method.model, method.sam_checkpoint],
     }
-    for path in (path for path in (*outputs.files(), *outputs.beside) if path.exists()):
+    for path in (path for path in (*outputs.files(), *outputs.beside) if is_there(path)):
         for what, names in inputs.items():
-            found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
+            found = [Path(name) for name in names if isinstance(name, str | Path) and is_there(name)]
             if any(path.samefile(name) for name in found):
                 raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
 
 
 def _absolute(path: str) -> str:
     """Make a local path independent of the working folder, which workers need not share."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
+    return str(Path(path).resolve()) if is_there(path) else path
 
 
 def _absolute_files(segments: str) -> str:
     """Do so for what ``segments`` names, be it one file or several."""
-    return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
+    return _absolute(segments) if is_there(segments) else ",".join(map(_absolute, segments.split(",")))
 
 
 def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:

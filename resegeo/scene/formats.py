@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import read_limited
+from resegeo.files import is_file, is_folder, is_there, read_limited
 
 SELF_CONTAINED = (
     "GTiff",
@@ -73,7 +73,7 @@ def is_local(path: str) -> bool:
     # Prefixes have two letters or more, a drive of Windows one; a file may carry a colon in its name.
     special = path.startswith("/vsi") or _PREFIX.match(path) is not None
     with contextlib.suppress(OSError, ValueError):  # no name that a file could have
-        return not special or Path(path).exists()
+        return not special or is_there(path)
     return not special
 
 
@@ -142,7 +142,7 @@ def checked(path: str, formats: Sequence[str] = ()) -> tuple[str, ...] | None:
     formats = known_formats(formats)
     if is_local(path):
         refuse_special(path)
-        if Path(path).is_dir():  # one that the user named
+        if is_folder(path):  # one that the user named
             return (*_FOLDERS, *formats)
         return _checked(Path(path), formats, 0)
     if _PREFIX.match(path) and "://" not in path:
@@ -178,7 +178,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
     """Look at a file here, its sidecars, and into a VRT."""
     drivers = (*SELF_CONTAINED, *formats)
     for sidecar in (Path(f"{path}{end}") for end in _SIDECARS):
-        if not _begins(sidecar, _TIFF) and sidecar.is_file() and sidecar.stat().st_size and "VRT" not in formats:
+        if not _begins(sidecar, _TIFF) and is_file(sidecar) and sidecar.stat().st_size and "VRT" not in formats:
             raise ResegeoError(
                 f"{shown(sidecar)} is no TIFF, as masks and overviews beside a raster are; remove it, or trust it by "
                 "[[formats=VRT]]."
@@ -186,7 +186,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
     if "VRT" in formats or not _is_vrt(path):
         return drivers
     for source in _sources(path):
-        if not source.exists():
+        if not is_there(source):
             continue  # GDAL says which one is missing when it is read
         refuse_special(source)
         if depth >= _VRT_DEPTH:
@@ -208,7 +208,7 @@ _TRUST = "Where you trust the file, pass [[formats=VRT]]."
 
 def _begins(path: Path, signs: Sequence[bytes]) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        if path.is_file():
+        if is_file(path):
             with path.open("rb") as stream:
                 return stream.read(4) in signs
     return False
@@ -217,7 +217,7 @@ def _begins(path: Path, signs: Sequence[bytes]) -> bool:
 def _is_vrt(path: Path) -> bool:
     """Whether GDAL takes a file for a VRT: it looks for its element in the first bytes, whatever the name."""
     with contextlib.suppress(OSError, ValueError):
-        if path.is_file():
+        if is_file(path):
             with path.open("rb") as stream:
                 return b"<VRTDataset" in stream.read(4096)
     return False

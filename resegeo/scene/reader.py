@@ -30,6 +30,7 @@ from resegeo.errors import (
 )
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
+from resegeo.scene.formats import known_formats
 from resegeo.scene.pixels import lazy_pixels
 from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
@@ -84,6 +85,8 @@ class Scene:
     files: tuple[str, ...] = ()
     """What the stamp was taken of, see :meth:`is_unchanged`."""
     part: str = ""
+    formats: tuple[str, ...] = ()
+    """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
 
     def is_unchanged(self) -> bool:
         """Whether its files are still those that it was opened from."""
@@ -224,6 +227,7 @@ def open_scene(
         stamp=found,
         files=raw.files,
         part=raw.part,
+        formats=known_formats(formats),
     )
 
 
