@@ -241,6 +241,11 @@ class RasterTruth:
                 )
         return result
 
+    @property
+    def strange(self) -> str:
+        """Values met on reading that have no class, the first of them; empty where there are none."""
+        return self._values()
+
     def why_empty(self) -> str:
         """Name the first values without a class; see :class:`Truth`."""
         if not self._seen:

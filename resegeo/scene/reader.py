@@ -31,7 +31,7 @@ from resegeo.errors import (
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.pixels import lazy_pixels
-from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source
+from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source, stem_of
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
 
 ALPHA = ("auto", "ignore", "use")
@@ -146,6 +146,7 @@ def open_scene(
     assign_crs: str | None = None,
     formats: Sequence[str] | None = None,
     alpha: str = "auto",
+    name: str | None = None,
 ) -> Scene:
     """Open a scene and settle everything but its pixels.
 
@@ -170,6 +171,8 @@ def open_scene(
         What an alpha band means that serves as no colour: ``use``: pixels where it is 0 are invalid; ``ignore``:
         nothing; ``auto``: as ``use``, with a notice where its values look like data, as many four-band images call
         their infrared alpha.
+    name:
+        What results are called; by default as the file, without its suffix.
 
     Raises
     ------
@@ -183,6 +186,10 @@ def open_scene(
         raw = file_source(str(source), assigned=assign_crs is not None, formats=formats or ())
     else:
         raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
+    if name is not None:
+        if name.strip(". ") == "" or stem_of(f"{name}.tif") != name or "\\" in name or not name.isprintable():
+            raise UsageError(f"[[name={shown(name)}]] cannot be part of a file's name; expected one such as tile_7.")
+        raw = replace(raw, name=name)
     found = stamp(raw.files, raw.part)  # before the first pixel: a file that is replaced meanwhile is noticed
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
