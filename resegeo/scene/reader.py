@@ -84,6 +84,8 @@ class Scene:
     files: tuple[str, ...] = ()
     """What the stamp was taken of, see :meth:`is_unchanged`."""
     part: str = ""
+    alpha: str | None = None
+    """What an alpha band that serves as no colour means here, in words; None where there is none."""
 
     def is_unchanged(self) -> bool:
         """Whether its files are still those that it was opened from."""
@@ -194,7 +196,7 @@ def open_scene(
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
     georeference = _with_crs(raw, assign_crs)
-    raw = _with_alpha(raw, used, alpha)
+    raw, meant = _with_alpha(raw, used, alpha)
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
@@ -231,6 +233,7 @@ def open_scene(
         stamp=found,
         files=raw.files,
         part=raw.part,
+        alpha=meant,
     )
 
 
@@ -244,6 +247,7 @@ def describe(scene: Scene) -> dict[str, object]:
         "bands": f"{scene.count}, of which {', '.join(map(str, scene.bands))} serve as red, green, blue",
         "dtype": scene.dtype,
         "nodata": next((value for value in scene.nodata if value is not None), None),
+        **({} if scene.alpha is None else {"alpha": scene.alpha}),
         "stretch": "none (uint8 as it is)"
         if scene.stretch is None
         else ", ".join(f"{a:g}:{b:g}" for a, b in zip(scene.stretch.low, scene.stretch.high, strict=True)),
@@ -282,21 +286,25 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
-    """Settle what the alpha bands that serve as no colour mean."""
+def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> tuple[Source, str | None]:
+    """Settle what the alpha bands that serve as no colour mean, and say it in words where there are some."""
     if alpha not in ALPHA:
         raise UsageError(f"[[alpha={shown(alpha)}]] is none of {', '.join(ALPHA)}.")
     bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
+    named = f"band {', '.join(map(str, bands))}"
     if alpha == "ignore":
-        return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
+        roles = tuple("" if role == "alpha" else role for role in raw.roles)
+        return replace(raw, roles=roles), f"{named} is ignored" if bands else None
+    meant = f"{named}: pixels where it is 0 are invalid"
     if alpha == "auto" and raw.data is None:
         for band in bands:
             if alpha_holds_data(raw, band):
+                meant += f", though band {band} holds many values, as data does"
                 notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
                     "where it is 0 count as invalid. Pass [[alpha=ignore]] if it is data, [[alpha=use]] if it is not.",
                 )
-    return raw
+    return raw, meant if bands else None
 
 
 def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:
