@@ -19,7 +19,7 @@ from .options import FORMATS
     "legend",
     metavar="MAP",
     help='What truth values mean: "255=road,0=background", "#3C1098=building", nonzero=road, outside=background '
-    "(polygons), or a YAML file of such lines (255: road).",
+    "(polygons), or a YAML file of such lines (255: road), or a data set's file such as config.yml.",
 )
 @click.option("--field", metavar="NAME", help="Field of the polygons that names the class.  [default: class_name]")
 @click.option("--ignore-nodata", is_flag=True, help="Leave out nodata of the prediction instead of counting it missed.")

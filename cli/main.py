@@ -11,6 +11,7 @@ from .batch import batch
 from .classes import classes
 from .compare import compare
 from .console import open_standard_streams
+from .dataset import dataset
 from .evaluate import evaluate
 from .models import models
 from .options import Listing
@@ -51,5 +52,19 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, compare, sample, suggest, classes, models, qgis):
+for command in (
+    segment,
+    batch,
+    dataset,
+    plan,
+    info,
+    vectorize,
+    evaluate,
+    compare,
+    sample,
+    suggest,
+    classes,
+    models,
+    qgis,
+):
     main.add_command(command)

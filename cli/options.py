@@ -184,6 +184,18 @@ BATCH_RESULTS = under(
     *_declared("Results"),
 )
 
+DATASET = under(
+    "Data set",
+    option("--data", metavar="DIR", help="Folder of the images, instead of the file's input.dir."),
+    option("--latex", is_flag=True, help="Print the figures as a table in LaTeX, in per cent."),
+)
+
+DATASET_RESULTS = under(
+    "Results",
+    option("-o", "--output", metavar="DIR", help="Folder for all results, instead of the file's output.base_dir."),
+    *(each for each in _declared("Results") if each[0] != ("--name",)),
+)
+
 SECTIONS = ("Scene", "Model", "Segments", "Method", "Execution")
 """Headings of all that segmenting takes beside its results."""
 

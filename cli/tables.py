@@ -27,13 +27,14 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def of_evaluation(evaluation: Evaluation) -> str:
     """One line a class, then the means, and what was left out."""
-    lines = [*_of_accuracy(evaluation.accuracy), f"not labelled      {evaluation.unlabelled:,}"]
+    lines = [of_accuracy(evaluation.accuracy), f"not labelled      {evaluation.unlabelled:,}"]
     if evaluation.silent:
         lines.append(f"nodata            {evaluation.silent:,} ({'ignored' if evaluation.ignore_nodata else 'missed'})")
     return "\n".join(lines)
 
 
-def _of_accuracy(accuracy: Accuracy) -> list[str]:
+def of_accuracy(accuracy: Accuracy) -> str:
+    """One line a class, then the means."""
     found = accuracy
     rows = [("class", "IoU", "F1", "precision", "recall", "truth px", "predicted px")]
     for name, *values, true, said in zip(
@@ -41,7 +42,7 @@ def _of_accuracy(accuracy: Accuracy) -> list[str]:
     ):
         rows.append((name, *map(_ratio, values), f"{true:,}", f"{said:,}"))
     without = f" (without {', '.join(found.aside)})" if set(found.aside) & set(found.names) else ""
-    return [
+    lines = [
         *columns(rows),
         "",
         f"mean IoU          {_ratio(found.mean_iou)}{without}",
@@ -52,6 +53,7 @@ def _of_accuracy(accuracy: Accuracy) -> list[str]:
         f"kappa             {_ratio(found.kappa)}",
         f"pixels compared   {found.pixels:,}",
     ]
+    return "\n".join(lines)
 
 
 def _ratio(value: float) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from resegeo.batches.batch import segment_many as batch
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
+    from resegeo.datasets.dataset import DatasetResult, segment_dataset
+    from resegeo.datasets.dataset import segment_dataset as dataset
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _HOME = {
     "BatchResult": "batches.batch",
     "segment_many": "batches.batch",
+    "DatasetResult": "datasets.dataset",
+    "segment_dataset": "datasets.dataset",
     "ClassList": "classes.class_list",
     "ClassSpec": "classes.class_list",
     "class_list": "classes.class_file",
@@ -59,7 +63,7 @@ _HOME = {
 }
 
 
-_COMMANDS = {"batch": "segment_many", "plan": "estimate"}
+_COMMANDS = {"batch": "segment_many", "dataset": "segment_dataset", "plan": "estimate"}
 """What commands do, by their names."""
 
 
@@ -83,6 +87,7 @@ __all__ = [
     "Change",
     "ClassList",
     "ClassSpec",
+    "DatasetResult",
     "Estimate",
     "Evaluation",
     "ResegeoError",
@@ -95,6 +100,7 @@ __all__ = [
     "batch",
     "class_list",
     "compare",
+    "dataset",
     "estimate",
     "evaluate",
     "info",
@@ -104,6 +110,7 @@ __all__ = [
     "polygonize",
     "prepare",
     "segment",
+    "segment_dataset",
     "segment_many",
     "vectorize",
     "write_polygons",

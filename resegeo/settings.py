@@ -7,7 +7,7 @@ Presets set knobs of the method, never the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -279,8 +279,14 @@ class Settings:
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all knobs as plain values, for provenance."""
-        return asdict(self)
+        """Return all knobs as plain values, for provenance; of a SAM level what is not the usual way with crops."""
+        usual = {each.name: each.default for each in fields(SamLevel) if each.default is not MISSING}
+        return asdict(self) | {
+            "sam_levels": tuple(
+                {name: value for name, value in asdict(level).items() if usual.get(name) != value}
+                for level in self.sam_levels
+            )
+        }
 
 
 LABEL_KNOBS = frozenset(name for name, what in declared(Settings).items() if what.about.affects == "labels")
@@ -363,7 +369,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
     """Check a level table: rows of numbers by name, as they stand in a settings file, or levels themselves."""
-    names = [field.name for field in fields(SamLevel)]
+    names = [field.name for field in fields(SamLevel) if field.default is MISSING]
+    known = {field.name for field in fields(SamLevel)}
     if not isinstance(table, list | tuple) or not table:
         raise UsageError(
             f"sam_levels is {said(table)}; expected a list with one mapping of {', '.join(names)} a level."
@@ -372,7 +379,7 @@ def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
     for row in table:
         if isinstance(row, SamLevel):
             row = asdict(row)
-        if not isinstance(row, Mapping) or set(row) != set(names):
+        if not isinstance(row, Mapping) or not set(names) <= set(row) <= known:
             raise UsageError(f"sam_levels has the row {said(row)}; expected a mapping of {', '.join(names)}.")
         for name in ("pred_iou_thresh", "stability_score_thresh"):
             _number(f"sam_levels: {name}", row[name])

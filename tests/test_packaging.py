@@ -78,6 +78,7 @@ ORDER = (
     "evaluation",
     "run",
     "batches",
+    "datasets",
     "xarray_accessor",
 )
 """Packages and modules at the top, each importing only from those before it."""

@@ -15,7 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
@@ -182,7 +182,7 @@ def segment_many(
     rows, base = gather(given, root, asset)
     methods = _Methods(classes, options)
     watch = progress or _silent
-    _refuse_foreign_table(root, overwrite=bool(options.get("overwrite")))
+    refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
     if mosaic is not None:
         for row in rows:
             if row.options:
@@ -197,10 +197,34 @@ def segment_many(
             rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
+    return _segmented(rows, folders, root, methods, options, cluster, watch)
+
+
+def segment_rows(
+    rows: Sequence[Row],
+    folders: Sequence[Path],
+    root: Path,
+    classes: Classes,
+    *,
+    cluster: Any = None,
+    progress: Watch | None = None,
+    each: Callable[[int, SceneResult], None] | None = None,
+    **options: Any,
+) -> BatchResult:
+    """Segment scenes whose places are settled: ``folders``, below ``root``, one a row; else as :func:`segment_many`.
+
+    ``each`` is called with the number of a row, from 0, and what became of it, as soon as that is known.
+    """
+    refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
+    methods = _Methods(classes, options)
+    return _segmented(rows, folders, root, methods, options, cluster, progress or _silent, each or _nothing)
+
+
+def _segmented(rows: Sequence[Row], folders: Sequence[Path], root: Path, methods: _Methods, *rest: Any) -> BatchResult:
     for row in rows:
         methods.of(row)  # all mistakes in options are told before anything starts
     with alone({root / TABLE: 0}):  # two batches in one folder would each note what the other has in hand as failed
-        return _Batch(rows, folders, root, methods, options, cluster, watch).run()
+        return _Batch(rows, folders, root, methods, *rest).run()
 
 
 @contextlib.contextmanager
@@ -220,6 +244,10 @@ def _silent(done: int, total: int, what: str) -> None:
     """Show no progress."""
 
 
+def _nothing(number: int, result: SceneResult) -> None:
+    """Do nothing when a scene is settled."""
+
+
 # How each one is segmented
 
 
@@ -233,6 +261,8 @@ class _Methods:
 
     def of(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
         """Class list and options of a scene, and all that its results and its store depend on beside its pixels."""
+        named = {name: value for name, value in row.options.items() if name == "name"}
+        row = replace(row, options={name: value for name, value in row.options.items() if name not in named})
         key = json.dumps(row.options, sort_keys=True)
         if key not in self._kept:
             try:
@@ -241,7 +271,8 @@ class _Methods:
                 if not row.options or error.text.startswith(row.where):
                     raise
                 raise type(error)(f"{row.where}: {error.text}") from error
-        return self._kept[key]
+        classes, options, facts = self._kept[key]
+        return (classes, {**options, **named}, f"{facts}{json.dumps(named)}") if named else self._kept[key]
 
     def file(self, row: Row) -> str | Path | None:
         """Return a scene's class file, where there is a file."""
@@ -297,6 +328,7 @@ class _Batch:
     options: Mapping[str, Any]
     cluster: Any
     watch: Watch
+    each: Callable[[int, SceneResult], None] = _nothing
     results: list[SceneResult] = field(init=False)
     done: int = field(init=False, default=0)
 
@@ -388,6 +420,7 @@ class _Batch:
         self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason, error)
         self.done += 1
         self.watch(self.done, len(self.rows), "")
+        self.each(number, self.results[number])
 
     def _key(self, row: Row, files: _Files) -> str | None:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
@@ -463,9 +496,8 @@ def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
     return path
 
 
-def _refuse_foreign_table(root: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a table that does not begin as ours do; see :class:`ResegeoError`."""
-    path = root / TABLE
+def refuse_foreign_table(path: Path, columns: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to replace a table that does not begin with our columns; see :class:`ResegeoError`."""
     if overwrite or not os.path.lexists(path):
         return
     try:
@@ -473,7 +505,7 @@ def _refuse_foreign_table(root: Path, *, overwrite: bool) -> None:
             head = stream.read(100).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     except OSError:
         head = ""
-    if path.is_symlink() or not path.is_file() or head != ",".join(COLUMNS):
+    if path.is_symlink() or not path.is_file() or not f"{head},".startswith(f"{','.join(columns)},"):
         raise ResegeoError(
             f"{shown(path)} exists and is no table of this program. Name another folder by [[output]], or pass "
             "[[overwrite=True]] to replace it."

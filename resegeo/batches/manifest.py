@@ -342,6 +342,8 @@ _KINDS: Mapping[str, tuple[str, Reader]] = {
     "prompts": ("a class file", _file),
     "bands": ("three numbers such as 4,3,2", _numbers(int, ",", 3)),
     "stretch": ("two numbers such as 200:3000", _numbers(float, ":", 2)),
+    "alpha": ("auto, ignore or use", _word),
+    "name": ("a plain name such as tile_7", _word),
     "assign_crs": ("a CRS such as EPSG:32633", _word),
     "aoi": ("a file", _file),
     "bbox": ("four numbers such as 500000,5190000,501000,5191000", _numbers(float, ",", 4)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,6 +92,21 @@ def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
     return _parse(text, lambda line: f"{source}, line {line}", source)
 
 
+def class_list_of(
+    node: yaml.MappingNode, where: Callable[[int], str], source: str, others: Collection[str]
+) -> ClassList:
+    """Take the class list of a file that holds other things beside it, under the keys ``others``.
+
+    Raises
+    ------
+    ClassFileError:
+        As for :func:`parse_class_list`.
+
+    """
+    own = [(key, value) for key, value in node.value if getattr(key, "value", None) not in others]
+    return _of_node(yaml.MappingNode(node.tag, own, node.start_mark, node.end_mark), where, source)
+
+
 def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassList:
     """Build a list in Python, from names or from mappings with the keys of a class file.
 
@@ -127,9 +142,13 @@ def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassL
 
 def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
     node = compose_yaml(text, where, source, error=ClassFileError)
-    parser = _Parser(where)
     if node is None:
         raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
+    return _of_node(node, where, source)
+
+
+def _of_node(node: yaml.Node, where: Callable[[int], str], source: str) -> ClassList:
+    parser = _Parser(where)
     if not isinstance(node, yaml.MappingNode):
         # What is no class file is not shown: whoever wrote its name in a manifest may not read it.
         found = "a list" if isinstance(node, yaml.SequenceNode) else "a text"
@@ -271,7 +290,7 @@ class _Parser:
         ignored = [key for key in keys if key not in known]
         if ignored:
             notices.append(f"{source}: ignored {_listed(ignored)}; files, model and output are given as options.")
-        return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
+        return ClassList(tuple(specs), attention=attention, notices=tuple(notices), indexed=True)
 
     def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:
         if node is None:

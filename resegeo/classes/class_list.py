@@ -35,6 +35,9 @@ class ClassList:
     attention: Mapping[str, int] | None = None
     """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
     notices: tuple[str, ...] = ()
+    indexed: bool = False
+    """Whether codes are the index + 1 of the reference's configuration: label rasters of such a data set hold the
+    index."""
 
     @cached_property
     def dtype(self) -> str:
@@ -118,6 +121,7 @@ class ClassList:
             ],
             "templates": list(self.templates),
             "threshold": self.threshold,
+            **({"indexed": True} if self.indexed else {}),
         }
 
     @classmethod
@@ -135,7 +139,8 @@ class ClassList:
                 ClassSpec(**{**spec, "prompts": _tuple(spec["prompts"]), "color": _tuple(spec["color"])})
                 for spec in plain["classes"]
             )
-            found = cls(specs, _tuple(plain["templates"]), plain["threshold"])
+            indexed = plain.get("indexed", False) is True
+            found = cls(specs, _tuple(plain["templates"]), plain["threshold"], indexed=indexed)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no class list ({type(error).__name__})") from error
         codes = [spec.code for spec in specs if not spec.background]

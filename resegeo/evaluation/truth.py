@@ -83,6 +83,7 @@ class RasterTruth:
 
         self._path, self._seen, self._files = path, set[int](), ExitStack()
         self._formats = formats
+        self._grid = grid
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -100,7 +101,7 @@ class RasterTruth:
             raise ResegeoError(f"{path} holds {source.dtypes[0]} values; expected whole numbers or 8-bit colours.")
         self._palette = self._colours(source, legend)
         colours = 3 if self._palette is not None else len(self._bands)
-        self._strict = False
+        self._strict = self._indexed = False
         self._table, self._nonzero = self._meaning(source, grid, legend, colours)
         self._source = source
         if legend is None and source.nodata is not None and len(self._bands) == 1:
@@ -142,7 +143,7 @@ class RasterTruth:
                 f'"#3C1098={grid.names[0]},#000000=background", or {NONZERO}={grid.names[0]},0=background.'
             )
         classes, _ = read_class_raster_info(grid.path, self._formats)
-        self._strict = True
+        self._strict, self._indexed = True, classes.indexed
         notice(f"The values of {self._path} are read as the prediction's own codes; [[legend]] says otherwise.")
         return {0: BACKGROUND, **{spec.code: spec.name for spec in classes.drawn}}, None
 
@@ -219,6 +220,12 @@ class RasterTruth:
             valid &= ~strange
             raw = np.where(strange, 0, raw)
         values = raw[0].astype(np.int64)
+        if self._indexed and (valid & ~missing & (values == 0)).any():
+            raise UsageError(
+                f"{self._path} holds 0, and the codes of {self._grid.path} are the index of each class in a data set's "
+                "configuration plus 1: labels of such a data set hold the index itself. Pass [[legend=config.yml]], "
+                'that file, or say what values mean, such as "0=background".'
+            )
         if len(raw) == 3:
             values = values << 16 | raw[1].astype(np.int64) << 8 | raw[2]
         elif self._palette is not None:
@@ -242,6 +249,11 @@ class RasterTruth:
                     f"its values mean by [[legend]], for example {EXAMPLE}."
                 )
         return result
+
+    @property
+    def strange(self) -> str:
+        """Values met on reading that have no class, the first of them; empty where there are none."""
+        return self._values()
 
     def why_empty(self) -> str:
         """Name the first values without a class; see :class:`Truth`."""

@@ -71,6 +71,14 @@ class View:
         "What a band called alpha means: ignore where it is infrared.  [default: auto, use with a notice]",
         "Scene",
     )
+    name: str | None = option(
+        None,
+        "What the results are called.  [default: as the scene's file]",
+        "Results",
+        affects="store",
+        example="tile_7",
+        expected="a plain name for files, such as tile_7",
+    )
     formats: Sequence[str] | None = option(
         None,
         "GDAL's file formats that are trusted though they may read other files or hosts, such as VRT,netCDF.",
