@@ -30,7 +30,7 @@ KNOBS = [
     (["--segment-layers", "3"], "segment_layers", 3),
     (["--local-layers", "0"], "local_layers", 0),
     (["--local-radius", "1"], "local_radius", 1),
-    (["--self-self"], "self_self", True),
+    (["--last-attention", "vv,qq"], "last_attention", ["qq", "vv"]),
     (["--edge", "overhang"], "edge", "overhang"),
     (["--fill", "black"], "fill", "black"),
     (["--no-taper"], "taper", False),
@@ -85,7 +85,9 @@ def test_the_paper_preset_is_the_papers_and_presets_leave_the_model_alone():
         "black",
     )
     assert (paper.logit_scale, paper.taper, paper.reduction, paper.use_thresholds) == (1.0, False, "max", False)
-    assert (paper.self_self, paper.subtract_cls, paper.vote_segments) == (False, 0.0, False)
+    assert (paper.last_attention, paper.last_residual, paper.last_mlp) == (("qk",), True, True)
+    assert (paper.subtract_cls, paper.vote_segments, paper.resize, paper.templates) == (0.0, False, None, "file")
+    assert (paper.interpolate, paper.average) == ("features", "probabilities")
     rows = [
         (level.points_per_side, level.pred_iou_thresh, level.stability_score_thresh, level.min_mask_region_area)
         for level in paper.sam_levels
@@ -128,7 +130,7 @@ def codes(scene, out: Path, **knobs: object) -> np.ndarray:
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"self_self": True},
+        {"last_attention": ("qq", "kk", "vv"), "last_residual": False, "last_mlp": False},
         {"subtract_cls": 5.0},
         {"vote_segments": True},
         {"local_layers": 0},

@@ -271,7 +271,7 @@ def make_plan(
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
-    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``. ``made_with`` is for a
+    ``canvas`` is given where it is known already; by default it follows from the settings. ``made_with`` is for a
     finished store, see :class:`Plan`.
 
     Raises
@@ -281,7 +281,7 @@ def make_plan(
 
     """
     model = geometry(source)
-    canvas = canvas or canvas_of(scene, settings.gsd)
+    canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
     return Plan(
         scene=scene,
         canvas=canvas,
