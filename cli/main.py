@@ -16,6 +16,7 @@ from .options import Listing
 from .outputs import vectorize
 from .plan import plan
 from .qgis import qgis
+from .report import report
 from .sample import sample
 from .scene import info
 from .segment import segment
@@ -50,5 +51,5 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, classes, models, qgis):
+for command in (segment, batch, plan, info, vectorize, report, evaluate, sample, suggest, classes, models, qgis):
     main.add_command(command)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
+    from resegeo.reports.write import write_report_page
+    from resegeo.reports.write import write_report_page as report
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
     from resegeo.run.estimation import Estimate
@@ -48,6 +50,7 @@ _HOME = {
     "vectorize": "run.commands",
     "info": "run.commands",
     "Run": "run.prepare",
+    "write_report_page": "reports.write",
     "polygonize": "outputs.polygons",
     "write_polygons": "outputs.vectors",
     "Scene": "scene.reader",
@@ -56,7 +59,7 @@ _HOME = {
 }
 
 
-_COMMANDS = {"batch": "segment_many", "plan": "estimate"}
+_COMMANDS = {"batch": "segment_many", "plan": "estimate", "report": "write_report_page"}
 """What commands do, by their names."""
 
 
@@ -98,8 +101,10 @@ __all__ = [
     "plan",
     "polygonize",
     "prepare",
+    "report",
     "segment",
     "segment_many",
     "vectorize",
     "write_polygons",
+    "write_report_page",
 ]
