@@ -27,8 +27,19 @@ from .options import FORMATS
     "--design", is_flag=True, help="TRUTH holds the labelled points of `resegeo sample`: areas with intervals."
 )
 @click.option(*FORMATS[0], **FORMATS[1])
-@click.option("--latex", is_flag=True, help="Print the table in LaTeX, in per cent.")
-@click.option("--confusion", metavar="FILE", help="Write the confusion matrix as CSV.")
+@click.option(
+    "--ignore-border", metavar="LENGTH", help="Leave out what is so near to another class of the truth: 3px, 1.5m."
+)
+@click.option(
+    "--boundary", metavar="LENGTH", help="Boundary IoU too, so far from the contours: 3px, 1.5m, 2% of the diagonal."
+)
+@click.option(
+    "--bootstrap", type=click.IntRange(min=100), metavar="N", help="Intervals of 95 % by N samples of the images."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of these samples.")
+@click.option("--latex", is_flag=True, help="Print the tables in LaTeX, in per cent.")
+@click.option("--images", metavar="FILE", help="Write the figures of each image as CSV.")
+@click.option("--confusion", metavar="FILE", help="Write the confusion matrix: as CSV, or as a picture (.png).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, the confusion matrix included.")
 @shows
 def evaluate(
@@ -37,11 +48,14 @@ def evaluate(
     pairs: str | None,
     design: bool,
     latex: bool,
+    images: str | None,
     confusion: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Measure PREDICTION, a class raster of resegeo, by TRUTH: IoU, F1, precision, recall, accuracy, kappa.
+
+    Both may be folders: the class rasters of a batch are matched with the truths by name.
 
     TRUTH is a label raster, a mask, a picture of colours, or polygons. Its values are class codes of the prediction
     unless --map says what they mean; a class raster of resegeo and polygons bring their names. Pixels whose value has
@@ -53,6 +67,7 @@ def evaluate(
       resegeo evaluate out/scene.classes.tif truth.tif
       resegeo evaluate out/scene.classes.tif mask.png --map "255=road,0=background"
       resegeo evaluate out/scene.classes.tif parcels.gpkg --field crop --map outside=background
+      resegeo evaluate out/ truth/ --bootstrap 1000 --images images.csv
       resegeo evaluate --pairs pairs.csv --map colours.yml --json
       resegeo evaluate out/scene.classes.tif points.gpkg --design
     """
@@ -61,9 +76,10 @@ def evaluate(
 
     from resegeo.errors import UsageError
     from resegeo.evaluation.evaluate import evaluate as run
-    from resegeo.evaluation.evaluate import read_pairs, write_confusion
+    from resegeo.evaluation.evaluate import read_pairs, write_confusion, write_images
+    from resegeo.evaluation.folders import matched
 
-    from . import tables
+    from .measures import latex_of, table_of
 
     if pairs is not None and prediction is not None:
         raise UsageError(f"--pairs {pairs} and {prediction} exclude each other; give one of them.")
@@ -74,16 +90,23 @@ def evaluate(
         return
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
-        wanted = read_pairs(pairs) if pairs is not None else [(prediction or "", truth or "")]
+        if pairs is not None:
+            wanted = read_pairs(pairs)
+        elif any(Path(each or "").is_dir() for each in (prediction, truth)):
+            wanted = matched(Path(prediction or ""), Path(truth or ""))
+        else:
+            wanted = [(prediction or "", truth or "")]
         result = run(wanted, progress=bars, **options)
     finally:
         bars.close()
     if confusion is not None:
         write_confusion(result, Path(confusion))
+    if images is not None:
+        write_images(result, Path(images))
     if latex:
-        say(tables.latex(result.accuracy))
+        say(latex_of(result))
     else:
-        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else tables.of_evaluation(result))
+        say(json.dumps(result.as_dict(), indent=2, ensure_ascii=False) if as_json else table_of(result))
 
 
 def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *, as_json: bool) -> None:

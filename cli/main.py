@@ -18,6 +18,7 @@ from .options import Listing
 from .outputs import vectorize
 from .plan import plan
 from .qgis import qgis
+from .report import report
 from .sample import sample
 from .scene import info
 from .segment import segment
@@ -59,6 +60,7 @@ for command in (
     plan,
     info,
     vectorize,
+    report,
     evaluate,
     compare,
     sample,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .console import Bars, complain, say, say_path, shows
+from .console import Bars, complain, in_flags, say, say_path, shows
 from .options import RESULTS, SegmentCommand, segmenting
 
 
@@ -15,7 +15,7 @@ from .options import RESULTS, SegmentCommand, segmenting
 @RESULTS
 @segmenting
 @shows
-def segment(scene: str, prompts: str, **options: Any) -> None:
+def segment(scene: str, prompts: str, report: bool, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
 
     SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.
@@ -41,6 +41,11 @@ def segment(scene: str, prompts: str, **options: Any) -> None:
         say(of_areas(areas_of(result.report)), err=True)
     for path in result.files():
         say_path(path)
+    if report:
+        from resegeo.reports.write import write_report_page
+
+        for path in write_report_page(result.report, spelling=in_flags):
+            say_path(path)
     if result.failed:
         complain(
             f"Warning: {result.failed} windows or blocks failed (see {result.report}); pixels that nothing else covers "

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
+    from resegeo.reports.write import write_report_page
+    from resegeo.reports.write import write_report_page as report
     from resegeo.run.change import Change, compare
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
@@ -55,6 +57,7 @@ _HOME = {
     "vectorize": "run.commands",
     "info": "run.commands",
     "Run": "run.prepare",
+    "write_report_page": "reports.write",
     "polygonize": "outputs.polygons",
     "write_polygons": "outputs.vectors",
     "Scene": "scene.reader",
@@ -63,7 +66,12 @@ _HOME = {
 }
 
 
-_COMMANDS = {"batch": "segment_many", "dataset": "segment_dataset", "plan": "estimate"}
+_COMMANDS = {
+    "batch": "segment_many",
+    "dataset": "segment_dataset",
+    "plan": "estimate",
+    "report": "write_report_page",
+}
 """What commands do, by their names."""
 
 
@@ -109,9 +117,11 @@ __all__ = [
     "plan",
     "polygonize",
     "prepare",
+    "report",
     "segment",
     "segment_dataset",
     "segment_many",
     "vectorize",
     "write_polygons",
+    "write_report_page",
 ]

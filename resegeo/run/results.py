@@ -147,16 +147,24 @@ def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any 
     return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], marks_of(report)[raster.name])})
 
 
-def scores_of(raster: Path) -> Any | None:
-    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+def store_of(raster: Path) -> Store | None:
+    """Find the store that the report of a finished run's class raster names; None where it is gone."""
     earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
-    if not earlier or not earlier.get("store") or raster.name not in marks_of(earlier):
-        return None
-    if not marks_of(earlier)[raster.name].fits(raster):
+    if not earlier or not earlier.get("store"):
         return None
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
-        store = Store.open(str(beside) if beside.exists() else earlier["store"])
+        return Store.open(str(beside) if beside.exists() else earlier["store"])
+    return None
+
+
+def scores_of(raster: Path) -> Any | None:
+    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    if not earlier or raster.name not in marks_of(earlier) or not marks_of(earlier)[raster.name].fits(raster):
+        return None
+    store = store_of(raster)
+    with contextlib.suppress(ResegeoError):
         return None if store is None else stored_scores(store, raster, earlier)
     return None
 

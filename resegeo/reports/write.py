@@ -1,0 +1,185 @@
+"""Write the report of a folder: one page, the same as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resegeo.errors import ResegeoError, Spelling, escaped, in_python, shown
+from resegeo.evaluation.evaluate import Evaluation, evaluate
+from resegeo.files import LONGEST_PATH, whole
+from resegeo.outputs.raster import read_class_raster_info
+from resegeo.reports.facts import Facts, gather, table_rows
+from resegeo.reports.layers import Stack, draw, thumbnail
+from resegeo.reports.page import overview, page
+from resegeo.run.report import earlier_report
+from resegeo.run.results import scores_of, store_of
+from resegeo.run.segmentation import Segmentation
+
+PAGE = "report.html"
+_SUMS = re.compile(rb"<!-- resegeo report ([0-9a-f]{64}) ([0-9a-f]{64}) ([0-9a-f]{64}) -->\n\Z")
+
+
+def write_report_page(
+    results: str | Path,
+    *,
+    truth: str | Path | None = None,
+    legend: str | None = None,
+    field: str | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    spelling: Spelling = in_python,
+) -> tuple[Path, ...]:
+    """Write what a run came to as a page for readers: what ``resegeo report`` does.
+
+    Parameters
+    ----------
+    results:
+        Folder of a run, or the report ``<stem>.json`` in it; or the folder of a batch, which gets a page for each
+        scene and one of all.
+    truth:
+        What is known of the place: the page then says how right the map is. See
+        :func:`resegeo.evaluation.evaluate.evaluate` for this, ``legend`` and ``field``.
+    legend, field:
+        What the values of ``truth`` mean.
+    output:
+        The page, ``report.html`` beside the results by default. ``.summary.json`` and ``.summary.csv`` lie beside it.
+    overwrite:
+        Replace files that are not as a report left them, too.
+    spelling:
+        Of parameters that the page names.
+
+    Returns
+    -------
+    The page, JSON and CSV; of a batch the page of all comes first.
+
+    Raises
+    ------
+    ResegeoError:
+        When there is no finished run, or a file lies there that nobody may replace.
+
+    """
+    place = Path(results)
+    runs = _runs(place)
+    if runs is None:
+        run = Segmentation.open(place)
+        measured = None if truth is None else evaluate([(run.raster, truth)], legend=legend, field=field)
+        several = sum(1 for path in run.report.parent.glob("*.json") if earlier_report(path)) > 1
+        name = f"{run.report.stem}.{PAGE}" if several else PAGE
+        target = Path(output) if output is not None else run.report.parent / name
+        files, _, _ = _write_one(run, target, measured, overwrite=overwrite, spelling=spelling)
+        return files
+    if truth is not None:
+        raise ResegeoError(
+            f"{escaped(place)} holds {len(runs)} runs, and [[truth]] tells of one; name the folder of one scene."
+        )
+    written: list[Path] = []
+    scenes = []
+    for run in runs:
+        files, facts, stack = _write_one(run, run.report.parent / PAGE, None, overwrite=overwrite, spelling=spelling)
+        written += files
+        link = (run.report.parent / PAGE).relative_to(place).as_posix()
+        scenes.append((facts, thumbnail(stack), link))
+    target = Path(output) if output is not None else place / PAGE
+    incomplete = [facts["title"] for facts, _, _ in scenes if facts["pixels_unprocessed"]]
+    cautions = [f"Not complete: {', '.join(incomplete)}."] if incomplete else []
+    cautions.append("Each scene's page has cautions of its own. Where scenes overlap, their areas count twice.")
+    html = overview(place.resolve().name, scenes, cautions)
+    together = {"scenes": [{**facts, "page": link} for facts, _, link in scenes]}
+    head = ["scene", *table_rows(scenes[0][0])[0]]
+    rows = [head, *([facts["title"], *row] for facts, _, _ in scenes for row in table_rows(facts)[1:])]
+    return (*_put(target, html, together, rows, overwrite=overwrite), *written)
+
+
+def _runs(place: Path) -> list[Segmentation] | None:
+    """Find the runs in the folders below one that holds none itself; None where it does."""
+    if not place.is_dir() or any(earlier_report(path) for path in place.glob("*.json")):
+        return None
+    found = [
+        path
+        for path in sorted(place.rglob("*.json"))
+        if not any(part.endswith(".zarr") or part.startswith(".") for part in path.relative_to(place).parts)
+        and path.with_name(f"{path.stem}.classes.tif").exists()
+        and earlier_report(path)
+    ]
+    return [Segmentation.open(path) for path in found] or None
+
+
+def _write_one(
+    run: Segmentation, target: Path, measured: Evaluation | None, *, overwrite: bool, spelling: Spelling
+) -> tuple[tuple[Path, ...], Facts, Stack]:
+    classes, _ = read_class_raster_info(run.raster)
+    scores = scores_of(run.raster)
+    facts = gather(run, scores, measured, spelling)
+    store = store_of(run.raster)
+    look = None if store is None else store.array("quicklook")
+    stack = draw(run.raster, classes, None if look is None else np.asarray(look[...]), scores)
+    return _put(target, page(facts, stack), facts, table_rows(facts), overwrite=overwrite), facts, stack
+
+
+def _put(
+    target: Path, html: str, facts: Mapping[str, Any], rows: list[list[str]], *, overwrite: bool
+) -> tuple[Path, Path, Path]:
+    """Write page, JSON and CSV; the page ends with the checksums of all three, by which the next run knows them."""
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ResegeoError(f"[[output={escaped(target)}]]: the page is HTML; its name must end in .html.")
+    paths = target, target.with_suffix(".summary.json"), target.with_suffix(".summary.csv")
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    contents = [
+        html.encode("utf-8", "backslashreplace"),
+        json.dumps(facts, indent=2, ensure_ascii=True, allow_nan=False).encode() + b"\n",
+        table.getvalue().encode("utf-8", "backslashreplace"),
+    ]
+    if not overwrite:
+        _refuse_others(paths)
+    contents[0] += f"<!-- resegeo report {' '.join(map(_sum, contents))} -->\n".encode()
+    try:
+        for path, content in zip(reversed(paths), reversed(contents), strict=True):  # the page last
+            with whole(path) as beside:
+                beside.write_bytes(content)
+    except OSError as error:
+        raise ResegeoError(
+            f"{shown(target, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
+            "permissions."
+        ) from error
+    return paths
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _refuse_others(paths: tuple[Path, ...]) -> None:
+    """See that what lies there is a report as it was written: anything else is somebody's."""
+    there = [path for path in paths if path.exists() or path.is_symlink()]
+    if not there:
+        return
+    known: dict[Path, str] = {}
+    try:
+        content = paths[0].read_bytes()
+        found = _SUMS.search(content[-300:])
+        if found is not None:
+            known = dict(zip(paths, (sums.decode() for sums in found.groups()), strict=True))
+        for path in there:
+            own = path.read_bytes()
+            if path == paths[0] and found is not None:
+                own = own[: -len(found[0])]
+            if known.get(path) != _sum(own):
+                raise ResegeoError(
+                    f"{shown(path, LONGEST_PATH)} exists and is not as a report left it; pass [[overwrite=True]] to "
+                    "replace it, or name another page by [[output]]."
+                )
+    except OSError as error:
+        raise ResegeoError(
+            f"{shown(paths[0], LONGEST_PATH)} or what lies beside it cannot be read ({error.strerror or error}); name "
+            "another page by [[output]]."
+        ) from error
