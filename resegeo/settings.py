@@ -48,6 +48,7 @@ class Settings:
         "Scene",
         metavar="PIXELS",
         least=1,
+        later=True,
     )
     """Pixels of the longer side at which the model sees the scene, as published configurations of data sets say it
     instead of a ``gsd``; None: the scene's own."""
@@ -129,6 +130,12 @@ class Settings:
         least=0,
     )
     """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
+    self_self: bool = option(
+        False,
+        "The same as [[last_attention=qq,kk,vv]] without residual and MLP: often sharpens borders.",
+        "Method",
+    )
+    """Short for the last layer of SegEarth-OV."""
     last_attention: tuple[Term, ...] = option(
         ("qk",),
         "What patches are compared by in the last layer: qk as trained; or qq, kk, vv or several of them, which often "
@@ -136,13 +143,16 @@ class Settings:
         "Method",
         metavar="TERMS",
         example="qq,kk,vv",
+        later=True,
     )
     """Terms of the last layer's attention under its own mask, see :class:`resegeo.clip.attention.LastLayer`."""
     last_residual: bool = option(
-        True, "Whether the last layer adds its attention to what it was given.  [default: on]", "Method"
+        True, "Whether the last layer adds its attention to what it was given.  [default: on]", "Method", later=True
     )
     """Whether the last layer keeps its residual (ClearCLIP and SegEarth-OV leave it out)."""
-    last_mlp: bool = option(True, "Whether the last layer's MLP follows its attention.  [default: on]", "Method")
+    last_mlp: bool = option(
+        True, "Whether the last layer's MLP follows its attention.  [default: on]", "Method", later=True
+    )
     """Whether the last layer keeps its MLP (ClearCLIP and SegEarth-OV leave it out)."""
     edge: Literal["clamp", "overhang"] = option(
         "clamp",
@@ -178,6 +188,7 @@ class Settings:
         "[default: features]",
         "Method",
         affects="labels",
+        later=True,
     )
     """Bilinear interpolation from patches to pixels: of ``features``, whose cosines follow, or of the patches' cosines
     (``scores``), as SCLIP and ClearCLIP do."""
@@ -187,6 +198,7 @@ class Settings:
         "[default: probabilities]",
         "Method",
         affects="labels",
+        later=True,
     )
     """What is averaged over the windows that cover a pixel: ``probabilities``, or the prompts' ``logits`` (SCLIP,
     ClearCLIP, SegEarth-OV). Votes of segments are votes of windows, whichever it says."""
@@ -224,6 +236,7 @@ class Settings:
         "Sentences that prompts are put into: the class file's, or OpenAI's 80.  [default: the class file's]",
         "Method",
         affects="labels",
+        later=True,
     )
     """Templates of the prompts: those of the class ``file``, or OpenAI's list of 80. A class file's own go before a
     preset's."""
@@ -295,6 +308,12 @@ class Settings:
         object.__setattr__(self, "last_attention", tuple(t for t in get_args(Term) if t in self.last_attention))
         if self.gsd is not None and self.resize is not None:
             raise UsageError("[[gsd]] and [[resize]] say the same in two ways; give one of them.")
+        usual = (("qk",), True, True)
+        if self.self_self and (self.last_attention, self.last_residual, self.last_mlp) != usual:
+            raise UsageError(
+                "[[self_self=True]] says all of the last layer; leave out [[last_attention]], [[last_residual]] and "
+                "[[last_mlp]], or it."
+            )
 
     def schedule(self, depth: int) -> Schedule:
         """Return the layer schedule for a model of ``depth`` layers.
@@ -330,6 +349,8 @@ class Settings:
         """How the last layer computes."""
         from resegeo.clip.attention import LastLayer
 
+        if self.self_self:
+            return LastLayer(("qq", "kk", "vv"), residual=False, mlp=False)
         return LastLayer(self.last_attention, self.last_residual, self.last_mlp)
 
     def step(self, window: int) -> int:
@@ -337,13 +358,20 @@ class Settings:
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all knobs as plain values, for provenance; of a SAM level what is not the usual way with crops."""
+        """Return all knobs as plain values, for provenance; of later ones those that are not at their default.
+
+        Of a SAM level what is not the usual way with crops.
+        """
+        what = declared(type(self))
         usual = {each.name: each.default for each in fields(SamLevel) if each.default is not MISSING}
-        return asdict(self) | {
-            "sam_levels": tuple(
-                {name: value for name, value in asdict(level).items() if usual.get(name) != value}
-                for level in self.sam_levels
-            )
+        levels = tuple(
+            {name: value for name, value in asdict(level).items() if usual.get(name) != value}
+            for level in self.sam_levels
+        )
+        return {
+            name: levels if name == "sam_levels" else value
+            for name, value in asdict(self).items()
+            if name not in what or not what[name].about.later or value != what[name].default
         }
 
 

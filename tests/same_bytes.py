@@ -239,16 +239,7 @@ RUNS: dict[str, Callable[[str], None]] = {
         "nodata.tif", "--min-area", "25", "--simplify", "1.5", "--keep-background", "--vector", "gpkg,shp"
     ),
     "votes, CLS, self-self": segment(
-        "plain.tif",
-        "--vote-segments",
-        "--subtract-cls",
-        "0.3",
-        "--last-attention",
-        "qq,kk,vv",
-        "--no-last-residual",
-        "--no-last-mlp",
-        "--settings",
-        "knobs.yml",
+        "plain.tif", "--vote-segments", "--subtract-cls", "0.3", "--self-self", "--settings", "knobs.yml"
     ),
     "mean, no taper, overhang": segment(
         "plain.tif", "--reduction", "mean", "--no-taper", "--edge", "overhang", "--fill", "black", "--no-use-thresholds"

@@ -23,6 +23,7 @@ from resegeo.classes.class_file import class_list
 from resegeo.classes.openai_templates import OPENAI_TEMPLATES
 from resegeo.clip.blending import Blender, Grouping, WindowScores
 from resegeo.clip.scores import patch_scores
+from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import Canvas
@@ -231,6 +232,22 @@ def test_a_resized_scene_is_seen_as_at_the_ground_size_that_comes_to_the_same(
     plan = resegeo.prepare(bare, classes(), resize=33, **weights).plan
     assert max(plan.canvas.height, plan.canvas.width) == 33
     assert resegeo.prepare(bare, classes(), resize=55, **weights).plan.canvas.native
+
+
+def test_self_self_is_short_for_three_terms_without_residual_and_mlp():
+    long = Settings(last_attention="qq,kk,vv", last_residual=False, last_mlp=False)
+    assert Settings(self_self=True).last_layer == long.last_layer
+    with pytest.raises(UsageError, match=r"self_self.* says all of the last layer"):
+        Settings(self_self=True, last_mlp=False)
+
+
+def test_a_later_knob_at_its_default_is_not_recorded_so_that_earlier_stores_and_results_still_fit():
+    later = {name for name, what in declared(Settings).items() if what.about.later}
+    assert later == {"resize", "last_attention", "last_residual", "last_mlp", "interpolate", "average", "templates"}
+    assert not later & Settings().as_dict().keys()
+    chosen = Settings(last_mlp=False, average="logits").as_dict()
+    assert later & chosen.keys() == {"last_mlp", "average"}
+    assert resolve_settings(chosen) == Settings(last_mlp=False, average="logits")
 
 
 def test_sizes_that_make_no_sense_are_refused(weights, image, make_raster, tmp_path):

@@ -169,7 +169,7 @@ class Plan:
             | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
-                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
+                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS) if name in settings},
             }
         )
 
