@@ -43,7 +43,7 @@ class Settings:
         "superpixels",
         "What borders follow: superpixels, sam, none, a label raster, or a file of polygons such as parcels (a second "
         "file after a comma is the next level).  "
-        "[default: superpixels]",
+        "[default: what the model's card says, none for the bundled one; else superpixels]",
         "Segments",
         metavar="WHAT",
         expected="superpixels, sam, none, or a file",
@@ -308,12 +308,16 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 }
 
 
+_NEEDING_SEGMENTS = {"superpixel_area", "vote_segments"}
+
+
 def resolve_settings(
     given: Mapping[str, Any] | None = None,
     *,
     preset: Preset = "default",
     file: str | Path | None = None,
     attention: Mapping[str, Any] | None = None,
+    segments: str | None = None,
 ) -> Settings:
     """Combine options, settings file, class file's attention section, preset and defaults.
 
@@ -327,6 +331,8 @@ def resolve_settings(
         YAML file with any fields of :class:`Settings`.
     attention:
         Layer counts from the reference's own configuration, with the field names of :class:`Settings`.
+    segments:
+        What suits the model, where nothing else says which segments; options that need some imply superpixels.
 
     Raises
     ------
@@ -343,6 +349,8 @@ def resolve_settings(
     if "overlap" in chosen:
         values.pop("stride", None)  # an option goes before a stride from the settings file
     values.update(chosen)
+    if segments is not None and not values.keys() & _NEEDING_SEGMENTS:
+        values.setdefault("segments", segments)
     return Settings(**values)
 
 

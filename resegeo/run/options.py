@@ -121,10 +121,9 @@ class ModelChoice:
     )
     preset: Preset = option(
         "default",
-        "Several options at once. default: superpixels, windows that overlap by half, smooth borders. paper: the "
-        "published "
-        "method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and probabilities over "
-        "prompts.  [default: default]",
+        "Several options at once. default: the model's own segments, windows that overlap by half, smooth borders. "
+        "paper: the published method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and "
+        "probabilities over prompts.  [default: default]",
         "Method",
     )
     settings: str | Path | None = option(
