@@ -72,9 +72,9 @@ TEMPLATES = (
     + ("a photo of a {}", "an aerial view of {}", "a remote sensing image of {}")
 )
 PHRASE_SETS = 4
-VIEW_SHARES = (0.6, 0.2, 0.2)
+VIEW_SHARES = (0.7, 0.15, 0.15)
 """How often the words of each entry of VIEWS compete."""
-EMA = 0.999
+EMA = 0.995
 """Decay of the running mean of the weights that is written in the end: steadier than the last step's."""
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
@@ -102,11 +102,11 @@ Batch = tuple[torch.Tensor, torch.Tensor, NDArray[np.uint8], list[str]]
 
 
 def batch_of(sampler: Sampler, count: int, patch: int, rng: np.random.Generator, focus: float) -> Batch:
-    """Images (B, 3, S, S), patch ids (B, 1, g, g), codes (B, S, S), sources; three images of four are one segment."""
+    """Images (B, 3, S, S), patch ids (B, 1, g, g), codes (B, S, S), sources; seven images of eight are one segment."""
     crops = [sampler.crop(rng, focus) for _ in range(count)]
     side = sampler.size // patch
     ids = [
-        segment_ids(rgb, patch) if i % 4 == 3 else np.ones((side, side), dtype=np.int64)
+        segment_ids(rgb, patch) if i % 8 == 7 else np.ones((side, side), dtype=np.int64)
         for i, (_, rgb, _) in enumerate(crops)
     ]
     images = normalised(np.stack([rgb for _, rgb, _ in crops]))
@@ -212,6 +212,14 @@ def make_view(members: dict[str, tuple[str, ...]]) -> View:
             if columns:
                 judged.append((source, columns, torch.from_numpy(true), torch.from_numpy(known)))
     return View([WORDS.index(w) for w in words], likely, judged)
+
+
+def only_chips(logits: torch.Tensor, sources: list[str]) -> torch.Tensor:
+    """Let only the words of EuroSAT's ten classes compete on its chips; logits (B, h, w, kinds)."""
+    ten = {word.removesuffix(" chip") for word in EUROSAT.values()}
+    other = torch.tensor([name not in ten for name in CLASSES])
+    chip = torch.tensor([source == "eurosat" for source in sources])
+    return logits.masked_fill(chip[:, None, None, None] & other, -1e4)
 
 
 def partial_loss(logits: torch.Tensor, codes: torch.Tensor, likely: torch.Tensor) -> torch.Tensor:
@@ -398,16 +406,20 @@ def train(args: argparse.Namespace) -> None:
         parameter.requires_grad_(name in moving)
     rates = [[group["lr"] for group in optim.param_groups] for optim in optimisers(model, args.rate)]
 
+    cooling = args.steps - args.cooldown
+
     def batch(step: int) -> tuple[np.random.Generator, Batch]:
         # A generator of its own for every step: a resumed run draws what an uninterrupted one would.
         rng = np.random.default_rng([args.seed, 0, step])
         # Towards the end crops come as they are in the pictures, so that probabilities fit how rare a class is.
-        return rng, batch_of(sampler, args.batch, patch, rng, 0.6 if step < 0.6 * args.steps else 0.25)
+        return rng, batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.25)
 
     model.train()
     started, running = time.monotonic(), np.zeros(2)
     for step, (rng, (images, ids, codes, sources)) in ahead(batch, first, args.steps):
-        share = min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        # Constant, then down to nothing: up to the cooldown a run may still be made longer.
+        cooled = max(0.0, (step - cooling) / args.cooldown)
+        share = min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cooled)))
         for optim, usual in zip(optims, rates, strict=True):
             for group, rate in zip(optim.param_groups, usual, strict=True):
                 group["lr"] = rate * share
@@ -422,6 +434,8 @@ def train(args: argparse.Namespace) -> None:
         known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
         view = views[rng.choice(len(views), p=VIEW_SHARES)]
         logits = class_logits(model, tokens.float(), texts[:, view.columns], size // 4)
+        if view is views[0] and step % 2:
+            logits = only_chips(logits, sources)
         losses = partial_loss(logits, known, view.likely), jaccard_loss(logits, known, sources, view)
         for optim in optims:
             optim.zero_grad(set_to_none=True)
@@ -535,7 +549,8 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--word-steps", type=int, default=600)
+    parser.add_argument("--cooldown", type=int, default=1500, help="the last steps, in which the rate goes to nothing")
+    parser.add_argument("--word-steps", type=int, default=600, help="0: keep the words of --start")
     parser.add_argument("--jaccard", type=float, default=1.0, help="weight of the Jaccard loss")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)

@@ -56,7 +56,7 @@ class Settings:
         "superpixels",
         "What borders follow: superpixels, sam, none, a label raster, or a file of polygons such as parcels (a second "
         "file after a comma is the next level).  "
-        "[default: superpixels]",
+        "[default: what the model's card says, none for the bundled one; else superpixels]",
         "Segments",
         metavar="WHAT",
         expected="superpixels, sam, none, or a file",
@@ -439,12 +439,16 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 """Knobs by the name under which they were published. Thresholds, words and sizes are a data set's and no preset's."""
 
 
+_NEEDING_SEGMENTS = {"superpixel_area", "vote_segments"}
+
+
 def resolve_settings(
     given: Mapping[str, Any] | None = None,
     *,
     preset: Preset = "default",
     file: str | Path | None = None,
     of_classes: Mapping[str, Any] | None = None,
+    segments: str | None = None,
 ) -> Settings:
     """Combine options, settings file, what the class file says, preset and defaults.
 
@@ -458,6 +462,8 @@ def resolve_settings(
         YAML file with any fields of :class:`Settings`.
     of_classes:
         What a class file says of the method, with the field names of :class:`Settings`.
+    segments:
+        What suits the model, where nothing else says which segments; options that need some imply superpixels.
 
     Raises
     ------
@@ -477,6 +483,8 @@ def resolve_settings(
         if one in chosen and other not in chosen:
             values.pop(other, None)
     values.update(chosen)
+    if segments is not None and not values.keys() & _NEEDING_SEGMENTS:
+        values.setdefault("segments", segments)
     return Settings(**values)
 
 

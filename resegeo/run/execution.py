@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from resegeo.checkpoints.model_card import ModelCardNotice, doubts
 from resegeo.clip.encoder import Encoder, set_threads
-from resegeo.errors import Interrupted, ResegeoError
+from resegeo.errors import Interrupted, ResegeoError, notice
 from resegeo.files import alone, sweep, sweep_locks, writable_folder
 from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
@@ -203,6 +204,7 @@ def _run(
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
         "areas": [asdict(row) for row in covered],
+        "doubts": dict(raster.doubts),
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if found_here is None else {"examples": dict(found_here.facts)}),
         "store": None if options.discard_store else url,
@@ -215,6 +217,7 @@ def _run(
     journal.end()
     if options.discard_store:
         remove(url)
+    _mention_doubts(plan, raster.doubts)
     failed = document["windows"]["failed"] + raster.unreadable
     return Segmentation(
         outputs.raster,
@@ -226,6 +229,16 @@ def _run(
         failed=failed,
         beside=beside,
     )
+
+
+def _mention_doubts(plan: Plan, found: Mapping[str, Any]) -> None:
+    """Say at the end where the scores speak against the result; scaled by the user's own factor they tell nothing."""
+    if not found or plan.settings.logit_scale is not None or len(plan.classes.classes) < 2:
+        return
+    ties = {name: (tie["with"], tie["share"]) for name, tie in found["near_ties"].items()}
+    said = doubts(found["mean_scores"], ties)
+    if said is not None:
+        notice(said, ModelCardNotice)
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:

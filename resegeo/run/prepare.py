@@ -7,10 +7,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints.imported import imported_path
+from resegeo.checkpoints.model_card import Look, ModelCardNotice, caution
 from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
 from resegeo.classes.class_file import MOST_TEXTS, class_list, load_class_list
 from resegeo.classes.class_list import ClassList
@@ -19,7 +21,6 @@ from resegeo.clip.tokens import check_prompts
 from resegeo.composition.recipe import find_model
 from resegeo.errors import (
     IgnoredSettingWarning,
-    InputNotice,
     ResegeoError,
     ResegeoWarning,
     UsageError,
@@ -50,10 +51,11 @@ if TYPE_CHECKING:
     from resegeo.run.segmentation import Segmentation
     from resegeo.run.standing import Standing
 
-BUNDLED_RANGE = (0.1, 30.0)
-"""Ground sample distances in metres that the bundled model was trained on."""
-
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
+
+
+_SQUARE = 32
+"""Side of the squares, nine at most, of which a scene's brightness is told."""
 
 
 class VocabularyWarning(ResegeoWarning):
@@ -217,7 +219,10 @@ def choose(
     """
     found = find_model(method.model, method.arch, method.activation, progress=progress)
     of_classes = {**(_fitting(classes.attention, found) or {}), **_templates_of(classes)}
-    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, of_classes=of_classes)
+    suited = None if found.card is None else found.card.segments
+    settings = resolve_settings(
+        method.knobs, preset=method.preset, file=method.settings, of_classes=of_classes, segments=suited
+    )
     check_prompts(_templated(classes, settings), found)
     return found, settings, _sam_of(settings, method, progress)
 
@@ -471,15 +476,32 @@ def warn(plan: Plan) -> None:
                 "expect nonsense there. Use a word of the list, or a larger CLIP by [[model]].",
                 VocabularyWarning,
             )
-        own = ground_sample_distance(plan.scene)
-        seen = plan.settings.gsd
-        if own is not None and seen is None:
-            seen = math.sqrt(own[0] * plan.canvas.down * own[1] * plan.canvas.across)
-        low, high = BUNDLED_RANGE
-        near = low if seen is not None and seen < low else high
-        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
-            notice(
-                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
-                f"expect little of it. Pass [[gsd]] with a value in that range, such as [[gsd={near:g}]].",
-                InputNotice,
-            )
+    if plan.source.card is not None:
+        said = caution(plan.source.card, _seen(plan), {spec.name: spec.prompts for spec in plan.classes.drawn})
+        if said is not None:
+            notice(said, ModelCardNotice)
+
+
+def _seen(plan: Plan) -> Look:
+    """Look at a scene as its model will: the size of its pixels, and a few squares of them."""
+    scene = plan.scene
+    own = ground_sample_distance(scene)
+    gsd = plan.settings.gsd
+    if gsd is None and own is not None:
+        gsd = math.sqrt(own[0] * plan.canvas.down * own[1] * plan.canvas.across)
+    grey = scene.palette is None and len(set(scene.bands)) == 1
+    total, count = 0.0, 0
+    side = min(_SQUARE, scene.height), min(_SQUARE, scene.width)
+    rows, cols = (
+        sorted({k * (size - part) // 2 for k in range(3)})
+        for size, part in zip((scene.height, scene.width), side, strict=True)
+    )
+    # A store keeps no pixels that could be looked at.
+    for row, col in product(rows, cols) if plan.made_with is None else ():
+        try:
+            rgb, valid = scene.read(row, col, *side)
+        except ResegeoError:  # the run itself says it of its blocks
+            continue
+        total += float(rgb[valid].sum()) / 3
+        count += int(valid.sum())
+    return Look(gsd, total / count if count else None, grey)

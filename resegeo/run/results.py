@@ -18,7 +18,7 @@ from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import sidecars, write_class_raster
 from resegeo.outputs.vectors import no_geojson, write_polygons
 from resegeo.progress import Progress
-from resegeo.run.labelling import Block, Scores, label_scene, look_of
+from resegeo.run.labelling import Block, Doubt, Scores, label_scene, look_of
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
@@ -43,6 +43,8 @@ class MadeRaster:
     scores: Any | None
     """Array (height, width) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`; None if nobody
     asked."""
+    doubts: Mapping[str, Any]
+    """See :meth:`resegeo.run.labelling.Doubt.facts`."""
 
 
 def make_raster(
@@ -67,11 +69,14 @@ def make_raster(
     valid = None if stored else store.keep_array("valid")
     scores = _fresh_scores(store, plan, outputs, scored=scored)
     unreadable = 0
+    doubt: Doubt | None = None
 
     def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
-        nonlocal unreadable
+        nonlocal unreadable, doubt
         for block in blocks:
             unreadable += not block.readable
+            if block.doubt is not None:
+                doubt = block.doubt if doubt is None else doubt + block.doubt
             if every is not None:
                 every.put(block)
             yield block.rect.row, block.rect.col, block.codes
@@ -114,7 +119,8 @@ def make_raster(
             store.seal("valid")
             store.finish()
     pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
-    return MadeRaster(pixels, marks, unreadable, look, scores)
+    doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.classes.classes])
+    return MadeRaster(pixels, marks, unreadable, look, scores, doubts)
 
 
 def kept_raster(
@@ -130,7 +136,7 @@ def kept_raster(
     if scored and scores is None:
         return None
     marks = {path.name: standing.known[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
-    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores)
+    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores, earlier.get("doubts") or {})
 
 
 def _stored_look(plan: Plan, store: Store) -> Quicklook:
