@@ -132,8 +132,8 @@ class ModelChoice:
         "Several options at once. default: the model's own segments, windows that overlap by half, smooth borders. "
         "paper: the published method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and "
         "probabilities over prompts. Others, all without segments: plain: CLIP as trained. maskclip: MaskCLIP "
-        "(ECCV 2022). sclip: SCLIP (ECCV 2024). clearclip: ClearCLIP (ECCV 2024). segearth: SegEarth-OV (CVPR 2025) without its "
-        "upsampler.  [default: default]",
+        "(ECCV 2022). sclip: SCLIP (ECCV 2024). clearclip: ClearCLIP (ECCV 2024). segearth: SegEarth-OV (CVPR 2025) "
+        "without its upsampler.  [default: default]",
         "Method",
     )
     settings: str | Path | None = option(
