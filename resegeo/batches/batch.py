@@ -34,6 +34,7 @@ from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose
 from resegeo.run.report import versions
 from resegeo.run.store import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class BatchResult:
         return self.counts["failed"]
 
 
+@heard
 def segment_many(
     scenes: str | Path | Sequence[str | Path],
     classes: Classes | None = None,

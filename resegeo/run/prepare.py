@@ -34,6 +34,7 @@ from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_output
 from resegeo.run.segmentation import flags
 from resegeo.run.store import Store, UnusableStoreError, is_store
 from resegeo.run.stored import stored_scene
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
@@ -71,6 +72,7 @@ class Run:
     in_memory: bool = False
     """Whether the scene is an array, and its labels are returned as one."""
 
+    @heard
     def estimate(self) -> Estimate:
         """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
 
@@ -85,6 +87,7 @@ class Run:
 
             return estimate_run(self.plan, self.url, self.options)
 
+    @heard
     def execute(self) -> Segmentation | xr.DataArray:
         """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
 
@@ -128,6 +131,7 @@ class Run:
         return f"<table><caption>resegeo run</caption>{rows}</table>"
 
 
+@heard
 def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:
     """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
 
