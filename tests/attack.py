@@ -37,6 +37,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from damaged_rasters import damaged_rasters
 from guarded import (
     GIGABYTE,
     Answer,
@@ -53,64 +54,11 @@ from guarded import (
     tried,
     warm,
 )
+from hostile_models import hostile_archives, hostile_models
+from mutations import mutate
 from same_bytes import CLASSES, OTHER, left, picture, write
 
 FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
-
-
-# what may be given by other files; simple ones until then
-
-
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Damage some bytes, or what they say."""
-    try:
-        from mutations import mutate
-    except ImportError:
-        return _mutated(data, chance)
-    return bytes(mutate(data, chance))
-
-
-_WORDS = [b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 5000, b"\x00", b"\xff\xfe", b"../../x", b"[" * 2000, b"{}"]
-_WORDS += [b"&a [*a, *a]", b"!!python/object/apply:os.system [id]", b'"\\uD800"', b"\x1b[31m", b"x" * 300, b"[]", b'""']
-_WORDS += [
-    b"file:///etc/passwd",
-    b"https://[",
-    b"\\UFFFFFFFF",
-    "\u202e".encode(),
-    b"0x10",
-    b"1:2:3",
-    b"*",
-    b"2000-13-45",
-]
-
-
-def _mutated(data: bytes, chance: random.Random) -> bytes:
-    for _ in range(chance.choice((1, 1, 2, 4))):
-        at = chance.randrange(len(data) + 1)
-        end = min(len(data), at + chance.choice((1, 1, 4, 30)))
-        kind = chance.randrange(7)
-        if kind == 0:
-            data = data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
-        elif kind == 1:
-            data = data[:at] + data[end:]
-        elif kind == 2:
-            data = data[:at] + chance.choice(_WORDS) + data[at:]
-        elif kind == 3:
-            data = data[:at] + data[at:end] * chance.choice((2, 3, 50)) + data[end:]
-        elif kind == 4:
-            data = data[:at]
-        else:  # a whole value, which is where the meaning lies
-            parts = _tokens(data)
-            if parts:
-                start, stop = chance.choice(parts)
-                data = data[:start] + chance.choice(_WORDS) + data[stop:]
-    return data
-
-
-def _tokens(data: bytes) -> list[tuple[int, int]]:
-    import re
-
-    return [match.span() for match in re.finditer(rb'"[^"\n]*"|[\w.#-]+', data)]
 
 
 # the ground on which cases stand
@@ -440,7 +388,7 @@ def parsed(
 
     def try_some(number: int) -> Verdict:
         chance = ground.chance("parser", suffix, source[:40], number)
-        inputs = [mutated(source, chance) for _ in range(min(share, total - number * share))]
+        inputs = [mutate(source, chance) for _ in range(min(share, total - number * share))]
         folder = ground.place()
         for name in ("scene.tif", "second.tif", "classes.yml"):
             shutil.copy(ground.inputs / name, folder / name)
@@ -599,11 +547,16 @@ def rasters(ground: Ground) -> list[Case]:
     folder = ground.root / "rasters"
     folder.mkdir(exist_ok=True)
     count = ground.count(300, 30)
-    try:
-        from damaged_rasters import damaged_rasters
-    except ImportError:
-        damaged_rasters = _damaged_rasters
-    made = listed(apart(lambda: listed(damaged_rasters(folder, count, ground.seed)), seconds=300))
+
+    def make() -> list[tuple[str, Path]]:
+        made = []
+        for number, (name, path) in enumerate(damaged_rasters(folder, count, ground.seed)):
+            kept = folder / f"{number}{path.suffix}"  # beside the sound ones, which a VRT names
+            shutil.copy(path, kept)
+            made.append((name, kept))
+        return made
+
+    made = apart(make, seconds=300)
 
     def attack(path: Path) -> Verdict:
         case = ground.place()
@@ -627,30 +580,10 @@ def rasters(ground: Ground) -> list[Case]:
     return [(name, functools.partial(attack, path)) for name, path in made]
 
 
-def _damaged_rasters(folder: Path, count: int, seed: int) -> list[tuple[str, Path]]:
-    made = []
-    data = (folder.parent / "inputs/tiny.tif").read_bytes()
-    for number in range(count):
-        chance = random.Random(f"{seed} raster {number}")
-        path = folder / f"{number}.tif"
-        content = bytearray(data)
-        for _ in range(chance.choice((1, 3, 20))):
-            content[chance.randrange(600) if chance.random() < 0.7 else chance.randrange(len(content))] = (
-                chance.randrange(256)
-            )
-        path.write_bytes(bytes(content if chance.random() < 0.8 else content[: chance.randrange(len(content))]))
-        made.append((path.name, path))
-    return made
-
-
-def hostile(ground: Ground, generator: str, stand_in: Callable[[Path], Any]) -> tuple[Path, list[tuple[str, Path]]]:
+def hostile(ground: Ground, make: Callable[[Path], Any]) -> tuple[Path, list[tuple[str, Path]]]:
     """Files made by tests/hostile_models.py, in a folder in which nothing may appear."""
-    folder = ground.root / generator
+    folder = ground.root / make.__name__
     folder.mkdir()
-    try:
-        make = getattr(import_module("hostile_models"), generator)
-    except ImportError:
-        make = stand_in
     return folder, listed(apart(lambda: listed(make(folder)), seconds=300))
 
 
@@ -662,7 +595,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> str | None:
 
 def models(ground: Ground) -> list[Case]:
     """Checkpoints that would run code, name paths, lie about their size."""
-    folder, made = hostile(ground, "hostile_models", lambda folder: _hostile_models(folder, ground))
+    folder, made = hostile(ground, hostile_models)
     if ground.quick:
         made = ground.chance("models").sample(made, min(20, len(made)))
 
@@ -689,28 +622,9 @@ def models(ground: Ground) -> list[Case]:
     return [(name, functools.partial(attack, path)) for name, path in made]
 
 
-def _hostile_models(folder: Path, ground: Ground) -> list[tuple[str, Path]]:
-    import pickle
-
-    class Runs:
-        def __reduce__(self) -> Any:
-            return os.system, (f"touch {folder}/ran",)
-
-    made = []
-    for name in ("code.pt", "code.bin", "code.ckpt"):
-        (folder / name).write_bytes(pickle.dumps({"state_dict": Runs()}, protocol=2))
-        made.append((name, folder / name))
-    data = (ground.root / "composed/ab.safetensors").read_bytes() if (ground.root / "composed").is_dir() else b""
-    for number in range(10):
-        path = folder / f"cut{number}.safetensors"
-        path.write_bytes(data[: len(data) * number // 10])
-        made.append((path.name, path))
-    return made
-
-
 def archives(ground: Ground) -> list[Case]:
     """Archives of models that write elsewhere, or unpack without end."""
-    folder, made = hostile(ground, "hostile_archives", _hostile_archives)
+    folder, made = hostile(ground, hostile_archives)
 
     def attack(path: Path) -> Verdict:
         case = ground.place()
@@ -726,24 +640,6 @@ def archives(ground: Ground) -> list[Case]:
         return Verdict.of(answer, ground.touched(), appeared, much)
 
     return [(name, functools.partial(attack, path)) for name, path in made]
-
-
-def _hostile_archives(folder: Path) -> list[tuple[str, Path]]:
-    made = []
-    for number, file in enumerate(("../x", "/tmp/x", "x/../../y", "a\\b", "", "." * 300, "\x1b[2J")):
-        path = folder / f"{number}.zip"
-        entry = {
-            "model": file or "m",
-            "file": file,
-            "sha256": hashlib.sha256(b"x").hexdigest(),
-            "member": "0",
-            "own": True,
-        }
-        with zipfile.ZipFile(path, "w") as out:
-            out.writestr("resegeo-models.json", json.dumps({"format": 2, "files": [entry]}))
-            out.writestr("0", b"x")
-        made.append((path.name, path))
-    return made
 
 
 # disks that are full

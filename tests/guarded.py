@@ -108,6 +108,11 @@ class Dead(Exception):  # noqa: N818
     """A guarded call died or took too long."""
 
 
+def patience() -> float:
+    """How many times longer than on an idle machine something may take on this one as it is now."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def _limit(memory: int) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -116,7 +121,10 @@ def _limit(memory: int) -> None:
 
 
 def _await(child: int, seconds: float, kill_after: float | None = None) -> tuple[int, bool]:
-    """Wait for a child and all of its group; return its exit code (below 0 the signal) and whether it was too late."""
+    """Wait for a child and all of its group; return its exit code (below 0 the signal) and whether it was too late.
+
+    ``seconds`` are those of an idle machine.
+    """
     began = time.monotonic()
     kill_at = None if kill_after is None else began + kill_after
     late = False
@@ -125,8 +133,8 @@ def _await(child: int, seconds: float, kill_after: float | None = None) -> tuple
         if done:
             break
         now = time.monotonic()
-        if now - began > seconds or (kill_at is not None and now >= kill_at):
-            late = now - began > seconds
+        if now - began > seconds * patience() or (kill_at is not None and now >= kill_at):
+            late = now - began > seconds * patience()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             kill_at = None
@@ -305,7 +313,7 @@ def apart(call: Callable[[], Any], *, seconds: float = 60, memory: int = 4 * GIG
     data = b""
     began = time.monotonic()
     with os.fdopen(source, "rb", buffering=0) as stream:
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds * patience():
             if select.select([stream], [], [], 0.5)[0]:
                 part = stream.read(1 << 20)
                 if not part:
@@ -318,7 +326,7 @@ def apart(call: Callable[[], Any], *, seconds: float = 60, memory: int = 4 * GIG
 
 
 def each(
-    inputs: Sequence[bytes], call: Callable[[bytes], str | None], *, seconds: float, memory: int, patience: float = 60
+    inputs: Sequence[bytes], call: Callable[[bytes], str | None], *, seconds: float, memory: int, grace: float = 60
 ) -> Iterator[tuple[int, str, str]]:
     """Make a call for each input, many in one fork; yield number, "right", "told" or "fault", and a text.
 
@@ -331,7 +339,7 @@ def each(
             child = os.fork()
             if child == 0:
                 _many(inputs[first:], call, said.fileno(), seconds, memory)
-            code, late = _await(child, patience + seconds * len(inputs[first:]))
+            code, late = _await(child, grace + seconds * len(inputs[first:]))
             said.seek(0)
             lines = said.read().decode("utf-8", "backslashreplace").splitlines()
         for line in lines:
@@ -356,7 +364,7 @@ def _many(inputs: Sequence[bytes], call: Callable[[bytes], str | None], said: in
         _limit(memory)
         warnings.simplefilter("ignore")
         for data in inputs:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds * patience())
             try:
                 text = call(data)
                 line = "right" if text is None else f"told {text}"

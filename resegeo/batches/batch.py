@@ -35,6 +35,7 @@ from resegeo.run.prepare import Classes, as_class_list, choose
 from resegeo.run.report import versions
 from resegeo.run.standing import stands
 from resegeo.run.store_place import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _batches(keywords: Callable[P, object]) -> Callable[[Callable[..., BatchResu
 
 
 @_batches(BatchKeywords)
+@heard
 def segment_many(
     scenes: str | Path | Sequence[str | Path],
     classes: Classes | None = None,

@@ -32,7 +32,7 @@ from resegeo.evaluation.truth import Grid, Truth, open_truth
 from resegeo.files import is_there, whole
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.progress import Progress, silent
-from resegeo.scene.formats import is_local, known_formats, open_raster
+from resegeo.scene.formats import heard, is_local, known_formats, open_raster
 from resegeo.scene.windows import Rect, blocks
 
 OTHER, SILENT = "other classes", "no answer"
@@ -100,6 +100,7 @@ class Evaluation:
         return rows
 
 
+@heard
 def evaluate(
     pairs: Sequence[tuple[str | Path, str | Path]],
     *,

@@ -16,7 +16,7 @@ from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.area_estimation import Estimates, Sample, allocate, estimate
 from resegeo.files import is_there
 from resegeo.outputs.raster import read_class_raster_info
-from resegeo.scene.formats import open_raster
+from resegeo.scene.formats import heard, open_raster
 from resegeo.scene.vector_layers import read_layer
 from resegeo.scene.windows import blocks
 
@@ -36,6 +36,7 @@ class ClassRaster:
     """(H,) pixels of each."""
 
     @classmethod
+    @heard
     def open(cls, path: Path) -> ClassRaster:
         """Count the pixels of each class.
 
@@ -68,6 +69,7 @@ def _blocks(path: Path) -> Iterator[tuple[Any, NDArray[Any]]]:
             yield rect, raster.read(1, window=window)
 
 
+@heard
 def draw(raster: ClassRaster, count: int, *, seed: int = 0, least: int = 30) -> NDArray[np.int64]:
     """Draw a simple random sample in each stratum, without replacement.
 
@@ -98,6 +100,7 @@ def draw(raster: ClassRaster, count: int, *, seed: int = 0, least: int = 30) -> 
     return np.asarray(points[np.random.Generator(np.random.Philox(key=seed)).permutation(len(points))])
 
 
+@heard
 def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *, overwrite: bool = False) -> Path:
     """Write points as a GeoPackage whose form in QGIS offers the classes; the map's own answer is not in it.
 
@@ -133,6 +136,7 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
     return output
 
 
+@heard
 def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tuple[Estimates, float | None]:
     """Estimate areas and accuracies of a map from the points of its sample, labelled by a person.
 

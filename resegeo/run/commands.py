@@ -15,6 +15,7 @@ from resegeo.process import undisturbed
 from resegeo.run.options import Keywords, Options, View, documented
 from resegeo.run.plan import look_at, make_plan, plan_outputs
 from resegeo.run.prepare import Classes, Run, settle, warn
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import describe
 from resegeo.settings import SUFFIXES, Settings
 
@@ -164,6 +165,7 @@ def estimate(
     return prepare(scene, classes, output, **options).estimate()
 
 
+@heard
 def info(
     scene: str | Path | xr.DataArray,
     *,
@@ -183,6 +185,7 @@ def info(
     }
 
 
+@heard
 def vectorize(
     raster: str | Path,
     output: str | Path,

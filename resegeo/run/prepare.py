@@ -38,6 +38,7 @@ from resegeo.run.store import Store
 from resegeo.run.store_place import is_store
 from resegeo.run.store_removal import UnusableStoreError
 from resegeo.run.stored import stored_scene
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
@@ -77,6 +78,7 @@ class Run:
     in_memory: bool = False
     """Whether the scene is an array, and its labels are returned as one."""
 
+    @heard
     def estimate(self) -> Estimate:
         """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
 
@@ -92,6 +94,7 @@ class Run:
             found = None if self.in_memory else _foreseen(self)
             return estimate_run(self.plan, self.url, found, self.options)
 
+    @heard
     def execute(self) -> Segmentation | xr.DataArray:
         """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
 
@@ -147,6 +150,7 @@ def _foreseen(run: Run) -> Standing:
         return found
 
 
+@heard
 def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:
     """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
 

@@ -8,12 +8,14 @@ hold their pixels are read; others only where they are named.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import rasterio
 from rasterio.env import ensure_env_with_credentials
@@ -128,6 +130,24 @@ def open_raster(path: str, formats: Sequence[str] = ()) -> Iterator[DatasetReade
         yield raster
     finally:
         raster.close()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def heard(call: Callable[P, T]) -> Callable[P, T]:
+    """Let GDAL say what it has to say to Python's loggers while a function runs, not to stderr itself.
+
+    It reads much of a file when that is first asked for, long after it was opened, and listens for each thread alone.
+    """
+
+    @functools.wraps(call)
+    def within(*args: P.args, **kwargs: P.kwargs) -> T:
+        with rasterio.Env():
+            return call(*args, **kwargs)
+
+    return within
 
 
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError
 from resegeo.files import is_there
-from resegeo.scene.formats import is_local, open_raster
+from resegeo.scene.formats import heard, is_local, open_raster
 from resegeo.scene.grids import difference, name_of
 from resegeo.scene.label_rasters import blank, is_masked, masked
 from resegeo.scene.region import Region, read_polygons, transform_of
@@ -281,6 +281,7 @@ class LabelRaster(Anchored):
             result[0, part] = self._read(source)[rows[:, None], cols]
         return result
 
+    @heard
     def _read(self, rect: Rect) -> NDArray[np.int64]:
         """Ids (h, w) of scene pixels."""
         from rasterio.errors import RasterioError
