@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import resegeo
+from resegeo.batches.manifest import read_manifest
+from resegeo.declare import taken
 from resegeo.errors import UsageError
 from resegeo.run.options import OPTIONS, SCENE_OPTIONS, Keywords, Options
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
@@ -205,3 +207,20 @@ def test_python_and_the_command_line_ask_for_the_same_run(make_raster, picture, 
     done = CliRunner().invoke(main, ["segment", "scene.tif", "--prompts", "classes.yml", *flags.split()])
     assert done.exit_code == 0, done.output
     assert "complete already" in done.stderr
+
+
+def test_a_manifest_takes_every_option_of_a_scene_by_its_declaration(tmp_path):
+    """A new knob is a column at once, read as the command line reads it."""
+    given = {
+        name: what.choices[-1] if what.choices else what.about.example
+        for name, what in OPTIONS.items()
+        if name in SCENE_OPTIONS and (what.choices or what.about.example)
+    }
+    cells = ",".join(f'"{value}"' for value in given.values())
+    (tmp_path / "a.csv").write_text(f"scene,{','.join(given)}\na.tif,{cells}\n")
+    (row,) = read_manifest(tmp_path / "a.csv")
+    assert row.options == {name: taken(OPTIONS[name], value) for name, value in given.items()}
+    assert {"activation", "alpha", "preset", "edge"} < given.keys()
+    (tmp_path / "a.csv").write_text("scene,formats\na.tif,VRT\n")
+    with pytest.raises(UsageError, match="'formats' is no option that a scene can have"):
+        read_manifest(tmp_path / "a.csv")

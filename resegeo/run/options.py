@@ -282,12 +282,12 @@ OPTIONS: Mapping[str, Declared] = {name: what for part in _PARTS for name, what 
 
 SCENE_OPTIONS: tuple[str, ...] = (
     "prompts",
-    *declared(View),
+    *(name for name, what in declared(View).items() if what.about.affects != "nothing"),
     *declared(ModelChoice),
     *(each.name for each in fields(Settings)),
     "only",
 )
-"""What a manifest may say of a scene: its columns."""
+"""What a manifest may say of a scene: its columns. None says which formats are trusted: it may come from anybody."""
 
 
 @dataclass(frozen=True)
