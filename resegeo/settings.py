@@ -274,6 +274,11 @@ class Settings:
             )
         return Schedule(free, segment, local, self.local_radius)
 
+    @property
+    def padding_has_segments(self) -> bool:
+        """Whether padding belongs to the segments that it is given, as in the paper's code, instead of to none."""
+        return self.edge == "overhang" and self.fill == "black"
+
     def step(self, window: int) -> int:
         """Return the stride of windows of ``window`` pixels."""
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
