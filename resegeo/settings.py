@@ -353,6 +353,11 @@ class Settings:
             return LastLayer(("qq", "kk", "vv"), residual=False, mlp=False)
         return LastLayer(self.last_attention, self.last_residual, self.last_mlp)
 
+    @property
+    def padding_has_segments(self) -> bool:
+        """Whether padding belongs to the segments that it is given, as in the paper's code, instead of to none."""
+        return self.edge == "overhang" and self.fill == "black"
+
     def step(self, window: int) -> int:
         """Return the stride of windows of ``window`` pixels."""
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))

@@ -132,7 +132,9 @@ class Plan:
                 "segment_files": self.sources["segment_files"],
                 "sam": None if self.sam is None else self.sam.sha256,
                 "region": None if self.region is None else self.region.fingerprint,
-                "settings": knobs | {"stride": self.grid.stride},
+                "settings": knobs
+                | {"stride": self.grid.stride}
+                | ({"padding": "has segments"} if self.settings.padding_has_segments else {}),
                 "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
                 "model": {"name": self.source.name, **self.sources["model"]},
             }
