@@ -11,6 +11,7 @@ from .batch import batch
 from .classes import classes
 from .console import open_standard_streams
 from .evaluate import evaluate
+from .find import find
 from .models import models
 from .options import Listing
 from .outputs import vectorize
@@ -50,5 +51,5 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, classes, models, qgis):
+for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, find, classes, models, qgis):
     main.add_command(command)

@@ -161,7 +161,7 @@ _PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, promp
 
 RESULTS = under(
     "Results",
-    option("--prompts", required=True, **_PROMPTS),
+    option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
     *_declared("Results"),
 )

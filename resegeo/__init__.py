@@ -17,6 +17,7 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, segment_many
     from resegeo.batches.batch import segment_many as batch
+    from resegeo.batches.finding import find
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
     from resegeo.evaluation.evaluate import Evaluation, evaluate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resegeo.run.estimation import Estimate
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
+    from resegeo.run.suggestions import suggest
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -43,6 +45,8 @@ _HOME = {
     "Evaluation": "evaluation.evaluate",
     "estimate": "run.commands",
     "evaluate": "evaluation.evaluate",
+    "find": "batches.finding",
+    "suggest": "run.suggestions",
     "prepare": "run.commands",
     "segment": "run.commands",
     "vectorize": "run.commands",
@@ -92,6 +96,7 @@ __all__ = [
     "class_list",
     "estimate",
     "evaluate",
+    "find",
     "info",
     "load_class_list",
     "open_scene",
@@ -100,6 +105,7 @@ __all__ = [
     "prepare",
     "segment",
     "segment_many",
+    "suggest",
     "vectorize",
     "write_polygons",
 ]
