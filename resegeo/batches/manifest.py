@@ -346,6 +346,8 @@ _KINDS: Mapping[str, tuple[str, Reader]] = {
     "aoi": ("a file", _file),
     "bbox": ("four numbers such as 500000,5190000,501000,5191000", _numbers(float, ",", 4)),
     "only": ("names of classes", _names),
+    "examples": ("a file", _file),
+    "field": ("a word", _word),
     "model": ("a checkpoint", _file_or_word),
     "arch": ("a word", _word),
     "preset": ("a word", _word),

@@ -312,6 +312,8 @@ SCENE_OPTIONS: tuple[str, ...] = (
     *declared(ModelChoice),
     *(each.name for each in fields(Settings)),
     "only",
+    "examples",
+    "field",
 )
 """What a manifest may say of a scene: its columns."""
 
