@@ -13,6 +13,7 @@ from .compare import compare
 from .console import open_standard_streams
 from .dataset import dataset
 from .evaluate import evaluate
+from .find import find
 from .models import models
 from .options import Listing
 from .outputs import vectorize
@@ -65,6 +66,7 @@ for command in (
     compare,
     sample,
     suggest,
+    find,
     classes,
     models,
     qgis,

@@ -166,7 +166,7 @@ _REPORT = option("--report", is_flag=True, help="Write a page for readers too, a
 
 RESULTS = under(
     "Results",
-    option("--prompts", required=True, **_PROMPTS),
+    option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
     _REPORT,
     *_declared("Results"),

@@ -15,7 +15,7 @@ from .options import RESULTS, SegmentCommand, segmenting
 @RESULTS
 @segmenting
 @shows
-def segment(scene: str, prompts: str, report: bool, **options: Any) -> None:
+def segment(scene: str, prompts: str | None, report: bool, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
 
     SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.

@@ -17,6 +17,7 @@ from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
 if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, segment_many
     from resegeo.batches.batch import segment_many as batch
+    from resegeo.batches.finding import find
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
     from resegeo.datasets.dataset import DatasetResult, segment_dataset
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from resegeo.run.estimation import Estimate
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
+    from resegeo.run.suggestions import suggest
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -52,6 +54,8 @@ _HOME = {
     "compare": "run.change",
     "estimate": "run.commands",
     "evaluate": "evaluation.evaluate",
+    "find": "batches.finding",
+    "suggest": "run.suggestions",
     "prepare": "run.commands",
     "segment": "run.commands",
     "vectorize": "run.commands",
@@ -111,6 +115,7 @@ __all__ = [
     "dataset",
     "estimate",
     "evaluate",
+    "find",
     "info",
     "load_class_list",
     "open_scene",
@@ -121,6 +126,7 @@ __all__ = [
     "segment",
     "segment_dataset",
     "segment_many",
+    "suggest",
     "vectorize",
     "write_polygons",
     "write_report_page",

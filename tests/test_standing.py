@@ -65,7 +65,10 @@ def test_cut_results_are_made_anew_and_edited_ones_are_kept(scene, tmp_path):
     with pytest.raises(ResegeoError, match=r"scene\.gpkg was changed since this program wrote it"):
         resegeo.segment(scene, WORDS, out, segments="none")
     assert (out / "scene.gpkg").read_bytes() == edited
-    resegeo.segment(scene, WORDS, out, segments="none", overwrite=True)
+    with pytest.raises(ResegeoError, match="replace_edited=True"):
+        resegeo.segment(scene, WORDS, out, segments="none", overwrite=True)
+    assert (out / "scene.gpkg").read_bytes() == edited
+    resegeo.segment(scene, WORDS, out, segments="none", overwrite=True, replace_edited=True)
     assert (out / "scene.gpkg").read_bytes() == before["scene.gpkg"]
 
 

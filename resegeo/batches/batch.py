@@ -31,7 +31,7 @@ from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notic
 from resegeo.files import alone, output_folder, whole, writable_folder
 from resegeo.run.options import Keywords, Options, documented, stamp
 from resegeo.run.plan import codes_of
-from resegeo.run.prepare import Classes, as_class_list, choose
+from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
 from resegeo.run.standing import stands
 from resegeo.run.store_place import is_store
@@ -292,8 +292,9 @@ class _Methods:
         options = {**common, **own}
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
-        if chosen.only:
-            codes_of(classes, chosen.only)
+        _, merge = shown_as(classes, chosen) if chosen.kept.examples is None else (classes, None)
+        if chosen.only and chosen.kept.examples is None:  # else examples may bring further classes
+            codes_of(classes if merge is None else merge.classes, chosen.only)
         facts = [
             classes.to_json(),
             identity(source),

@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +18,10 @@ from PIL import ImageColor
 
 from resegeo.classes.class_list import MOST_CODES, MOST_NAME, ClassList, ClassSpec
 from resegeo.classes.land_cover import synonyms_of
+from resegeo.classes.merging import merged
 from resegeo.classes.palette import colors_for
 from resegeo.documents import compose_yaml, read_text
-from resegeo.errors import ClassFileError, escaped
+from resegeo.errors import ClassFileError, UsageError, escaped
 
 MOST_PROMPTS, MOST_TEXTS = 5_000, 20_000
 """Most prompts of a class file, and most texts for the model: each prompt makes one with each template."""
@@ -41,6 +43,10 @@ templates:
 
 # Optional. Adds a few common words to the classes that are of a known kind: `resegeo classes check` shows which.
 # synonyms: true
+
+# Optional. Classes that the map shows as one; the model tells them apart as ever.
+# merge:
+#   green: [forest, grass]
 
 # Codes in the raster are 1, 2, ... in this order. Only the name is required: it is then the prompt.
 classes:
@@ -187,7 +193,7 @@ class _Parser:
     # the parts of a file
 
     def classes_file(self, node: yaml.MappingNode) -> ClassList:
-        keys = self.mapping(node, ("classes", "templates", "threshold", "synonyms"))
+        keys = self.mapping(node, ("classes", "templates", "threshold", "synonyms", "merge"))
         if "classes" not in keys:
             self.fail(node, "no line 'classes:'", "one, with the classes below it")
         listed = keys["classes"]
@@ -208,7 +214,23 @@ class _Parser:
             for entry, words in zip(entries, added, strict=True):
                 entry["prompts"] = (*entry["prompts"], *words)
         self.few(listed, sum(len(entry["prompts"]) for entry in entries), len(templates))
-        return ClassList(tuple(_numbered(entries)), templates, threshold)
+        found = ClassList(tuple(_numbered(entries)), templates, threshold)
+        return replace(found, merge=self.merges(keys["merge"], found)) if "merge" in keys else found
+
+    def merges(self, node: yaml.Node, classes: ClassList) -> dict[str, tuple[str, ...]]:
+        """Read which classes the map shows as one."""
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, self.shown(node), "a mapping such as 'green: [forest, grass]'")
+        found = {}
+        for key, value in self.mapping(node, None).items():
+            if not key.strip() or len(key) > MOST_NAME:
+                self.fail(node, _short(repr(key)), f"a class name of at most {MOST_NAME} characters")
+            found[" ".join(key.split())] = self.texts(value, "names of classes")
+        try:
+            merged(classes, found)
+        except UsageError as error:
+            raise ClassFileError(f"{self.place(node)}: {error.text.removeprefix('[[merge]]: ')}") from error
+        return found
 
     def entry(self, node: yaml.Node) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
@@ -444,6 +466,8 @@ def with_synonyms(classes: ClassList) -> str:
     top: dict[str, Any] = {} if not classes.templates else {"templates": list(classes.templates)}
     if classes.threshold is not None:
         top["threshold"] = classes.threshold
+    if classes.merge:
+        top["merge"] = {name: list(parts) for name, parts in classes.merge.items()}
     return yaml.safe_dump({**top, "classes": listed}, sort_keys=False, allow_unicode=True, width=120)
 
 

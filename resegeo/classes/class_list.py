@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,8 @@ class ClassList:
     threshold: float | None = None
     attention: Mapping[str, int] | None = None
     """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Names of classes that the map shows as one, by its name; labels do not depend on it."""
     notices: tuple[str, ...] = ()
     indexed: bool = False
     """Whether codes are the index + 1 of the reference's configuration: label rasters of such a data set hold the

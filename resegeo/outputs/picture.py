@@ -21,7 +21,7 @@ from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.outputs.raster import CACHE_BYTES
 from resegeo.scene.formats import open_raster
 from resegeo.scene.reader import Scene
-from resegeo.scene.windows import look_shape
+from resegeo.scene.windows import Rect, look_shape
 
 SCENE_SHARE = 0.45
 """How much of a class's colour gives way to the scene below."""
@@ -66,6 +66,16 @@ class Quicklook:
     def cols(self) -> NDArray[np.int64]:
         """Columns of the scene that are shown."""
         return _spread(self.width, self.rgb.shape[1])
+
+    def part(self, frame: Rect) -> Quicklook:
+        """Return the look at a part of the scene, from the nearest of the pixels that are shown."""
+        result = Quicklook.blank(frame.height, frame.width)
+        rows, cols = (
+            _nearest(known, wanted + first)
+            for known, wanted, first in ((self.rows, result.rows, frame.row), (self.cols, result.cols, frame.col))
+        )
+        result.rgb[...] = self.rgb[np.ix_(rows, cols)]
+        return result
 
     def put(self, row: int, col: int, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
         """Take what is shown from a block of the scene."""
@@ -217,6 +227,13 @@ def _shortened(text: str, font: _Font, room: int) -> str:
 def _spread(size: int, count: int) -> NDArray[np.int64]:
     """``count`` positions spread evenly over ``size``, each in the middle of its share."""
     return (np.arange(count) * 2 + 1) * size // (2 * count)
+
+
+def _nearest(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the sorted positions that lie nearest to those wanted."""
+    after = np.searchsorted(known, wanted).clip(1, len(known) - 1) if len(known) > 1 else np.zeros_like(wanted)
+    before = np.maximum(after - 1, 0)
+    return np.where(wanted - known[before] <= known[after] - wanted, before, after)
 
 
 def _strip(width: int) -> int:

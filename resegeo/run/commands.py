@@ -44,7 +44,7 @@ class Segments(Protocol[P]):
     def __call__(
         self,
         scene: str | Path,
-        classes: Classes,
+        classes: Classes | None = None,
         output: str | Path | None = None,
         *args: P.args,
         **options: P.kwargs,
@@ -57,7 +57,7 @@ class Prepares(Protocol[P, R_co]):
     def __call__(
         self,
         scene: str | Path | xr.DataArray,
-        classes: Classes,
+        classes: Classes | None = None,
         output: str | Path | None = None,
         *args: P.args,
         **options: P.kwargs,
@@ -78,7 +78,7 @@ def _prepares(
 
 @_segments(Keywords)
 def segment(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Segmentation | xr.DataArray:
     """Segment a scene by words: what ``resegeo segment`` does.
 
@@ -90,7 +90,8 @@ def segment(
         Path or URL of a raster, a DataArray (band, y, x) with its CRS as rioxarray keeps it, or the store
         ``….store.zarr`` of a finished run, which gets new words without a look at a pixel.
     classes:
-        A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file.
+        A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file. None with a store: its
+        finished run is shown in another way, in its place, as ``merge``, ``colors``, ``aoi`` or ``crop`` say.
     output:
         Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
         answered by a DataArray.
@@ -114,7 +115,7 @@ def segment(
 
 @_prepares(Keywords)
 def prepare(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Run:
     """Settle all of a run but the running; the parameters are those of :func:`segment`. Writes nothing.
 
@@ -143,7 +144,7 @@ def prepare(
 
 @_prepares(Keywords)
 def estimate(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Estimate:
     """Say what :func:`segment` with the same arguments would need: items, memory, disk, time.
 

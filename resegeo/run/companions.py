@@ -64,22 +64,22 @@ def write_companions(
         When they cannot be written.
 
     """
-    scene, where = plan.scene, plan.scene.georeference
+    where, frame = plan.georeference, plan.frame
     crs = where.crs or where.gcps_crs
     left, bottom, right, top = _extent(plan)
     layers = [Layer("classes", str(outputs.raster), "classes", visible=not vectors)]
     for path in vectors[:1]:
         layer = layer_name(path.stem) if path.suffix == ".gpkg" else None
         layers.insert(0, Layer("polygons", str(path), "polygons", layer))
-    source = _scene(scene.source)
+    source = _scene(plan.scene.source)
     if source is not None:
         layers.append(Layer("scene", source, "scene"))
-    codes = {plan.classes.name_of(code): code for code in (0, *(spec.code for spec in plan.classes.drawn))}
+    codes = {plan.legend.name_of(code): code for code in (0, *(spec.code for spec in plan.legend.drawn))}
     there = {codes[row.class_name]: row for row in covered if row.class_name in codes and row.pixels}
     write_project(
         outputs.project,
         layers,
-        plan.classes,
+        plan.legend,
         crs=crs,
         extent=(left, bottom, right, top),
         title=outputs.raster.name.removesuffix(".classes.tif"),
@@ -88,11 +88,11 @@ def write_companions(
     )
     item = stac_item(
         outputs.raster.name.removesuffix(".classes.tif"),
-        classes=plan.classes,
+        classes=plan.legend,
         crs=where.crs,
         transform=where.transform,
-        height=scene.height,
-        width=scene.width,
+        height=frame.height,
+        width=frame.width,
         assets=_assets(outputs, marks),
         scene=None if source is None else _href(source, outputs.folder),
         properties={"resegeo:model": plan.source.name},
@@ -105,14 +105,14 @@ def _extent(plan: Plan) -> tuple[float, float, float, float]:
     """Return what the project's map is zoomed to; of a scene without a place its pixels, as QGIS counts them."""
     from resegeo.scene.region import outline
 
-    scene, transform = plan.scene, plan.scene.georeference.transform
-    points = plan.scene.georeference.gcps
+    frame, transform = plan.frame, plan.georeference.transform
+    points = plan.georeference.gcps
     if points:
         across, along = [point.x for point in points], [point.y for point in points]
         return min(across), min(along), max(across), max(along)
     if transform is None:
-        return 0.0, -float(scene.height), float(scene.width), 0.0
-    left, bottom, right, top = outline(scene.height, scene.width, transform).bounds
+        return 0.0, -float(frame.height), float(frame.width), 0.0
+    left, bottom, right, top = outline(frame.height, frame.width, transform).bounds
     return left, bottom, right, top
 
 

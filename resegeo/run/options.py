@@ -175,6 +175,13 @@ class RunOptions:
     overwrite: bool = option(
         False, "Replace the results of a run with other options.", "Results", affects="nothing", off=False
     )
+    replace_edited: bool = option(
+        False,
+        "Let [[overwrite=True]] replace files too that were changed since they were written.",
+        "Results",
+        affects="nothing",
+        off=False,
+    )
     keep_features: bool | None = option(
         None,
         "Keep what the model saw, so that other words need no new pass over the image.  [default: below 2 GB]",
@@ -229,6 +236,34 @@ class Kept:
         example="water,forest",
         none=True,
         repeated=True,
+    )
+    merge: Sequence[str] | None = option(
+        None,
+        'Show classes as one, such as "grass,trees=green"; may be repeated. none: not even those that the class file '
+        "merges.",
+        "Results",
+        affects="labels",
+        metavar="NAMES=NAME",
+        example="grass,trees=green",
+        separator=";",
+        none=True,
+        repeated=True,
+    )
+    colors: str | Path | None = option(
+        None,
+        "Class file whose colours go before those of the classes, by name.",
+        "Results",
+        affects="labels",
+        metavar="FILE",
+        file=True,
+        expected="a class file",
+    )
+    crop: bool = option(
+        False,
+        "Cut raster, polygons and picture to the rectangle around [[aoi]] or [[bbox]].",
+        "Results",
+        affects="labels",
+        off=False,
     )
     examples: str | Path | None = option(
         None,
@@ -286,6 +321,8 @@ SCENE_OPTIONS: tuple[str, ...] = (
     *declared(ModelChoice),
     *(each.name for each in fields(Settings)),
     "only",
+    "examples",
+    "field",
 )
 """What a manifest may say of a scene: its columns. None says which formats are trusted: it may come from anybody."""
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from affine import Affine
+
 from resegeo.checkpoints.sources import Geometry, ModelSource, SamSource, geometry, identity, resolve_model
 from resegeo.classes.class_list import ClassList
+from resegeo.classes.merging import Merged
 from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
@@ -21,9 +24,10 @@ from resegeo.run.options import View
 from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import Scene, open_scene
-from resegeo.scene.region import Region, region_of
+from resegeo.scene.region import Region, region_of, transform_of
 from resegeo.scene.resampling import Canvas, canvas_of
-from resegeo.scene.windows import WindowGrid, window_grid
+from resegeo.scene.source import GeoReference
+from resegeo.scene.windows import Rect, WindowGrid, window_grid
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 
 if TYPE_CHECKING:
@@ -104,6 +108,14 @@ class Plan:
     """Examples that correct the words."""
     scores: bool = False
     """Whether the scores of all classes are written."""
+    merge: Merged | None = None
+    """Classes that the map shows as one."""
+    crop: Rect | None = None
+    """The part of the scene that results show; None: all of it."""
+    aoi: str | None = None
+    """Checksum of the region inside a finished store; of labels that lie there already it may be all that is known."""
+    in_place: bool = False
+    """Whether the results of a finished run are shown in another way, in their place."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
@@ -166,6 +178,10 @@ class Plan:
         settings = self.settings.as_dict()
         asked: dict[str, Any] = {} if self.correction is None else {"examples": self.correction.facts()}
         asked |= {"scores": True} if self.scores else {}
+        asked |= {} if self.merge is None else {"merge": self.merge.facts()}
+        asked |= {} if self.aoi is None else {"aoi": self.aoi}
+        if self.crop is not None:
+            asked["crop"] = [self.crop.row, self.crop.col, self.crop.height, self.crop.width]
         return _plain(
             asked
             | {
@@ -180,9 +196,28 @@ class Plan:
         image, labels = self.image_options(), self.label_options()
         return image | labels | {"settings": _plain(self.settings.as_dict())}
 
+    @property
+    def legend(self) -> ClassList:
+        """The classes as the map shows them."""
+        return self.classes if self.merge is None else self.merge.classes
+
+    @property
+    def frame(self) -> Rect:
+        """The part of the scene that results show, in its pixels."""
+        return self.crop or Rect(0, 0, self.scene.height, self.scene.width)
+
+    @property
+    def georeference(self) -> GeoReference:
+        """Where results lie."""
+        own = self.scene.georeference
+        if self.crop is None:
+            return own
+        shifted = transform_of(self.scene, "crop") @ Affine.translation(self.crop.col, self.crop.row)
+        return GeoReference(own.crs, shifted)
+
     def beside(self, outputs: Outputs) -> tuple[Path, ...]:
         """Return what the run writes beside raster, polygons and picture."""
-        fitted = (outputs.fitted,) if self.correction is not None and self.correction.fitted is None else ()
+        fitted = (outputs.fitted,) if self.correction is not None and self.correction.kind == "places" else ()
         return (*fitted, *(outputs.scores if self.scores else ()))
 
     @property
@@ -270,6 +305,8 @@ def make_plan(
     made_with: Mapping[str, Any] | None = None,
     correction: Correction | None = None,
     scores: bool = False,
+    merge: Merged | None = None,
+    crop: Rect | None = None,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
@@ -301,10 +338,13 @@ def make_plan(
         ),
         sam=sam,
         region=region,
-        only=codes_of(classes, only) if only else None,
+        only=codes_of(classes if merge is None else merge.classes, only) if only else None,
         made_with=made_with,
         correction=correction,
         scores=scores,
+        merge=merge,
+        crop=crop,
+        aoi=None if region is None or made_with is None else region.fingerprint,  # else it is one of the image side
         sources={} if made_with is not None else _sources(settings, source),
     )
 

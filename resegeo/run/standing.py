@@ -94,7 +94,7 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
         if why is not None:
             raise ResegeoError(f"{why} Give the scene a shorter or plainer name.")
     wanted, report = plan.options(), earlier_report(outputs.report)
-    if not options.overwrite:
+    if not options.overwrite and not (plan.in_place and report):
         _refuse_another(report, outputs, wanted)
     known = marks_of(report) if report is not None else rescued(outputs.report)
     marks = Journal(outputs.report).known
@@ -107,12 +107,13 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
     extra = sidecars(outputs.raster)
     finished = _is_finished(report)
     complete = not options.overwrite and finished and _are_whole(states, known, extra)
+    complete = complete and report is not None and report["resegeo"] == wanted
     complete = complete and not lacks_anything(plan, url, options)
     store = None
     if alone and not complete:
         _refuse_open(states)
         store = existing_store(plan, url, options, alone=True)
-        _refuse_users(states, outputs, overwrite=options.overwrite)
+        _refuse_users(states, outputs, options)
     return Standing(
         report=report or None,
         files=states,
@@ -212,27 +213,27 @@ def _refuse_open(states: Mapping[Path, State]) -> None:
             open_elsewhere(path)
 
 
-def _refuse_users(states: Mapping[Path, State], outputs: Outputs, *, overwrite: bool) -> None:
+def _refuse_users(states: Mapping[Path, State], outputs: Outputs, options: RunOptions) -> None:
     """Refuse to replace what the user made or changed."""
+    table = sidecars(outputs.raster)[0]
     for path in (*_touched(outputs, outputs.beside), outputs.report):
         said = shown(path, LONGEST_PATH)
         if path.is_dir() and not path.is_symlink():
             raise ResegeoError(
                 f"{said} is a folder, and a file of the results has its name. Name another one by [[output]]."
             )
-        if overwrite or path not in states:
-            continue
-        if states[path] is State.FOREIGN:
+        state = states.get(path)
+        if state is State.FOREIGN and not options.overwrite:
             raise ResegeoError(
                 f"{said} exists and is not known as a result of this program. Name another folder by [[output]], or "
-                "pass "
-                "[[overwrite=True]] to replace it."
+                "pass [[overwrite=True]] to replace it."
             )
-        if states[path] is State.EDITED:
+        # Statistics that GDAL keeps in the attribute table's file are nobody's work.
+        spared = options.overwrite and (options.replace_edited or path == table)
+        if state is State.EDITED and not spared:
             raise ResegeoError(
                 f"{said} was changed since this program wrote it. Keep it under another name, or pass "
-                "[[overwrite=True]] to "
-                "replace it."
+                "[[overwrite=True]] [[replace_edited=True]] to replace it."
             )
 
 
