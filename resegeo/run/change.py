@@ -35,7 +35,6 @@ from resegeo.files import LONGEST_PATH, is_there, output_folder, whole, writable
 from resegeo.outputs.area_table import pixel_areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import read_class_raster_info, sidecars, write_class_raster
-from resegeo.outputs.sieve import label_areas
 from resegeo.outputs.vectors import open_elsewhere, write_polygons
 from resegeo.process import undisturbed
 from resegeo.run.results import scores_of
@@ -345,7 +344,10 @@ def _large(
     """Take out areas of one transition (4-connected) of fewer than ``least`` pixels; returns how many pixels went."""
     if least <= 1:
         return differs, 0
-    areas = label_areas(a * (int(b.max()) + 1) + b, differs)
+    from skimage.measure import label
+
+    pairs = np.where(differs, a * (int(b.max()) + 1) + b + 1, 0)
+    areas = label(pairs, background=0, connectivity=1)  # type: ignore[no-untyped-call]
     sizes = np.bincount(areas.ravel())
     kept = differs & (sizes >= least)[areas]
     return kept, int(differs.sum() - kept.sum())

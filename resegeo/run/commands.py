@@ -206,7 +206,7 @@ def vectorize(
         When the raster is not one of ours, the format is unknown, or ``output`` exists.
 
     """
-    from resegeo.outputs.polygons import polygonize
+    from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
     from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
     from resegeo.run.results import scores_of
@@ -231,7 +231,7 @@ def vectorize(
         raise ResegeoError(f"{name_problem(path)} Give the class raster a plainer name.")
     sweep(output.parent)
     classes, _ = read_class_raster_info(path)
-    frame = polygonize(
+    drawing = draw(
         path,
         classes=classes,
         keep_background=keep_background,
@@ -239,8 +239,8 @@ def vectorize(
         simplify=simplify,
         scores=scores_of(path),
     )
-    _refuse_existing(foreign_style(frame, output, classes), overwrite=overwrite)
-    write_polygons(frame, output, classes)
+    _refuse_existing(foreign_style(drawing, output, classes), overwrite=overwrite)
+    write_polygons(drawing, output, classes)
     return output
 
 

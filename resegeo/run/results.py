@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
 from resegeo.outputs.picture import Quicklook
-from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
 from resegeo.outputs.vectors import no_geojson, write_polygons
 from resegeo.progress import Progress
@@ -254,7 +254,7 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
     """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
     settings = plan.settings
     progress("polygons", 0, len(outputs.vectors))
-    frame = polygonize(
+    drawing = draw(
         outputs.raster,
         classes=plan.legend,
         keep_background=settings.keep_background,
@@ -262,5 +262,5 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
         scores=scores,
     )
     for done, path in enumerate(outputs.vectors):
-        write_polygons(frame, path, plan.legend, note=journal.note)
+        write_polygons(drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
