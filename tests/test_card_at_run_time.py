@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rasterio.transform import from_origin
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,7 @@ from resegeo.checkpoints.model_card import ModelCardNotice, bundled_card
 from resegeo.checkpoints.sources import FOLDER, resolve_model
 from resegeo.errors import ResegeoError
 from resegeo.run.labelling import Doubt
+from resegeo_cli.main import main
 
 pytestmark = pytest.mark.usefixtures("quick_model")
 
@@ -125,6 +127,14 @@ def test_doubts_of_a_store_with_new_outputs_are_those_of_the_run(make_raster, pi
     before = json.loads(first.report.read_text("utf-8"))["doubts"]
     again, _ = notices(lambda: resegeo.segment(scene, WORDS, tmp_path / "out", simplify=1.0, overwrite=True))
     assert json.loads(again.report.read_text("utf-8"))["doubts"] == before
+
+
+def test_check_shows_what_a_card_says(card):
+    model, facts = card
+    model.with_name("mine.card.json").write_text(json.dumps(facts))
+    done = CliRunner().invoke(main, ["models", "check", str(model), "--arch", "resegeo-small"])
+    assert done.exit_code == 0, done.output
+    assert f"{'card':13}  25 kinds, 0.1 to 30 m, segments none" in done.stdout
 
 
 def test_doubts_count_pixels_means_and_ties():
