@@ -145,3 +145,9 @@ def test_doubts_count_pixels_means_and_ties():
         "mean_scores": {"a": 0.7},
         "near_ties": {"a": {"with": "b", "share": 0.5}},
     }
+
+
+def test_the_remedies_that_it_names_end_the_caution(make_raster, picture):
+    scene = make_raster("scene.tif", picture(60, 60) // 40, transform=from_origin(500_000, 5_200_000, 0.02, 0.02))
+    _, said = notices(lambda: resegeo.prepare(scene, ["water"], gsd=0.1, stretch=(0, 6)))
+    assert not any("made for" in sentence or "learned from" in sentence for sentence in said)
