@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rasterio.transform import from_origin
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,7 @@ from resegeo.checkpoints.model_card import ModelCardNotice, bundled_card
 from resegeo.checkpoints.sources import FOLDER, resolve_model
 from resegeo.errors import ResegeoError
 from resegeo.run.labelling import Doubt
+from resegeo_cli.main import main
 
 pytestmark = pytest.mark.usefixtures("quick_model")
 
@@ -127,6 +129,14 @@ def test_doubts_of_a_store_with_new_outputs_are_those_of_the_run(make_raster, pi
     assert json.loads(again.report.read_text("utf-8"))["doubts"] == before
 
 
+def test_check_shows_what_a_card_says(card):
+    model, facts = card
+    model.with_name("mine.card.json").write_text(json.dumps(facts))
+    done = CliRunner().invoke(main, ["models", "check", str(model), "--arch", "resegeo-small"])
+    assert done.exit_code == 0, done.output
+    assert f"{'card':13}  25 kinds, 0.1 to 30 m, segments none" in done.stdout
+
+
 def test_doubts_count_pixels_means_and_ties():
     by_class = np.array([[[0.9, 0.5, np.nan]], [[0.1, 0.45, np.nan]], [[0.0, 0.05, np.nan]]], dtype=np.float32)
     doubt = Doubt.of(by_class, np.ones((1, 3), dtype=bool))
@@ -135,3 +145,9 @@ def test_doubts_count_pixels_means_and_ties():
         "mean_scores": {"a": 0.7},
         "near_ties": {"a": {"with": "b", "share": 0.5}},
     }
+
+
+def test_the_remedies_that_it_names_end_the_caution(make_raster, picture):
+    scene = make_raster("scene.tif", picture(60, 60) // 40, transform=from_origin(500_000, 5_200_000, 0.02, 0.02))
+    _, said = notices(lambda: resegeo.prepare(scene, ["water"], gsd=0.1, stretch=(0, 6)))
+    assert not any("made for" in sentence or "learned from" in sentence for sentence in said)

@@ -103,16 +103,16 @@ def test_many_weak_classes_are_counted_and_not_listed(card):
 
 
 def test_low_scores_are_named_lowest_first():
-    said = doubts({"road": 0.45, "building": 0.2, "ship": 0.9}, {})
+    said = doubts("scene", {"road": 0.45, "building": 0.2, "ship": 0.9}, {})
     assert "low mean scores of building (0.20) and road (0.45)" in said
     assert "ship" not in said
 
 
 def test_near_ties_are_named_with_their_share_of_the_class():
-    said = doubts({"road": 0.9}, {"road": ("building", 0.5), "water": ("sea", 0.1)})
+    said = doubts("scene", {"road": 0.9}, {"road": ("building", 0.5), "water": ("sea", 0.1)})
     assert "near ties between road and building (in 50% of road)" in said
     assert "water" not in said
-    assert doubts({"road": 0.9}, {"road": ("building", 0.1)}) is None
+    assert doubts("scene", {"road": 0.9}, {"road": ("building", 0.1)}) is None
 
 
 def test_a_card_lies_beside_its_checkpoint(tmp_path):

@@ -252,11 +252,13 @@ def caution(card: ModelCard, look: Look, classes: Mapping[str, Sequence[str]]) -
     return f"{card.name}{at}: {'; '.join(said)}. Remedy: {'; '.join(remedies)}."
 
 
-def doubts(scores: Mapping[str, float], ties: Mapping[str, tuple[str, float]]) -> str | None:
+def doubts(scene: str, scores: Mapping[str, float], ties: Mapping[str, tuple[str, float]]) -> str | None:
     """Name in one sentence the classes of a finished run that its own scores speak against; None where there are none.
 
     Parameters
     ----------
+    scene:
+        Its name: a batch has many.
     scores:
         Name of a class -> mean probability, 0 to 1, of the pixels that it was given. Classes without pixels are left
         out.
@@ -277,8 +279,8 @@ def doubts(scores: Mapping[str, float], ties: Mapping[str, tuple[str, float]]) -
     if not said:
         return None
     return (
-        f"The model is unsure of its own choice: {' and '.join(said)}. Look at these pixels before use; give "
-        "[[examples]] of them, other words, or one class for both."
+        f"{shown(scene)}: the model is unsure of its own choice, by {' and '.join(said)}. Look at these pixels before "
+        "use; give [[examples]] of them, other words, or one class for both."
     )
 
 

@@ -166,6 +166,9 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         facts["settled"] = said[0]
     if source.colours is not None:
         facts["colours"] = f"normalised by {source.colours.text}"
+    if source.card is not None:
+        low, high = source.card.gsd
+        facts["card"] = f"{len(source.card.kinds)} kinds, {low:g} to {high:g} m, segments {source.card.segments}"
     if source.composition:
         facts["composition"] = [{"variant": name, "weight": weight} for name, weight in source.composition]
     found = compared(opened.tensors, build(source))

@@ -254,7 +254,7 @@ def _mention_doubts(plan: Plan, found: Mapping[str, Any]) -> None:
     if not found or plan.settings.logit_scale is not None or len(plan.classes.classes) < 2:
         return
     ties = {name: (tie["with"], tie["share"]) for name, tie in found["near_ties"].items()}
-    said = doubts(found["mean_scores"], ties)
+    said = doubts(plan.scene.name, found["mean_scores"], ties)
     if said is not None:
         notice(said, ModelCardNotice)
 
