@@ -8,6 +8,7 @@ import os
 import click
 
 from .batch import batch
+from .calibrate import calibrate
 from .classes import classes
 from .console import open_standard_streams
 from .evaluate import evaluate
@@ -21,6 +22,7 @@ from .sample import sample
 from .scene import info
 from .segment import segment
 from .suggest import suggest
+from .try_words import try_
 
 
 @click.group(cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,5 +53,6 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, report, evaluate, sample, suggest, classes, models, qgis):
+COMMANDS = (segment, batch, try_, plan, info, vectorize, report, evaluate, sample, calibrate, suggest, classes, models)
+for command in (*COMMANDS, qgis):
     main.add_command(command)

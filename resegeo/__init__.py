@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from resegeo.outputs.vectors import write_polygons
     from resegeo.reports.write import write_report_page
     from resegeo.reports.write import write_report_page as report
+    from resegeo.run.calibration import calibrate
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
     from resegeo.run.estimation import Estimate
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
+    from resegeo.run.trial import try_words
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -51,6 +53,8 @@ _HOME = {
     "info": "run.commands",
     "Run": "run.prepare",
     "write_report_page": "reports.write",
+    "calibrate": "run.calibration",
+    "try_words": "run.trial",
     "polygonize": "outputs.polygons",
     "write_polygons": "outputs.vectors",
     "Scene": "scene.reader",
@@ -92,6 +96,7 @@ __all__ = [
     "Settings",
     "UsageError",
     "batch",
+    "calibrate",
     "class_list",
     "estimate",
     "evaluate",
@@ -104,6 +109,7 @@ __all__ = [
     "report",
     "segment",
     "segment_many",
+    "try_words",
     "vectorize",
     "write_polygons",
     "write_report_page",

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_ranks, class_scores, score_steps
+from resegeo.clip.blending import (
+    Blender,
+    Grouping,
+    WindowScores,
+    class_codes,
+    class_ranks,
+    class_scores,
+    rescaled,
+    score_steps,
+)
 from resegeo.clip.scores import EXTRA
 from resegeo.errors import ResegeoError
 from resegeo.outputs.picture import Quicklook
@@ -173,9 +182,7 @@ class Labeller:
         if not valid.any():
             codes = np.full(valid.shape, classes.nodata, dtype=classes.dtype)
             return Block(rect, codes, rgb, valid, readable=True)
-        over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
-        windows = (window for item in over for window in self.scorer.windows(item))
-        by_class = self.blender.blend(rect, windows)
+        by_class = rescaled(self.blended(rect), [spec.scale for spec in classes.classes])
         codes = class_codes(by_class, valid, classes, self.floors)
         if plan.only is not None:
             kept = [*plan.only, classes.unprocessed]
@@ -184,6 +191,12 @@ class Labeller:
         ranks = class_ranks(by_class) if self.ranked else None
         steps = score_steps(by_class, valid) if self.ranked else None
         return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps)
+
+    def blended(self, rect: Rect) -> NDArray[np.float32]:
+        """Return what the model says of a block (C, h, w), before thresholds and scales; NaN where no window is."""
+        over = self.plan.grid.items_over(self.plan.canvas.canvas_rect(rect))
+        windows = (window for item in over for window in self.scorer.windows(item))
+        return self.blender.blend(rect, windows)
 
 
 def label_scene(
