@@ -141,7 +141,7 @@ def try_words(
     run = prepare(scene, classes, None, **options)
     plan = run.plan
     if plan.made_with is not None:
-        raise UsageError(f"{shown(str(scene))} is a store; a trial looks at the scene itself: {plan.scene.source}.")
+        raise UsageError(f"{shown(str(scene))} is a store, which holds no pixels; a trial needs the scene itself.")
     sheet = Path(f"{plan.scene.name}.try.png" if output is None else output)
     if sheet.suffix.lower() != ".png":
         raise UsageError(f"[[output={shown(sheet)}]]: the sheet is a picture; its suffix is .png.")
