@@ -45,7 +45,7 @@ def calibrate(
 
     from resegeo.run.calibration import calibrate as run
 
-    from .measures import columns
+    from .tables import columns
 
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .console import Bars, say, shows
+from .options import FORMATS
 
 
 @click.command()
@@ -18,13 +19,14 @@ from .console import Bars, say, shows
     "legend",
     metavar="MAP",
     help='What truth values mean: "255=road,0=background", "#3C1098=building", nonzero=road, outside=background '
-    "(polygons), or a YAML file of such lines (255: road).",
+    "(polygons), or a YAML file of such lines (255: road), or a data set's file such as config.yml.",
 )
 @click.option("--field", metavar="NAME", help="Field of the polygons that names the class.  [default: class_name]")
 @click.option("--ignore-nodata", is_flag=True, help="Leave out nodata of the prediction instead of counting it missed.")
 @click.option(
     "--design", is_flag=True, help="TRUTH holds the labelled points of `resegeo sample`: areas with intervals."
 )
+@click.option(*FORMATS[0], **FORMATS[1])
 @click.option(
     "--ignore-border", metavar="LENGTH", help="Leave out what is so near to another class of the truth: 3px, 1.5m."
 )
@@ -121,37 +123,13 @@ def _judge(prediction: str | None, truth: str | None, options: dict[str, Any], *
     from resegeo.errors import UsageError
     from resegeo.evaluation.sampling import FIELD, ClassRaster, judge
 
-    if prediction is None or truth is None or options["legend"] is not None:
-        raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs and --map.")
+    from .tables import of_intervals
+
+    if prediction is None or truth is None or options["legend"] is not None or options["formats"] is not None:
+        raise UsageError("--design takes PREDICTION and the points of its sample, without --pairs, --map, --formats.")
     found, area = judge(ClassRaster.open(Path(prediction)), truth, field=options["field"] or FIELD)
     plain = found.as_dict(area)
     if as_json:
         say(json.dumps(plain, indent=2, ensure_ascii=False))
         return
-    unit, key = ("share", "share") if area is None else ("ha", "area_ha")
-    head = ("class", f"mapped {unit}", f"estimated {unit}", "user's accuracy", "producer's accuracy", "points")
-    rows = [head]
-    for number, (name, entry) in enumerate(plain["classes"].items()):
-        mapped = entry["mapped_share"] if area is None else entry["mapped_ha"]
-        rows.append(
-            (
-                name,
-                f"{mapped:,.3f}" if area is None else f"{mapped:,.2f}",
-                _interval(entry[key], 3 if area is None else 2),
-                _interval(entry["users_accuracy"], 3),
-                _interval(entry["producers_accuracy"], 3),
-                str(int(found.counts[number].sum())),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        cells = (f"{cell:{'<' if n == 0 else '>'}{widths[n]}}" for n, cell in enumerate(row))
-        say("  ".join(cells).rstrip())
-    say(f"\noverall accuracy  {_interval(plain['overall_accuracy'], 3)}; intervals of 95 % (Olofsson et al. 2014)")
-
-
-def _interval(ratio: dict[str, float | None], digits: int) -> str:
-    value, half = ratio["value"], ratio["half_width_95"]
-    if value is None:
-        return "–"
-    return f"{value:,.{digits}f} ± " + ("?" if half is None else f"{half:,.{digits}f}")
+    say(of_intervals(plain, [int(row.sum()) for row in found.counts]))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from resegeo.errors import escaped
 
+from .tables import columns, latex, of_evaluation
+
 if TYPE_CHECKING:
     from resegeo.evaluation.evaluate import Evaluation
     from resegeo.evaluation.intervals import Interval
@@ -22,7 +24,7 @@ _IMAGE_HEAD = ("mean IoU", "mean F1", "macro accuracy", "overall accuracy")
 def table_of(result: Evaluation) -> str:
     """Lay an evaluation out for the screen: images, classes, means, and how sure they are."""
     parts = [_images(result)] if result.images else []
-    parts.append(result.table())
+    parts.append(of_evaluation(result))
     if result.near:
         parts[-1] += f"\nnear borders      {result.near:,} (left out)"
     if result.boundary is not None:
@@ -54,15 +56,6 @@ def _measures(image: Evaluation) -> tuple[float, ...]:
     return found.mean_iou, found.mean_f1, found.macro_accuracy, found.overall
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay rows out: the first column to the left, the others, which hold numbers, to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{'>' if number else '<'}{widths[number]}}" for number, cell in enumerate(row)).rstrip()
-        for row in rows
-    ]
-
-
 def _shown(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
@@ -74,7 +67,7 @@ def _ends(interval: Interval) -> str:
 def latex_of(result: Evaluation) -> str:
     """All of it in LaTeX (booktabs), in per cent: classes, means with intervals, images."""
     found = result.accuracy
-    tables = [found.latex()]
+    tables = [latex(found)]
     means = {
         "Mean IoU": ("mean_iou", found.mean_iou),
         "Mean F1": ("mean_f1", found.mean_f1),

@@ -152,6 +152,9 @@ def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | 
 LOOKS = tuple(arguments(OPTIONS[name]) for name in ("bands", "formats", "alpha"))
 """What ``info`` takes too."""
 
+FORMATS = arguments(OPTIONS["formats"])
+"""What ``evaluate`` takes for its rasters."""
+
 
 def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     return [arguments(what) for what in OPTIONS.values() if what.about.heading == heading]
@@ -165,7 +168,7 @@ REPORT = under(
 
 RESULTS = under(
     "Results",
-    option("--prompts", required=True, **_PROMPTS),
+    option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
     *_declared("Results"),
 )
@@ -183,6 +186,18 @@ BATCH_RESULTS = under(
     option("--prompts", **_PROMPTS),
     option("-o", "--output", default="batch_resegeo", show_default=True, metavar="DIR", help="Folder for all results."),
     *_declared("Results"),
+)
+
+DATASET = under(
+    "Data set",
+    option("--data", metavar="DIR", help="Folder of the images, instead of the file's input.dir."),
+    option("--latex", is_flag=True, help="Print the figures as a table in LaTeX, in per cent."),
+)
+
+DATASET_RESULTS = under(
+    "Results",
+    option("-o", "--output", metavar="DIR", help="Folder for all results, instead of the file's output.base_dir."),
+    *(each for each in _declared("Results") if each[0] != ("--name",)),
 )
 
 SECTIONS = ("Scene", "Model", "Segments", "Method", "Execution")

@@ -16,7 +16,7 @@ from .options import REPORT, RESULTS, SegmentCommand, segmenting
 @REPORT
 @segmenting
 @shows
-def segment(scene: str, prompts: str, report: bool, **options: Any) -> None:
+def segment(scene: str, prompts: str | None, report: bool, **options: Any) -> None:
     """Segment SCENE by the words of a class file: class raster, polygons, picture, report.
 
     SCENE is a raster, or the .store.zarr of a finished run, which takes new words in seconds.
@@ -29,6 +29,8 @@ def segment(scene: str, prompts: str, report: bool, **options: Any) -> None:
     from resegeo.outputs.area_table import areas_of
     from resegeo.run.commands import segment as run
 
+    from .tables import of_areas
+
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
         result = run(scene, prompts, options.pop("output"), progress=bars, **options)
@@ -37,7 +39,7 @@ def segment(scene: str, prompts: str, report: bool, **options: Any) -> None:
     if result.reused:
         complain("Note: these results are complete already; nothing was computed.")
     if not click.get_current_context().obj["quiet"]:
-        say(areas_of(result.report), err=True)
+        say(of_areas(areas_of(result.report)), err=True)
     for path in result.files():
         say_path(path)
     if report:

@@ -61,7 +61,7 @@ def try_(
 
 
 def _table(found: Trial) -> str:
-    from .measures import columns
+    from .tables import columns
 
     rows: list[tuple[str, ...]] = [("prompt", "class", "best of all at", "windows", "competes with")]
     for each in found.prompts:

@@ -13,11 +13,10 @@ command again goes on where it was.
     python examples/reproduce_paper.py potsdam --data DIR --out DIR --method reseg --model compose:recipe.yml
     python examples/reproduce_paper.py openearthmap --data DIR --out DIR --method segearth --model openai:ViT-B-16
 
-Method `reseg` is the preset `paper` (SAM's exact mode: --sam-checkpoint sam-vit-h). Method `segearth` is SegEarth-OV's
-inference without its learned upsampler SimFeatUp, which is part of its published figures: windows of 224 pixels in
-steps of 112, a last layer of q·q + k·k + v·v, 0.3 times the CLS score subtracted, a probability threshold. Classes,
-their names, thresholds and sizes are those of SegEarth-OV's configuration files. RemoteCLIP was trained on captions
-made of the labels of Potsdam and LoveDA: figures with it are not zero-shot, and the table says so.
+Method `reseg` is the preset `paper` (SAM's exact mode: --sam-checkpoint sam-vit-h). Method `segearth` is the preset
+of that name: SegEarth-OV's inference without its learned upsampler SimFeatUp, which is part of its published figures.
+Classes, their names, thresholds and sizes are those of SegEarth-OV's configuration files. RemoteCLIP was trained on
+captions made of the labels of Potsdam and LoveDA: figures with it are not zero-shot, and the table says so.
 """
 
 from __future__ import annotations
@@ -48,20 +47,12 @@ from resegeo.evaluation.evaluate import evaluate
 LOG = logging.getLogger("reproduce")
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "reseg": {"preset": "paper"},
-    "segearth": {
-        "segments": "none",
-        "segment_layers": 0,
-        "local_layers": 0,
-        "self_self": True,
-        "subtract_cls": 0.3,
-        "overlap": 0.5,
-        "taper": False,
-    },
+    "segearth": {"preset": "segearth"},
 }
 CONTAMINATED = {"potsdam": "Potsdam", "loveda": "LoveDA"}
 """Data sets whose labels RemoteCLIP's captions were made of."""
 PIXEL = 1.0
-"""Size that prepared tiles claim, in metres of a made-up place: it only tells --gsd how to resize."""
+"""Size that prepared tiles claim, in metres of a made-up place."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class Dataset:
     """Label value or colour -> class; others are not counted."""
     threshold: float
     side: int | None
-    """Pixels along the shorter side that the model sees a tile at; None: its own."""
+    """Pixels along the longer side that the model sees a tile at; None: its own."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Mean IoU in percent, background included, by method."""
 
@@ -168,7 +159,7 @@ DATASETS: Mapping[str, Dataset] = {
             "7": "agricultural",
         },
         0.3,
-        None,
+        448,
         {"segearth": 36.9},
     ),
 }
@@ -286,15 +277,12 @@ def prepare(tile: Tile, folder: Path) -> tuple[Path, Path]:
 
 def segment(tile: tuple[Path, Path], dataset: Dataset, method: str, out: Path, **options: Any) -> Path:
     """Segment a prepared tile; a finished one is found again."""
-    with rasterio.open(tile[0]) as raster:
-        side = min(raster.height, raster.width)
-    gsd = None if dataset.side is None or dataset.side == side else PIXEL * side / dataset.side
     chosen = {name: value for name, value in options.items() if value is not None}
     done = resegeo.segment(
         tile[0],
         dataset.class_list(method),
         out,
-        gsd=gsd,
+        resize=dataset.side if method == "segearth" else None,
         vector=(),
         discard_store=True,
         **METHODS[method],

@@ -208,6 +208,16 @@ def is_there(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for such a name)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether an ordinary file has a name; see :func:`is_there`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder has a name; see :func:`is_there`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def name_problem(path: Path) -> str | None:
     """Say why no file can have a name, as a sentence without a remedy; None where one can.
 

@@ -58,6 +58,8 @@ def test_segment_prints_the_paths_of_what_it_wrote_and_nothing_else(run, scene):
         "scene.gpkg",
         "scene.geojson",
         "scene.png",
+        "scene.qgz",
+        "scene.stac.json",
         "scene.areas.csv",
         "scene.json",
     ]
@@ -151,7 +153,7 @@ def test_progress_is_shown_on_a_terminal_with_its_stages(run, scene):
                 break
             seen += part
         assert process.stdout is not None
-        assert len(process.stdout.read().splitlines()) == 5
+        assert len(process.stdout.read().splitlines()) == 7
     os.close(ours)
     for stage in ("windows", "labels", "polygons", "picture"):
         assert stage in seen.decode()

@@ -26,6 +26,7 @@ from resegeo.composition.distances import FAR
 from resegeo.composition.recipe import find_model, read_recipe
 from resegeo.composition.separation import phrasings_of, separation
 from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo_cli.tables import of_composition
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +160,7 @@ def test_separation_weighs_by_the_formula_and_keeps_its_table(tmp_path, three):
         qualities.append(said.quality)
     shares = np.exp(np.array(qualities) / 0.1)
     np.testing.assert_allclose([v.weight for v in made.variants], shares / shares.sum(), rtol=1e-9)
-    assert "cohesion  confusion  quality  weight" in made.table()
+    assert "cohesion  confusion  quality  weight" in of_composition(made)
     with safe_open(made.path, "pt") as opened:
         recipe = json.loads(opened.metadata()[METADATA])["recipe"]
     assert recipe["temperature"] == 0.1

@@ -78,6 +78,7 @@ ORDER = (
     "evaluation",
     "run",
     "batches",
+    "datasets",
     "reports",
     "xarray_accessor",
 )

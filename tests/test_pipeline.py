@@ -89,6 +89,8 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
         "scene.gpkg",
         "scene.json",
         "scene.png",
+        "scene.qgz",
+        "scene.stac.json",
         "scene.store.zarr",
     ]
     report = json.loads(result.report.read_text("utf-8"))
@@ -96,7 +98,7 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
     assert report["resegeo"]["settings"]["stride"] == 64
     assert len(report["resegeo"]["model"]["sha256"]) == 64
     assert sum(report["pixels"].values()) == 300 * 280
-    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture", "areas"}
+    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture", "areas", "companions"}
 
 
 def test_equal_runs_give_equal_bytes_whatever_the_threads(make_raster, picture, tmp_path):

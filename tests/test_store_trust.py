@@ -19,7 +19,8 @@ from stores import header
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.run.header import StoreHeader
-from resegeo.run.store import DamagedItemError, ForeignFolderError, ItemResult, Store, UnusableStoreError, remove
+from resegeo.run.store import DamagedItemError, ItemResult, Store
+from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError, remove
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "sand"]
@@ -364,7 +365,7 @@ class _Moody:
 
 
 def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
-    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("resegeo.run.store_place.PAUSES", (0.0, 0.0, 0.0))
     url = "memory://busy/a.store.zarr"
     remove(url)
     moody = _Moody(monkeypatch, 5)
@@ -378,7 +379,7 @@ def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
 
 
 def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_taken_for_lost(monkeypatch):
-    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0,))
+    monkeypatch.setattr("resegeo.run.store_place.PAUSES", (0.0,))
     store = Store.create("memory://away/a.store.zarr", header(3))
     put(store, 0)
     with monkeypatch.context() as patch:

@@ -16,6 +16,7 @@ from resegeo.checkpoints.normalisation import Normalisation, said_of_colours
 from resegeo.checkpoints.registry import KnownModel
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.files import is_there
 
 BUNDLED = "resegeo-small"
 """Name of the model that travels inside the package."""
@@ -53,7 +54,7 @@ def own_config(path: Path) -> tuple[str, Path]:
     """Check a configuration file that the user gives as architecture."""
     import open_clip
 
-    if not path.exists():
+    if not is_there(path):
         raise UsageError(f"[[arch={path}]]: no such file.")
     try:
         config_of(path.stem, path)

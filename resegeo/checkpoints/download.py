@@ -2,6 +2,11 @@
 
 Files of Hugging Face repositories go through huggingface_hub and its cache (``HF_HOME``, ``HF_ENDPOINT``), others into
 ``RESEGEO_HOME``, by default ``~/.cache/resegeo``. With ``HF_HUB_OFFLINE`` the network is never touched.
+
+Whatever has a URL is asked for by requests, here and in :mod:`resegeo.scene.fingerprint`: it brings certificates and
+heeds proxies on every system, and goes on where a download broke off. huggingface_hub is no second client for that, but
+the hub's own: its cache is shared with other programs, and it knows revisions and the user's token. Its HTTP session is
+not borrowed for URLs, since its kind changes from one of its versions to the next.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from resegeo.checkpoints.torchscript import is_torchscript, read_torchscript
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import parse_json, read_json
 from resegeo.errors import ResegeoError, notice, shown
+from resegeo.files import is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     import torch
@@ -123,10 +124,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_there(path) and not (is_file(path) or is_folder(path)):
         raise ResegeoError(f"{shown(path)} is neither a file nor a folder; expected a CLIP checkpoint.")
     try:
-        form, tensors, activation, facts = _folder(path) if path.is_dir() else _file(path)
+        form, tensors, activation, facts = _folder(path) if is_folder(path) else _file(path)
     except pickle.UnpicklingError as error:
         raise ResegeoError(
             f"{path} is refused: loading it would run code stored in the file. Convert it to safetensors "
@@ -143,14 +144,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "open_clip's trainer writes it, OpenAI's archive, or the folder of a Hugging Face CLIPModel."
         ) from error
     tensors = _unwrapped(tensors, path)
-    said, folder = Said(), path if path.is_dir() else path.parent
+    said, folder = Said(), path if is_folder(path) else path.parent
     hugging_face = any(name.startswith("vision_model.") for name in tensors)
     if hugging_face:
         tensors, form = renamed(tensors, path), "Hugging Face CLIPModel"
         said = said_by_config(folder)
     if facts:
         colours = _colours_of(facts, path)
-    elif hugging_face or path.is_dir() or path.name in _FOLDER_FILES:  # another name's may be anybody's
+    elif hugging_face or is_folder(path) or path.name in _FOLDER_FILES:  # another name's may be anybody's
         colours = said_beside(folder, hugging_face=hugging_face)
     else:
         colours = None
@@ -333,17 +334,17 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     """Open the folder of a Hugging Face model, in one file or several."""
     for name in _FOLDER_FILES:
         index = path / f"{name}.index.json"
-        if index.is_file():
+        if is_file(index):
             shards = sorted(set(read_json(index)["weight_map"].values()))
             if any(Path(shard).name != shard for shard in shards):
                 raise ValueError("a shard outside the folder")
-            lacking = [shard for shard in shards if not (path / shard).is_file()]
+            lacking = [shard for shard in shards if not is_file(path / shard)]
             if lacking:
                 raise ResegeoError(f"{path} lacks {shown(lacking[0])}, one of the {len(shards)} files of its weights.")
             parts = [_file(path / shard)[1] for shard in shards]
             merged = {name: part.reader(name) for part in parts for name in part}
             return "Hugging Face CLIPModel", Tensors(merged), None, {}
-        if (path / name).is_file():
+        if is_file(path / name):
             form, tensors, activation, facts = _file(path / name)
             return form, tensors, activation, facts
     raise ResegeoError(
@@ -419,8 +420,8 @@ def shape_of_config(config: Mapping[str, Any]) -> Shape | None:
 
 def bytes_of(path: Path) -> int:
     """Bytes of a checkpoint: of a file, or of all files of a folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    files = path.iterdir() if is_folder(path) else [path]
+    return sum(file.stat().st_size for file in files if is_file(file))
 
 
 @contextmanager

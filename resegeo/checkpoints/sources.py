@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from resegeo.checkpoints.architecture import (
 from resegeo.checkpoints.download import fetch, file_sha256, verify
 from resegeo.checkpoints.formats import METADATA, read_checkpoint
 from resegeo.checkpoints.imported import imported_path, name_of, on_disk
+from resegeo.checkpoints.model_card import ModelCard, bundled_card, card_beside, card_of
 from resegeo.checkpoints.model_config import is_plain_name
 from resegeo.checkpoints.normalisation import Normalisation
 from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
@@ -53,6 +54,8 @@ class ModelSource:
     """Of an average: name and sha256 of each variant, and its weight."""
     colours: Normalisation | None = None
     """What colours are normalised by; None: OpenAI's mean and deviation."""
+    card: ModelCard | None = None
+    """What it is known to be good and bad at, where somebody measured it."""
 
     @property
     def bundled(self) -> bool:
@@ -134,7 +137,14 @@ def resolve_model(
                 )
         weights = FOLDER / f"{BUNDLED}.safetensors"
         return ModelSource(
-            BUNDLED, BUNDLED, weights, file_sha256(weights), FOLDER / f"{BUNDLED}.json", "gelu", ancestor=BUNDLED
+            BUNDLED,
+            BUNDLED,
+            weights,
+            file_sha256(weights),
+            FOLDER / f"{BUNDLED}.json",
+            "gelu",
+            ancestor=BUNDLED,
+            card=bundled_card(),
         )
     path = on_disk(model)
     if path is not None:
@@ -368,7 +378,16 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         ancestor,
         tuple((str(name), float(weight)) for name, weight in facts.get("composition", [])),
         colours or checkpoint.colours,
+        _card(path, facts),
     )
+
+
+def _card(path: Path, facts: Mapping[str, Any]) -> ModelCard | None:
+    """The card of a user's checkpoint: one beside it goes before one in its metadata."""
+    beside = card_beside(path)
+    if beside is not None or "card" not in facts:
+        return beside
+    return card_of(facts["card"], f"The model card in the metadata of {shown(path)}")
 
 
 def _known_source(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,9 +18,10 @@ from PIL import ImageColor
 
 from resegeo.classes.class_list import MOST_CODES, MOST_NAME, MOST_SCALE, ClassList, ClassSpec
 from resegeo.classes.land_cover import synonyms_of
+from resegeo.classes.merging import merged
 from resegeo.classes.palette import colors_for
 from resegeo.documents import compose_yaml, read_text
-from resegeo.errors import ClassFileError, escaped
+from resegeo.errors import ClassFileError, UsageError, escaped
 
 MOST_PROMPTS, MOST_TEXTS = 5_000, 20_000
 """Most prompts of a class file, and most texts for the model: each prompt makes one with each template."""
@@ -42,6 +43,10 @@ templates:
 
 # Optional. Adds a few common words to the classes that are of a known kind: `resegeo classes check` shows which.
 # synonyms: true
+
+# Optional. Classes that the map shows as one; the model tells them apart as ever.
+# merge:
+#   green: [forest, grass]
 
 # Codes in the raster are 1, 2, ... in this order. Only the name is required: it is then the prompt.
 classes:
@@ -93,6 +98,21 @@ def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
     return _parse(text, lambda line: f"{source}, line {line}", source)
 
 
+def class_list_of(
+    node: yaml.MappingNode, where: Callable[[int], str], source: str, others: Collection[str]
+) -> ClassList:
+    """Take the class list of a file that holds other things beside it, under the keys ``others``.
+
+    Raises
+    ------
+    ClassFileError:
+        As for :func:`parse_class_list`.
+
+    """
+    own = [(key, value) for key, value in node.value if getattr(key, "value", None) not in others]
+    return _of_node(yaml.MappingNode(node.tag, own, node.start_mark, node.end_mark), where, source)
+
+
 def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassList:
     """Build a list in Python, from names or from mappings with the keys of a class file.
 
@@ -128,9 +148,13 @@ def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassL
 
 def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
     node = compose_yaml(text, where, source, error=ClassFileError)
-    parser = _Parser(where)
     if node is None:
         raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
+    return _of_node(node, where, source)
+
+
+def _of_node(node: yaml.Node, where: Callable[[int], str], source: str) -> ClassList:
+    parser = _Parser(where)
     if not isinstance(node, yaml.MappingNode):
         # What is no class file is not shown: whoever wrote its name in a manifest may not read it.
         found = "a list" if isinstance(node, yaml.SequenceNode) else "a text"
@@ -169,7 +193,7 @@ class _Parser:
     # the parts of a file
 
     def classes_file(self, node: yaml.MappingNode) -> ClassList:
-        keys = self.mapping(node, ("classes", "templates", "threshold", "synonyms"))
+        keys = self.mapping(node, ("classes", "templates", "threshold", "synonyms", "merge"))
         if "classes" not in keys:
             self.fail(node, "no line 'classes:'", "one, with the classes below it")
         listed = keys["classes"]
@@ -190,7 +214,23 @@ class _Parser:
             for entry, words in zip(entries, added, strict=True):
                 entry["prompts"] = (*entry["prompts"], *words)
         self.few(listed, sum(len(entry["prompts"]) for entry in entries), len(templates))
-        return ClassList(tuple(_numbered(entries)), templates, threshold)
+        found = ClassList(tuple(_numbered(entries)), templates, threshold)
+        return replace(found, merge=self.merges(keys["merge"], found)) if "merge" in keys else found
+
+    def merges(self, node: yaml.Node, classes: ClassList) -> dict[str, tuple[str, ...]]:
+        """Read which classes the map shows as one."""
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, self.shown(node), "a mapping such as 'green: [forest, grass]'")
+        found = {}
+        for key, value in self.mapping(node, None).items():
+            if not key.strip() or len(key) > MOST_NAME:
+                self.fail(node, _short(repr(key)), f"a class name of at most {MOST_NAME} characters")
+            found[" ".join(key.split())] = self.texts(value, "names of classes")
+        try:
+            merged(classes, found)
+        except UsageError as error:
+            raise ClassFileError(f"{self.place(node)}: {error.text.removeprefix('[[merge]]: ')}") from error
+        return found
 
     def entry(self, node: yaml.Node) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
@@ -274,7 +314,7 @@ class _Parser:
         ignored = [key for key in keys if key not in known]
         if ignored:
             notices.append(f"{source}: ignored {_listed(ignored)}; files, model and output are given as options.")
-        return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
+        return ClassList(tuple(specs), attention=attention, notices=tuple(notices), indexed=True)
 
     def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:
         if node is None:
@@ -446,6 +486,8 @@ def class_file_of(classes: ClassList) -> str:
     top: dict[str, Any] = {} if not classes.templates else {"templates": list(classes.templates)}
     if classes.threshold is not None:
         top["threshold"] = classes.threshold
+    if classes.merge:
+        top["merge"] = {name: list(parts) for name, parts in classes.merge.items()}
     return yaml.safe_dump({**top, "classes": listed}, sort_keys=False, allow_unicode=True, width=120)
 
 

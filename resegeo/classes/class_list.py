@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +38,12 @@ class ClassList:
     threshold: float | None = None
     attention: Mapping[str, int] | None = None
     """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Names of classes that the map shows as one, by its name; labels do not depend on it."""
     notices: tuple[str, ...] = ()
+    indexed: bool = False
+    """Whether codes are the index + 1 of the reference's configuration: label rasters of such a data set hold the
+    index."""
 
     @cached_property
     def dtype(self) -> str:
@@ -127,6 +132,7 @@ class ClassList:
             ],
             "templates": list(self.templates),
             "threshold": self.threshold,
+            **({"indexed": True} if self.indexed else {}),
         }
 
     @classmethod
@@ -144,7 +150,8 @@ class ClassList:
                 ClassSpec(**{**spec, "prompts": _tuple(spec["prompts"]), "color": _tuple(spec["color"])})
                 for spec in plain["classes"]
             )
-            found = cls(specs, _tuple(plain["templates"]), plain["threshold"])
+            indexed = plain.get("indexed", False) is True
+            found = cls(specs, _tuple(plain["templates"]), plain["threshold"], indexed=indexed)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no class list ({type(error).__name__})") from error
         codes = [spec.code for spec in specs if not spec.background]

@@ -29,10 +29,10 @@ from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.evaluation.matrix_picture import save_matrix
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy, count_pairs, plain_ratio
 from resegeo.evaluation.truth import Grid, Truth, open_truth
-from resegeo.files import whole
+from resegeo.files import is_there, whole
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.progress import Progress, silent
-from resegeo.scene.formats import is_local, open_raster
+from resegeo.scene.formats import heard, is_local, known_formats, open_raster
 from resegeo.scene.windows import Rect, blocks
 
 OTHER, SILENT = "other classes", "no answer"
@@ -99,20 +99,15 @@ class Evaluation:
             rows.append([*where, str(plain["pixels_compared"]), *said])
         return rows
 
-    def table(self) -> str:
-        """Return a text table; see :meth:`resegeo.evaluation.metrics.Accuracy.table`."""
-        lines = [self.accuracy.table(), f"not labelled      {self.unlabelled:,}"]
-        if self.silent:
-            lines.append(f"nodata            {self.silent:,} ({'ignored' if self.ignore_nodata else 'missed'})")
-        return "\n".join(lines)
 
-
+@heard
 def evaluate(
     pairs: Sequence[tuple[str | Path, str | Path]],
     *,
     legend: str | None = None,
     field: str | None = None,
     ignore_nodata: bool = False,
+    formats: Sequence[str] | None = None,
     ignore_border: str | float | None = None,
     boundary: str | float | None = None,
     bootstrap: int | None = None,
@@ -132,6 +127,9 @@ def evaluate(
         Field of the polygons that names the class; ``class_name`` by default.
     ignore_nodata:
         Leave out pixels that are nodata in the prediction instead of counting them as missed.
+    formats:
+        GDAL's names of file formats that are trusted though they may reach for other files or hosts, such as VRT; see
+        :func:`resegeo.open_scene`.
     ignore_border:
         Leave out pixels that have another class of the truth within this distance, such as ``"3px"`` or ``"1.5m"``.
     boundary:
@@ -154,13 +152,13 @@ def evaluate(
     """
     if not pairs:
         raise UsageError("There is no pair to compare; name PREDICTION and TRUTH, or a CSV file by [[pairs]].")
-    meaning = Legend.parse(legend)
+    meaning, trusted = Legend.parse(legend), known_formats(formats)
     report = progress or silent
 
     @contextmanager
     def opened(pair: tuple[str | Path, str | Path]) -> Iterator[tuple[_Prediction, Truth]]:
-        prediction = _Prediction(str(pair[0]))
-        truth = open_truth(str(pair[1]), prediction.grid, legend=meaning, field=field)
+        prediction = _Prediction(str(pair[0]), trusted)
+        truth = open_truth(str(pair[1]), prediction.grid, legend=meaning, field=field, formats=trusted)
         try:
             yield prediction, truth
         finally:
@@ -339,16 +337,17 @@ def _from(csv_file: Path, name: str) -> str:
 class _Prediction:
     """A class raster of ours, opened for reading block by block."""
 
-    def __init__(self, path: str) -> None:
-        if is_local(path) and not Path(path).exists():
+    def __init__(self, path: str, formats: Sequence[str] = ()) -> None:
+        self._formats = formats
+        if is_local(path) and not is_there(path):
             raise ResegeoError(f"{path}: no such file; expected a class raster of resegeo.")
         try:
-            self.classes, where = read_class_raster_info(path)
+            self.classes, where = read_class_raster_info(path, formats)
         except ResegeoError as error:
             raise ResegeoError(f"{error.text} The prediction comes first, the truth second.") from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(path) as raster:
+            with open_raster(path, formats) as raster:
                 names = tuple(spec.name for spec in self.classes.drawn)
                 self.grid = Grid(path, raster.height, raster.width, where, names)
 
@@ -358,7 +357,7 @@ class _Prediction:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(self.grid.path) as raster:
+            with open_raster(self.grid.path, self._formats) as raster:
                 whole = Rect(0, 0, self.grid.height, self.grid.width)
                 for rect in blocks(self.grid.height, self.grid.width):
                     around = whole.intersection(
@@ -493,7 +492,7 @@ def _write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _write(path: Path, parameter: str, write: Callable[[Path], None]) -> None:
-    if path.exists():
+    if is_there(path):
         raise ResegeoError(f"{escaped(path)} exists; name another file by [[{parameter}]].")
     try:
         with whole(path) as beside:

@@ -188,51 +188,6 @@ class Accuracy:
             },
         }
 
-    def table(self) -> str:
-        """Return a text table: one line a class, then mean IoU, overall accuracy and kappa."""
-        head = ("class", "IoU", "F1", "precision", "recall", "truth px", "predicted px")
-        rows = [
-            (name, *map(_shown, values), f"{true:,}", f"{said:,}")
-            for name, *values, true, said in zip(
-                self.names, self.iou, self.f1, self.precision, self.recall, self.true, self.said, strict=True
-            )
-        ]
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        lines = [
-            "  ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip()
-            for row in (head, *rows)
-        ]
-        without = f" (without {', '.join(self.aside)})" if set(self.aside) & set(self.names) else ""
-        lines += [
-            "",
-            f"mean IoU          {_shown(self.mean_iou)}{without}",
-            f"mean F1           {_shown(self.mean_f1)}{without}",
-            f"macro accuracy    {_shown(self.macro_accuracy)}{without}",
-            f"weighted IoU      {_shown(self.frequency_weighted_iou)}{without}",
-            f"overall accuracy  {_shown(self.overall)}",
-            f"kappa             {_shown(self.kappa)}",
-            f"pixels compared   {self.pixels:,}",
-        ]
-        return "\n".join(lines)
-
-    def latex(self) -> str:
-        """Return a LaTeX table (booktabs), in per cent with one digit, ready for a paper."""
-
-        def cell(value: float) -> str:
-            return "--" if math.isnan(value) else f"{100 * value:.1f}"
-
-        escaped = {sign: f"\\{sign}" for sign in "&%_#${}"}
-        lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"Class & IoU & F1 & Precision & Recall \\", r"\midrule"]
-        for name, *values in zip(self.names, self.iou, self.f1, self.precision, self.recall, strict=True):
-            safe = "".join(escaped.get(sign, sign) for sign in name.replace("\\", "/"))
-            lines.append(" & ".join([safe, *map(cell, values)]) + r" \\")
-        lines += [
-            r"\midrule",
-            f"Mean & {cell(self.mean_iou)} & {cell(self.mean_f1)} & & {cell(self.macro_accuracy)} " + r"\\",
-        ]
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        return "\n".join(lines)
-
     def confusion_rows(self) -> list[list[str]]:
         """Return the confusion matrix as rows of a table: a head, then a row a class of the truth."""
         head = ["truth \\ predicted", *self.names, *self.extra]
@@ -250,7 +205,3 @@ def ratios(part: Any, whole: Any) -> NDArray[np.float64]:
 def plain_ratio(value: float) -> float | None:
     """Return a ratio as JSON can hold it: None where it is not defined."""
     return None if math.isnan(value) else float(value)
-
-
-def _shown(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -6,7 +6,7 @@ import json
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from rasterio.windows import Window
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
-from resegeo.outputs.sieve import without_small_areas
+from resegeo.files import LONGEST_PATH, Note, is_there, move, workshop
+from resegeo.outputs.sieve import without_small, without_small_areas
+from resegeo.outputs.strips import Codes
 from resegeo.outputs.styles import colormap, qml_raster, rat_xml
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import GeoReference, is_local
@@ -64,7 +65,7 @@ def write_class_raster(
     tags:
         Provenance.
     min_area:
-        Areas of fewer pixels join a neighbour, see :func:`sieved`; with it the codes are held in memory as a whole.
+        Areas of fewer pixels join a neighbour, see :func:`sieved`.
     note:
         See :func:`resegeo.files.move`.
 
@@ -91,7 +92,7 @@ def write_class_raster(
             plain, cloud, table, look = (place / name for name in ("plain.tif", "cog.tif", "table.xml", "style.qml"))
             sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
             if min_area > 1:
-                counts, sums = _sieve(plain, list(sums), classes, min_area)
+                counts, sums = _sieve(plain, classes, min_area)
             _copy(plain, cloud)
             _verify(cloud, sums)
             table.write_text(rat_xml(classes, counts), "utf-8")
@@ -159,24 +160,32 @@ def _counted(codes: NDArray[np.unsignedinteger]) -> dict[int, int]:
     return dict(zip(found.tolist(), times.tolist(), strict=True))
 
 
-def _sieve(
-    path: Path, windows: Sequence[Window], classes: ClassList, min_area: int
-) -> tuple[Counter[int], dict[Window, int]]:
+def _sieve(path: Path, classes: ClassList, min_area: int) -> tuple[Counter[int], dict[Window, int]]:
     """Sieve a plain GeoTIFF in place; return the counts of codes and the checksums of the windows."""
+    counts: Counter[int] = Counter()
+    sums = {}
     with rasterio.open(path, "r+") as raster:
-        codes = sieved(raster.read(1), classes, min_area)
-        sums = {}
-        for window in windows:
-            part = np.ascontiguousarray(codes[window.toslices()])
+        codes = Codes(
+            raster.height,
+            raster.width,
+            lambda top, bottom: raster.read(1, window=Window(0, top, raster.width, bottom - top)),
+        )
+        for top, part in without_small(codes, _seen(classes), min_area, BLOCK).strips(BLOCK):
+            window = Window(0, top, *part.shape[::-1])
             raster.write(part, 1, window=window)
             sums[window] = zlib.crc32(part.tobytes())
-    return Counter(_counted(codes)), sums
+            counts.update(_counted(part))
+    return counts, sums
+
+
+def _seen(classes: ClassList) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+    return lambda codes: (codes != classes.nodata) & (codes != classes.unprocessed)
 
 
 def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int) -> NDArray[np.unsignedinteger]:
     """Let areas (4-connected) of fewer than ``min_area`` pixels join a neighbour, until none is left that has one.
 
-    See :func:`resegeo.outputs.sieve.without_small_areas`; nodata and unprocessed pixels neither change nor take part.
+    See :func:`resegeo.outputs.sieve.without_small`; nodata and unprocessed pixels neither change nor take part.
 
     Parameters
     ----------
@@ -190,8 +199,14 @@ def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int
     """
     if min_area <= 1:
         return codes
-    seen = (codes != classes.nodata) & (codes != classes.unprocessed)
-    return without_small_areas(codes, seen, min_area)
+    return without_small_areas(codes, _seen(classes)(codes), min_area)
+
+
+def sieved_codes(codes: Codes, classes: ClassList, min_area: int) -> Codes:
+    """Do as :func:`sieved` with codes that are read in strips."""
+    if min_area <= 1:
+        return codes
+    return without_small(codes, _seen(classes), min_area)
 
 
 def _copy(plain: Path, cloud: Path) -> None:
@@ -224,8 +239,10 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
 
 
-def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
+def read_class_raster_info(path: str | Path, formats: Sequence[str] = ()) -> tuple[ClassList, GeoReference]:
     """Read class list and georeference of a class raster that this program wrote.
+
+    ``formats`` are trusted for it, see :func:`resegeo.scene.formats.open_raster`.
 
     Raises
     ------
@@ -233,12 +250,12 @@ def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
         When it can't be opened or carries no class list.
 
     """
-    if is_local(str(path)) and not Path(path).exists():
+    if is_local(str(path)) and not is_there(path):
         raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(str(path)) as raster:
+            with open_raster(str(path), formats) as raster:
                 tag = raster.tags().get(CLASSES_TAG)
                 gcps, gcps_crs = raster.gcps
                 transform = None if raster.transform.is_identity else raster.transform

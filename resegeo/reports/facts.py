@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from resegeo.checkpoints.model_card import WEAK_IOU, ModelCard, bundled_card, cautions
+from resegeo.checkpoints.model_card import WEAK_IOU, Look, bundled_card, caution, doubts
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
 from resegeo.errors import ResegeoError, Spelling, in_python, shown, spelled
@@ -115,7 +115,10 @@ def _facts(
         "files": files,
         "evaluation": None if evaluation is None else evaluation.as_dict(),
     }
-    facts["cautions"] = [spelled(text, spelling) for text in _cautions(facts, int(found["unreadable_blocks"]))]
+    near = (found.get("doubts") or {}).get("near_ties", {})
+    ties = {name: (str(tie["with"]), float(tie["share"])) for name, tie in near.items()}
+    said = _cautions(facts, int(found["unreadable_blocks"]), ties)
+    facts["cautions"] = [spelled(text, spelling) for text in said]
     return facts
 
 
@@ -174,7 +177,7 @@ def level_of(scores: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(ends, scores, side="right")
 
 
-def _cautions(facts: Facts, unreadable: int) -> Iterator[str]:
+def _cautions(facts: Facts, unreadable: int, ties: Mapping[str, tuple[str, float]]) -> Iterator[str]:
     """Say what a reader should know before using the map, the gravest first."""
     share = facts["pixels_unprocessed"] / max(1, facts["pixels"])
     failed = facts["windows"]["failed"]
@@ -188,12 +191,12 @@ def _cautions(facts: Facts, unreadable: int) -> Iterator[str]:
         yield f"Missing, or changed after the run that this page tells of: {', '.join(changed)}."
     if facts["ha"] is None:
         yield "The scene does not say where it lies, so there are no areas on the ground; shares count pixels."
-    model = facts["model"]["name"]
     card = bundled_card()
-    if model != card.name:  # nothing is known of it but how sure it was
-        card = ModelCard(shown(model), (1e-9, 1e9), "none", ())
+    if facts["model"]["name"] == card.name:  # of another nothing is known but how sure it was
+        look = Look(gsd=facts["settings"].get("gsd") or facts["pixel_side_m"])
+        yield from filter(None, [caution(card, look, facts["prompts"])])
     scores = {row["name"]: row["mean_score"] for row in facts["classes"] if row["mean_score"] is not None}
-    yield from cautions(card, facts["settings"].get("gsd") or facts["pixel_side_m"], facts["prompts"], scores)
+    yield from filter(None, [doubts(facts["title"], scores, ties)])
     empty = [shown(row["name"]) for row in facts["classes"] if not row["pixels"]]
     if empty:
         yield f"No pixel is {', '.join(empty)}: either there is none, or the words did not find it."

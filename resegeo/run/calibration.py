@@ -32,7 +32,8 @@ from resegeo.run.execution import ready_for
 from resegeo.run.labelling import Labeller, one_thread_each
 from resegeo.run.options import Options
 from resegeo.run.prepare import as_class_list, settle
-from resegeo.run.store import Store, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
 from resegeo.scene.formats import open_raster
 from resegeo.scene.vector_layers import VECTOR_SUFFIXES
 from resegeo.scene.windows import blocks

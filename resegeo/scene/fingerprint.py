@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.error import URLError
 
 TIMEOUT = 10.0
 """Seconds that a server may take to say what it has."""
@@ -73,12 +71,14 @@ def _one(file: str) -> str | None:
 
 def _of_server(url: str) -> str | None:
     """What a server answers to HEAD: its ETag, else date and length."""
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            heads = answer.headers
-    except (URLError, OSError, ValueError):  # signed addresses often allow GET alone
+    import requests
+
+    try:  # of the file as it is: one that is compressed on the way has another tag
+        answer = requests.head(url, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT, allow_redirects=True)
+        answer.raise_for_status()
+    except (requests.RequestException, OSError, ValueError):  # signed addresses often allow GET alone
         return None
+    heads = answer.headers
     tag = heads.get("ETag")
     return tag or " ".join(filter(None, (heads.get("Last-Modified"), heads.get("Content-Length")))) or None
 

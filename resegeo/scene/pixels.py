@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from resegeo.scene.formats import opened
+from resegeo.scene.formats import heard, opened
 from resegeo.scene.source import Complaints, Source
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class _Reader:
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[1]), cols.indices(self.shape[2])
         return self.read(top, left, bottom, right)[bands]
 
+    @heard
     def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         """Read rows top … bottom - 1, columns left … right - 1 of the used bands, validity last."""
         dataset = self._dataset()

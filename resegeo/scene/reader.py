@@ -30,8 +30,9 @@ from resegeo.errors import (
 )
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
+from resegeo.scene.formats import known_formats
 from resegeo.scene.pixels import lazy_pixels
-from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source
+from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source, stem_of
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
 
 ALPHA = ("auto", "ignore", "use")
@@ -84,6 +85,10 @@ class Scene:
     files: tuple[str, ...] = ()
     """What the stamp was taken of, see :meth:`is_unchanged`."""
     part: str = ""
+    formats: tuple[str, ...] = ()
+    """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
+    alpha: str | None = None
+    """What an alpha band that serves as no colour means here, in words; None where there is none."""
 
     def is_unchanged(self) -> bool:
         """Whether its files are still those that it was opened from."""
@@ -146,6 +151,7 @@ def open_scene(
     assign_crs: str | None = None,
     formats: Sequence[str] | None = None,
     alpha: str = "auto",
+    name: str | None = None,
 ) -> Scene:
     """Open a scene and settle everything but its pixels.
 
@@ -170,6 +176,8 @@ def open_scene(
         What an alpha band means that serves as no colour: ``use``: pixels where it is 0 are invalid; ``ignore``:
         nothing; ``auto``: as ``use``, with a notice where its values look like data, as many four-band images call
         their infrared alpha.
+    name:
+        What results are called; by default as the file, without its suffix.
 
     Raises
     ------
@@ -183,11 +191,15 @@ def open_scene(
         raw = file_source(str(source), assigned=assign_crs is not None, formats=formats or ())
     else:
         raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
+    if name is not None:
+        if name.strip(". ") == "" or stem_of(f"{name}.tif") != name or "\\" in name or not name.isprintable():
+            raise UsageError(f"[[name={shown(name)}]] cannot be part of a file's name; expected one such as tile_7.")
+        raw = replace(raw, name=name)
     found = stamp(raw.files, raw.part)  # before the first pixel: a file that is replaced meanwhile is noticed
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
     georeference = _with_crs(raw, assign_crs)
-    raw = _with_alpha(raw, used, alpha)
+    raw, meant = _with_alpha(raw, used, alpha)
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
@@ -224,6 +236,8 @@ def open_scene(
         stamp=found,
         files=raw.files,
         part=raw.part,
+        formats=known_formats(formats),
+        alpha=meant,
     )
 
 
@@ -237,6 +251,7 @@ def describe(scene: Scene) -> dict[str, object]:
         "bands": f"{scene.count}, of which {', '.join(map(str, scene.bands))} serve as red, green, blue",
         "dtype": scene.dtype,
         "nodata": next((value for value in scene.nodata if value is not None), None),
+        **({} if scene.alpha is None else {"alpha": scene.alpha}),
         "stretch": "none (uint8 as it is)"
         if scene.stretch is None
         else ", ".join(f"{a:g}:{b:g}" for a, b in zip(scene.stretch.low, scene.stretch.high, strict=True)),
@@ -275,21 +290,25 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
-    """Settle what the alpha bands that serve as no colour mean."""
+def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> tuple[Source, str | None]:
+    """Settle what the alpha bands that serve as no colour mean, and say it in words where there are some."""
     if alpha not in ALPHA:
         raise UsageError(f"[[alpha={shown(alpha)}]] is none of {', '.join(ALPHA)}.")
     bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
+    named = f"band {', '.join(map(str, bands))}"
     if alpha == "ignore":
-        return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
+        roles = tuple("" if role == "alpha" else role for role in raw.roles)
+        return replace(raw, roles=roles), f"{named} is ignored" if bands else None
+    meant = f"{named}: pixels where it is 0 are invalid"
     if alpha == "auto" and raw.data is None:
         for band in bands:
             if alpha_holds_data(raw, band):
+                meant += f", though band {band} holds many values, as data does"
                 notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
                     "where it is 0 count as invalid. Pass [[alpha=ignore]] if it is data, [[alpha=use]] if it is not.",
                 )
-    return raw
+    return raw, meant if bands else None
 
 
 def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:

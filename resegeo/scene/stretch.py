@@ -45,9 +45,9 @@ def _starts(size: int) -> Sequence[int]:
 
 
 def alpha_holds_data(raw: Source, band: int) -> bool:
-    """Whether an alpha band looks like an image: most values of the sample are between its least and its largest.
+    """Whether an alpha band looks like an image: where it is not 0, most values of the sample are below its largest.
 
-    A mask has two values, and with soft edges some between them.
+    A mask has one value there, and with soft edges some others.
     """
     found: list[NDArray[Any]] = []
     try:
@@ -61,8 +61,8 @@ def alpha_holds_data(raw: Source, band: int) -> bool:
     except (RasterioError, OSError) as error:
         raise damaged(raw.label, f"band {band}", error) from error
     values = np.concatenate(found)
-    between = (values > values.min()) & (values < values.max())
-    return bool(between.mean() > 0.5) and np.unique(values).size > 16
+    values = values[values > 0]
+    return np.unique(values).size > 16 and bool((values < values.max()).mean() > 0.5)
 
 
 def value_range(
