@@ -98,7 +98,7 @@ def evaluate(
     try:
         if pairs is not None:
             wanted = read_pairs(pairs)
-        elif Path(prediction or "").is_dir():
+        elif any(Path(each or "").is_dir() for each in (prediction, truth)):
             wanted = matched(Path(prediction or ""), Path(truth or ""))
         else:
             wanted = [(prediction or "", truth or "")]

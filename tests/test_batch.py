@@ -395,11 +395,12 @@ def results(folder):
 
 
 def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(scenes, monkeypatch):
+    import resegeo.run.execution
     import resegeo.run.results
 
     command = ("scenes/**/*.tif", "--prompts", "classes.yml")
     assert run(*command, "-o", "whole").exit_code == 0
-    inner, calls = resegeo.run.results.label_scene, []
+    inner, calls = resegeo.run.execution.label_scene, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -408,7 +409,7 @@ def test_an_interrupted_batch_says_how_to_go_on_and_ends_with_the_same_bytes(sce
         return inner(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run.results, "label_scene", interrupted)
+        patch.setattr(resegeo.run.execution, "label_scene", interrupted)
         result = run(*command, "-o", "out")
     assert result.exit_code == 130
     assert "Interrupted: 1 of 3 scenes are finished in out. The same command continues." in result.stderr

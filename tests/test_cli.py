@@ -120,13 +120,14 @@ def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
 
 
 def test_interruption_exits_with_130_says_how_to_go_on_and_leaves_no_half_written_file(run, scene, monkeypatch):
+    import resegeo.run.execution
     import resegeo.run.results
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run.results, "label_scene", interrupted)
+        patch.setattr(resegeo.run.execution, "label_scene", interrupted)
         result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
     assert result.exit_code == 130
     assert "1 of 1 work items are done and kept in out/scene.store.zarr" in result.stderr

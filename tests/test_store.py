@@ -300,6 +300,7 @@ def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make
 
 def _stages(monkeypatch) -> list[str]:
     """Note which costly stages run."""
+    import resegeo.run.execution
     import resegeo.run.results
     from resegeo.run.compute import Machine
 
@@ -313,7 +314,7 @@ def _stages(monkeypatch) -> list[str]:
         return run
 
     monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
-    monkeypatch.setattr(resegeo.run.results, "label_scene", noting("labels", resegeo.run.results.label_scene))
+    monkeypatch.setattr(resegeo.run.execution, "label_scene", noting("labels", resegeo.run.execution.label_scene))
     monkeypatch.setattr(resegeo.run.results, "polygonize", noting("polygons", resegeo.run.results.polygonize))
     return ran
 

@@ -543,7 +543,7 @@ def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_coun
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     kind, name = (Machine, "read") if when == "windows" else (Scene, "read")
     inner, done, began = getattr(kind, name), [], [when == "windows"]
-    label = resegeo.run.results.label_scene
+    label = resegeo.run.execution.label_scene
 
     def rewriting(self, *args, **kwargs):
         found = inner(self, *args, **kwargs)
@@ -558,7 +558,7 @@ def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_coun
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, rewriting)
-        patch.setattr(resegeo.run.results, "label_scene", labelling)
+        patch.setattr(resegeo.run.execution, "label_scene", labelling)
         with pytest.raises(ResegeoError, match=r"scene\.tif changed while this run read it"):
             resegeo.segment(tmp_path / "scene.tif", WORDS, tmp_path / "out", **QUICK)
     assert done

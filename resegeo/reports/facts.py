@@ -196,7 +196,7 @@ def _cautions(facts: Facts, unreadable: int, ties: Mapping[str, tuple[str, float
         look = Look(gsd=facts["settings"].get("gsd") or facts["pixel_side_m"])
         yield from filter(None, [caution(card, look, facts["prompts"])])
     scores = {row["name"]: row["mean_score"] for row in facts["classes"] if row["mean_score"] is not None}
-    yield from filter(None, [doubts(facts["title"], scores, ties)])
+    yield from filter(None, [doubts(str(facts["scene"]["source"]).rpartition("/")[2], scores, ties)])
     empty = [shown(row["name"]) for row in facts["classes"] if not row["pixels"]]
     if empty:
         yield f"No pixel is {', '.join(empty)}: either there is none, or the words did not find it."
