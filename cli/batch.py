@@ -9,7 +9,7 @@ import click
 from resegeo.errors import escaped
 
 from .console import ScenesBar, in_flags, say, say_path, shows, told
-from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
+from .options import BATCH, BATCH_RESULTS, REPORT, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, SceneResult
@@ -22,6 +22,7 @@ LONGEST = 40
 @click.argument("scenes", nargs=-1, required=True)
 @BATCH
 @BATCH_RESULTS
+@REPORT
 @segmenting
 @shows
 def batch(scenes: tuple[str, ...], prompts: str | None, output: str, report: bool, **options: Any) -> None:

@@ -86,6 +86,12 @@ def evaluate(
     if pairs is None and (prediction is None or truth is None):
         raise UsageError("evaluate needs PREDICTION and TRUTH, or a CSV file by --pairs.")
     if design:
+        others = {"latex": latex, "images": images, "confusion": confusion} | {
+            name: options[name] for name in ("ignore_border", "boundary", "bootstrap")
+        }
+        given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+        if given:
+            raise UsageError(f"{', '.join(given)}: of maps of labels; --design judges points. Leave it out.")
         _judge(prediction, truth, options, as_json=as_json)
         return
     bars = Bars(quiet=click.get_current_context().obj["quiet"])

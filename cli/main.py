@@ -8,6 +8,7 @@ import os
 import click
 
 from .batch import batch
+from .calibrate import calibrate
 from .classes import classes
 from .compare import compare
 from .console import open_standard_streams
@@ -24,6 +25,7 @@ from .sample import sample
 from .scene import info
 from .segment import segment
 from .suggest import suggest
+from .try_words import try_
 
 
 @click.group("resegeo", cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,6 +59,7 @@ def program() -> None:
 for command in (
     segment,
     batch,
+    try_,
     dataset,
     plan,
     info,
@@ -65,6 +68,7 @@ for command in (
     evaluate,
     compare,
     sample,
+    calibrate,
     suggest,
     find,
     classes,

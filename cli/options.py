@@ -162,13 +162,14 @@ def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
 
 _PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, prompts, colours (YAML)."}
 
-_REPORT = option("--report", is_flag=True, help="Write a page for readers too, as `resegeo report` does.")
+REPORT = under(
+    "Results", option("--report", is_flag=True, help="Write a page for readers too, as `resegeo report` does.")
+)
 
 RESULTS = under(
     "Results",
     option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
-    _REPORT,
     *_declared("Results"),
 )
 
@@ -184,7 +185,6 @@ BATCH_RESULTS = under(
     "Results",
     option("--prompts", **_PROMPTS),
     option("-o", "--output", default="batch_resegeo", show_default=True, metavar="DIR", help="Folder for all results."),
-    _REPORT,
     *_declared("Results"),
 )
 

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from .console import Bars, complain, in_flags, say, say_path, shows
-from .options import RESULTS, SegmentCommand, segmenting
+from .options import REPORT, RESULTS, SegmentCommand, segmenting
 
 
 @click.command(cls=SegmentCommand)
 @click.argument("scene")
 @RESULTS
+@REPORT
 @segmenting
 @shows
 def segment(scene: str, prompts: str | None, report: bool, **options: Any) -> None:

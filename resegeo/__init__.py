@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from resegeo.outputs.vectors import write_polygons
     from resegeo.reports.write import write_report_page
     from resegeo.reports.write import write_report_page as report
+    from resegeo.run.calibration import calibrate
     from resegeo.run.change import Change, compare
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
     from resegeo.run.suggestions import suggest
+    from resegeo.run.trial import try_words
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -62,6 +64,8 @@ _HOME = {
     "info": "run.commands",
     "Run": "run.prepare",
     "write_report_page": "reports.write",
+    "calibrate": "run.calibration",
+    "try_words": "run.trial",
     "polygonize": "outputs.polygons",
     "write_polygons": "outputs.vectors",
     "Scene": "scene.reader",
@@ -110,6 +114,7 @@ __all__ = [
     "Settings",
     "UsageError",
     "batch",
+    "calibrate",
     "class_list",
     "compare",
     "dataset",
@@ -127,6 +132,7 @@ __all__ = [
     "segment_dataset",
     "segment_many",
     "suggest",
+    "try_words",
     "vectorize",
     "write_polygons",
     "write_report_page",

@@ -101,6 +101,19 @@ def test_places_decide_between_truths_of_one_name_and_else_it_is_a_mistake(folde
         matched(out, truths)
 
 
+def test_results_are_truths_by_their_class_rasters_alone(folders):
+    out, truths, _ = folders
+    for name in IMAGES:
+        stem = name.rpartition("/")[2]
+        for suffix in (".png", ".json", ".gpkg"):
+            (out / name / f"{stem}{suffix}").write_bytes(b"whatever lies beside a class raster")
+    (truths / "report.json").write_text("{}")
+    assert len(matched(out, truths)) == 3
+    pairs = matched(out, out)
+    assert pairs == [(str(out / f"{n}/{n[-1]}.classes.tif"),) * 2 for n in IMAGES]
+    assert evaluate(pairs).accuracy.overall == 1
+
+
 def test_no_partner_at_all_a_missing_folder_and_no_raster_are_mistakes(folders, tmp_path):
     out, truths, _ = folders
     (tmp_path / "empty").mkdir()

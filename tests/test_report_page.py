@@ -233,6 +233,12 @@ def test_an_evaluation_is_shown_with_its_figures_and_its_matrix(folder, tmp_path
     assert json.loads(summary.read_text("utf-8"))["evaluation"] == json.loads(json.dumps(found.as_dict()))
     tags = Tags(html.read_text("utf-8"))
     assert f"{found.accuracy.mean_iou:.3f}" in tags.text
+    right = np.asarray(picture(tags.all("img")[-1]).convert("RGBA"))
+    with rasterio.open(folder / "a.classes.tif") as raster:
+        same = raster.read(1) == codes
+    assert (right[same] == (0x3D, 0x7A, 0xB5, 255)).all()
+    assert (right[~same] == (0xC0, 0x39, 0x2B, 255)).all()
+    assert same.mean() == pytest.approx(found.accuracy.overall)
     cells = [each.get("title") for each in tags.all("td") if each.get("title")]
     assert cells == [f"{count:,} pixels" for count in found.accuracy.counts.ravel()]
     with table.open(encoding="utf-8", newline="") as stream:
@@ -241,13 +247,22 @@ def test_an_evaluation_is_shown_with_its_figures_and_its_matrix(folder, tmp_path
 
 def test_a_batch_has_a_page_each_and_one_of_all(runs):
     together = json.loads((runs / "report.summary.json").read_text("utf-8"))
-    assert [scene["page"] for scene in together["scenes"]] == ["a/report.html", "b/report.html"]
+    assert [scene["page"] for scene in together["scenes"]] == ["./a/report.html", "./b/report.html"]
     tags = Tags((runs / "report.html").read_text("utf-8"))
     links = {each["href"] for each in tags.all("a")}
-    assert links == {"a/report.html", "b/report.html"}
+    assert links == {"./a/report.html", "./b/report.html"}
     assert all((runs / link).exists() for link in links)
     assert f"{2 * 96 * 96 / 100:.1f}" in tags.text
     assert resegeo.report(runs)[0] == runs / "report.html"
+
+
+def test_folders_of_any_name_are_linked_by_their_place_alone(runs, tmp_path):
+    """A browser reads javascript: as a command, and # as the end of a path."""
+    for name in ("javascript:alert(1)", "a#b?c%20d"):
+        shutil.copytree(runs / "a", tmp_path / "many" / name)
+    html = resegeo.report(tmp_path / "many")[0]
+    links = [each["href"] for each in Tags(html.read_text("utf-8")).all("a")]
+    assert set(links) == {"./javascript%3Aalert%281%29/report.html", "./a%23b%3Fc%2520d/report.html"}
 
 
 def test_several_runs_in_a_folder_are_named_and_have_pages_of_their_own(folder):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from PIL import ImageColor
 
-from resegeo.classes.class_list import MOST_CODES, MOST_NAME, ClassList, ClassSpec
+from resegeo.classes.class_list import MOST_CODES, MOST_NAME, MOST_SCALE, ClassList, ClassSpec
 from resegeo.classes.land_cover import synonyms_of
 from resegeo.classes.merging import merged
 from resegeo.classes.palette import colors_for
@@ -237,7 +237,7 @@ class _Parser:
             name = self.name(node)
             return {"name": name, "prompts": (name,), "node": node}
         keys = self.mapping(
-            node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"}
+            node, ("name", "prompts", "prompt", "color", "threshold", "background", "scale"), {"colour": "color"}
         )
         if "name" not in keys:
             self.fail(node, "a class without a name", "a line 'name: ...'")
@@ -251,6 +251,8 @@ class _Parser:
             entry["color"] = self.color(keys["color"])
         if "threshold" in keys:
             entry["threshold"] = self.probability(keys["threshold"])
+        if "scale" in keys:
+            entry["scale"] = self.scale(keys["scale"])
         if "background" in keys:
             entry["background"] = self.flag(keys["background"])
         return entry
@@ -400,6 +402,16 @@ class _Parser:
             self.fail(node, _short(node.value), expected)
         return value
 
+    def scale(self, node: yaml.Node) -> float:
+        expected = f"a number above 0 and up to {MOST_SCALE}"
+        try:
+            value = float(node.value)
+        except (TypeError, ValueError):
+            self.fail(node, self.shown(node), expected)
+        if not 0 < value <= MOST_SCALE:
+            self.fail(node, _short(node.value), expected)
+        return value
+
     def index(self, node: yaml.Node) -> int:
         value = getattr(node, "value", None)
         if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
@@ -454,12 +466,20 @@ def added_synonyms(classes: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[s
 def with_synonyms(classes: ClassList) -> str:
     """Write a class list as the text of a class file, with the synonyms that ``synonyms: true`` would add."""
     added = added_synonyms([(spec.name, spec.prompts) for spec in classes.classes])
+    specs = [replace(spec, prompts=(*spec.prompts, *words)) for spec, words in zip(classes.classes, added, strict=True)]
+    return class_file_of(replace(classes, classes=tuple(specs)))
+
+
+def class_file_of(classes: ClassList) -> str:
+    """Write a class list as the text of a class file."""
     listed = []
-    for spec, words in zip(classes.classes, added, strict=True):
-        entry: dict[str, Any] = {"name": spec.name, "prompts": [*spec.prompts, *words]}
+    for spec in classes.classes:
+        entry: dict[str, Any] = {"name": spec.name, "prompts": list(spec.prompts)}
         entry["color"] = "#{:02x}{:02x}{:02x}".format(*spec.color)
         if spec.threshold is not None:
             entry["threshold"] = spec.threshold
+        if spec.scale is not None:
+            entry["scale"] = spec.scale
         if spec.background:
             entry["background"] = True
         listed.append(entry)
@@ -487,6 +507,7 @@ def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:
                 color=entry["color"] if "color" in entry else next(free),
                 threshold=entry.get("threshold"),
                 background=background,
+                scale=entry.get("scale"),
             )
         )
     return specs

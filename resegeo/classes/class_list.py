@@ -11,6 +11,8 @@ from resegeo.errors import ResegeoError
 
 MOST_CODES, MOST_NAME = 65_000, 200
 """Most codes of a class raster, and most characters of a class name; a Shapefile's field takes 254 bytes."""
+MOST_SCALE = 100
+"""Largest power of a class's probability."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class ClassSpec:
     color: tuple[int, int, int]
     threshold: float | None = None
     background: bool = False
+    scale: float | None = None
+    """Power of its probability before all are normed anew, as :mod:`resegeo.run.calibration` fits it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,12 @@ class ClassList:
         """Return plain values, from which :meth:`from_json` builds the list again."""
         return {
             "classes": [
-                {**asdict(spec), "prompts": list(spec.prompts), "color": list(spec.color)} for spec in self.classes
+                {
+                    **{key: value for key, value in asdict(spec).items() if key != "scale" or value is not None},
+                    "prompts": list(spec.prompts),
+                    "color": list(spec.color),
+                }
+                for spec in self.classes
             ],
             "templates": list(self.templates),
             "threshold": self.threshold,
@@ -169,6 +178,7 @@ def _sound(spec: ClassSpec) -> bool:
         and len(spec.color) == 3
         and all(type(channel) is int and 0 <= channel <= 255 for channel in spec.color)
         and _share(spec.threshold)
+        and (spec.scale is None or (isinstance(spec.scale, int | float) and 0 < spec.scale <= MOST_SCALE))
     )
 
 

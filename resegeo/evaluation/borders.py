@@ -140,7 +140,11 @@ def width_in_pixels(text: str | float, name: str, height: int, width: int, where
             raise UsageError(f"[[{name}={text}]] is no share of the diagonal; expected such as 2%.") from error
     else:
         middle = pixel_areas(where, height // 2, height // 2 + 1, width)
-        pixels = length(text, f"[[{name}]]").in_pixels(math.sqrt(float(middle.flat[0])), f"[[{name}]]")
+        try:
+            wide = length(text, name)
+        except UsageError as error:
+            raise UsageError(f"[[{name}={text}]] is no width; expected such as 3px, 1.5m or 2%.") from error
+        pixels = wide.in_pixels(math.sqrt(float(middle.flat[0])), f"[[{name}]]")
     if not 0 < pixels <= WIDEST:
         raise UsageError(f"[[{name}={text}]] is {pixels:,.4g} pixels; expected more than 0 and at most {WIDEST}.")
     return max(1, round(pixels))

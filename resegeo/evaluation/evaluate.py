@@ -259,6 +259,51 @@ def _summed(images: Sequence[Evaluation], replicates: int | None, seed: int) -> 
     )
 
 
+def agreement(
+    pair: tuple[str | Path, str | Path], longest: int, *, legend: str | None = None, field: str | None = None
+) -> NDArray[np.uint8]:
+    """Tell where a class raster is right.
+
+    Parameters
+    ----------
+    pair, legend, field:
+        As for :func:`evaluate`.
+    longest:
+        Side of the result at most; a larger raster is thinned evenly.
+
+    Returns
+    -------
+    (h, w) 0 where nothing is known, 1 where the raster is right, 2 where it is wrong.
+
+    Raises
+    ------
+    ResegeoError:
+        As :func:`evaluate` would.
+
+    """
+    prediction = _Prediction(str(pair[0]))
+    truth = open_truth(str(pair[1]), prediction.grid, legend=Legend.parse(legend), field=field)
+    vocabulary = _Vocabulary()
+    vocabulary.add(prediction, truth)
+    size = (prediction.grid.height, prediction.grid.width)
+    scale = min(1.0, longest / max(size))
+    shape = [max(1, round(side * scale)) for side in size]
+    rows, cols = ((np.arange(count) * 2 + 1) * side // (2 * count) for count, side in zip(shape, size, strict=True))
+    result = np.zeros(shape, dtype=np.uint8)
+    try:
+        counter = _Counter(vocabulary.names(), ignore_nodata=False, widths=(0, 0))
+        for (real, said), rect in zip(counter.blocks(prediction, truth), blocks(*size), strict=True):
+            (top, bottom), (left, right) = (
+                np.searchsorted(places, ends)
+                for places, ends in ((rows, (rect.row, rect.bottom)), (cols, (rect.col, rect.right)))
+            )
+            pick = np.ix_(rows[top:bottom] - rect.row, cols[left:right] - rect.col)
+            result[top:bottom, left:right] = np.where(real == UNKNOWN, 0, np.where(real == said, 1, 2))[pick]
+    finally:
+        truth.close()
+    return result
+
+
 def read_pairs(path: str | Path) -> list[tuple[str, str]]:
     """Read a CSV file with the columns ``prediction`` and ``truth``; paths in it count from its folder.
 

@@ -13,6 +13,9 @@ from resegeo.scene.vector_layers import VECTOR_SUFFIXES
 RASTERS = (".tif", ".tiff", ".png", ".jp2", ".img", ".vrt", ".bmp", ".gif")
 """Files of a folder of truths that are read as rasters."""
 
+SUFFIXES = {*RASTERS, *VECTOR_SUFFIXES} - {".json"}
+"""Files that count as truths there; a .json is more often something else."""
+
 CLASSES = ".classes.tif"
 
 _SAID = 6
@@ -41,7 +44,7 @@ def matched(results: Path, truths: Path) -> list[tuple[str, str]]:
     rasters = [path for path in _files(results) if path.name.endswith(CLASSES)]
     if not rasters:
         raise ResegeoError(f"{escaped(results)} holds no class raster (*{CLASSES}); name the folder of a batch.")
-    known = [path for path in _files(truths) if path.suffix.lower() in (*RASTERS, *VECTOR_SUFFIXES)]
+    known = _truths(truths)
     by_place, by_name = defaultdict(list), defaultdict(list)
     for path in known:
         place = (*path.relative_to(truths).parent.parts, _stem(path))
@@ -74,6 +77,17 @@ def matched(results: Path, truths: Path) -> list[tuple[str, str]]:
     if rest:
         notice(f"{len(rest)} without a class raster in {escaped(results)}, not used: {_some(rest)}.")
     return pairs
+
+
+def _truths(folder: Path) -> list[Path]:
+    """Find the truths below a folder; of results of ours the class raster, not what lies beside it."""
+    files = list(_files(folder))
+    ours = {(path.parent, _stem(path)) for path in files if path.name.endswith(CLASSES)}
+    return [
+        path
+        for path in files
+        if path.suffix.lower() in SUFFIXES and (path.name.endswith(CLASSES) or (path.parent, path.stem) not in ours)
+    ]
 
 
 def _files(folder: Path) -> Iterator[Path]:

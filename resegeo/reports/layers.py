@@ -29,6 +29,8 @@ SHARP = 1600
 COLOURS = ("#c0392b", "#ef8a62", "#f3d27a", "#8fc1dd", "#3d7ab5")
 """Of the steps of confidence, the least sure first: told apart by those who see no red or green, too."""
 
+RIGHT, WRONG = "#3d7ab5", "#c0392b"
+"""Colours of pixels that an evaluation found so."""
 SCENE = "Scene"
 """Name of the lowest layer."""
 
@@ -54,7 +56,13 @@ class Stack:
     layers: tuple[Layer, ...]
 
 
-def draw(raster: Path, classes: ClassList, rgb: NDArray[np.uint8] | None, scores: Any | None) -> Stack:
+def draw(
+    raster: Path,
+    classes: ClassList,
+    rgb: NDArray[np.uint8] | None,
+    scores: Any | None,
+    right: NDArray[np.uint8] | None = None,
+) -> Stack:
     """Draw the layers of a map.
 
     Parameters
@@ -67,6 +75,8 @@ def draw(raster: Path, classes: ClassList, rgb: NDArray[np.uint8] | None, scores
         (h, w, 3) the scene thinned evenly, or None.
     scores:
         Array (height, width) of the pixels' scores, or None.
+    right:
+        (h, w) where the map is right, see :func:`resegeo.evaluation.evaluate.agreement`, or None.
 
     Raises
     ------
@@ -90,6 +100,9 @@ def draw(raster: Path, classes: ClassList, rgb: NDArray[np.uint8] | None, scores
         tones = [(*_rgb(colour), 255) for colour in COLOURS]
         index = np.where((steps == NO_SCORE) | (codes == classes.nodata), len(LEVELS) - 1, level_of(steps))
         layers.append(Layer("Confidence", _png(np.array([*tones, (0, 0, 0, 0)]), index), 0.0))
+    if right is not None:
+        tones = [(0, 0, 0, 0), (*_rgb(RIGHT), 255), (*_rgb(WRONG), 255)]
+        layers.append(Layer("Right and wrong", _png(np.array(tones), right), 0.0))
     return Stack(*shape, tuple(layers))
 
 

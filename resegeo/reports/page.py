@@ -17,7 +17,7 @@ from typing import Any
 
 from resegeo.errors import escaped
 from resegeo.reports.facts import Facts
-from resegeo.reports.layers import COLOURS, SCENE, Stack
+from resegeo.reports.layers import COLOURS, RIGHT, SCENE, WRONG, Stack
 
 _MEASURES = {
     "mean_iou": "mean IoU",
@@ -234,11 +234,12 @@ def _evaluation(found: Mapping[str, Any]) -> str:
         f"<td>{each['pixels_truth']:,}</td></tr>"
         for name, each in found["classes"].items()
     )
+    colours = f"{_swatch(RIGHT)}right&emsp;{_swatch(WRONG)}wrong"
     head = "".join(f"<th>{name}</th>" for name in ("Class", "IoU", "F1", "precision", "recall", "pixels in truth"))
     names = ", ".join(sorted({Path(pair["truth"]).name for pair in found["pairs"]}))
     return (
         f'<section class="card"><h2>How right the map is</h2><p class="soft">Compared with {_text(names)}: '
-        f"{found['pixels_compared']:,} pixels.</p>"
+        f"{found['pixels_compared']:,} pixels. The map's slider shows where it is {colours}.</p>"
         f'<div class="tiles">{tiles}</div><div class="halves"><div class="scroll"><table><thead><tr>{head}</tr>'
         f"</thead><tbody>{rows}</tbody></table></div><div>{_matrix(found['confusion'])}</div></div></section>"
     )

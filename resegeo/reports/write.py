@@ -7,18 +7,21 @@ import hashlib
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
-from resegeo.errors import ResegeoError, Spelling, escaped, in_python, shown
-from resegeo.evaluation.evaluate import Evaluation, evaluate
+from resegeo.errors import InputNotice, ResegeoError, Spelling, escaped, in_python, shown
+from resegeo.evaluation.evaluate import Evaluation, agreement, evaluate
 from resegeo.files import LONGEST_PATH, whole
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.reports.facts import Facts, gather, table_rows
-from resegeo.reports.layers import Stack, draw, thumbnail
+from resegeo.reports.layers import LONGEST, Stack, draw, thumbnail
 from resegeo.reports.page import overview, page
 from resegeo.run.report import earlier_report
 from resegeo.run.results import scores_of, store_of
@@ -71,7 +74,7 @@ def write_report_page(
     runs = _runs(place)
     if runs is None:
         run = Segmentation.open(place)
-        measured = None if truth is None else evaluate([(run.raster, truth)], legend=legend, field=field)
+        measured = None if truth is None else _measured(run.raster, truth, legend, field)
         several = sum(1 for path in run.report.parent.glob("*.json") if earlier_report(path)) > 1
         name = f"{run.report.stem}.{PAGE}" if several else PAGE
         target = Path(output) if output is not None else run.report.parent / name
@@ -86,7 +89,7 @@ def write_report_page(
     for run in runs:
         files, facts, stack = _write_one(run, run.report.parent / PAGE, None, overwrite=overwrite, spelling=spelling)
         written += files
-        link = (run.report.parent / PAGE).relative_to(place).as_posix()
+        link = f"./{quote((run.report.parent / PAGE).relative_to(place).as_posix())}"
         scenes.append((facts, thumbnail(stack), link))
     target = Path(output) if output is not None else place / PAGE
     incomplete = [facts["title"] for facts, _, _ in scenes if facts["pixels_unprocessed"]]
@@ -113,15 +116,27 @@ def _runs(place: Path) -> list[Segmentation] | None:
     return [Segmentation.open(path) for path in found] or None
 
 
+_Measured = tuple[Evaluation, NDArray[np.uint8]]
+"""Figures, and where the map is right, see :func:`resegeo.evaluation.evaluate.agreement`."""
+
+
+def _measured(raster: Path, truth: str | Path, legend: str | None, field: str | None) -> _Measured:
+    found = evaluate([(raster, truth)], legend=legend, field=field)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputNotice)  # given above already
+        return found, agreement((raster, truth), LONGEST, legend=legend, field=field)
+
+
 def _write_one(
-    run: Segmentation, target: Path, measured: Evaluation | None, *, overwrite: bool, spelling: Spelling
+    run: Segmentation, target: Path, measured: _Measured | None, *, overwrite: bool, spelling: Spelling
 ) -> tuple[tuple[Path, ...], Facts, Stack]:
     classes, _ = read_class_raster_info(run.raster)
     scores = scores_of(run.raster)
-    facts = gather(run, scores, measured, spelling)
+    figures, right = (None, None) if measured is None else measured
+    facts = gather(run, scores, figures, spelling)
     store = store_of(run.raster)
     look = None if store is None else store.array("quicklook")
-    stack = draw(run.raster, classes, None if look is None else np.asarray(look[...]), scores)
+    stack = draw(run.raster, classes, None if look is None else np.asarray(look[...]), scores, right)
     return _put(target, page(facts, stack), facts, table_rows(facts), overwrite=overwrite), facts, stack
 
 

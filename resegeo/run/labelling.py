@@ -17,7 +17,16 @@ from threadpoolctl import threadpool_limits
 
 from resegeo.checkpoints.model_card import TIED
 from resegeo.classes.class_list import ClassList
-from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_ranks, class_scores, score_steps
+from resegeo.clip.blending import (
+    Blender,
+    Grouping,
+    WindowScores,
+    class_codes,
+    class_ranks,
+    class_scores,
+    rescaled,
+    score_steps,
+)
 from resegeo.clip.scores import EXTRA
 from resegeo.errors import ResegeoError
 from resegeo.outputs.picture import Quicklook
@@ -248,9 +257,7 @@ class Labeller:
         if not valid.any():
             codes = np.full(valid.shape, legend.nodata, dtype=legend.dtype)
             return Block(rect, codes, rgb, valid, readable=True)
-        over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
-        windows = (window for item in over for window in self.scorer.windows(item))
-        by_class = self.blender.blend(rect, windows)
+        by_class = rescaled(self.blended(rect), [spec.scale for spec in classes.classes])
         codes = class_codes(by_class, valid, classes, self.floors)
         if plan.merge is not None:
             codes, by_class = plan.merge.codes(codes), plan.merge.scores(by_class)
@@ -262,6 +269,12 @@ class Labeller:
         thin = tuple(slice(-start % THINNED, None, THINNED) for start in (rect.row, rect.col))
         doubt = Doubt.of(by_class[:, *thin], valid[thin])
         return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps, doubt=doubt)
+
+    def blended(self, rect: Rect) -> NDArray[np.float32]:
+        """Return what the model says of a block (C, h, w), before thresholds and scales; NaN where no window is."""
+        over = self.plan.grid.items_over(self.plan.canvas.canvas_rect(rect))
+        windows = (window for item in over for window in self.scorer.windows(item))
+        return self.blender.blend(rect, windows)
 
 
 def only(
