@@ -101,14 +101,14 @@ class Ground:
             torch.save(nearby(clip(), seed), f"{name}.pt")
         arch_file(Path())
 
-    def look(self, folder: Path) -> dict[str, tuple[Any, ...]]:
-        """All that can be seen of a folder."""
+    def look(self, folder: Path, *, inside: bool = True) -> dict[str, tuple[Any, ...]]:
+        """All that can be seen of a folder; without what is inside its files that costs little."""
         found: dict[str, tuple[Any, ...]] = {}
         for path in sorted(folder.rglob("*")):
             state = path.lstat()
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if inside and path.is_file() else ""
             found[str(path.relative_to(folder))] = (
-                state.st_size if content else 0,
+                state.st_size if path.is_file() else 0,
                 state.st_mtime_ns,
                 state.st_ino,
                 content,
@@ -612,9 +612,9 @@ def models(ground: Ground) -> list[Case]:
             path,
         )
         for said in (("models", "check", path), (*words, "-o", case / "out")):
-            before = ground.look(folder)
+            before = ground.look(folder, inside=False)
             answer = command(*said, cwd=case, seconds=30, memory=4 * GIGABYTE, env={"RESEGEO_HOME": str(case / "home")})
-            ran = changed(before, ground.look(folder))
+            ran = changed(before, ground.look(folder, inside=False))
             total += Verdict.of(answer, ground.touched(), ran)
         shutil.rmtree(case, ignore_errors=True)
         return total
@@ -629,11 +629,11 @@ def archives(ground: Ground) -> list[Case]:
     def attack(path: Path) -> Verdict:
         case = ground.place()
         home = case / "in/side/home"
-        before = ground.look(folder)
+        before = ground.look(folder, inside=False)
         answer = command("models", "import", path, cwd=case, seconds=60, memory=2 * GIGABYTE,
                          env={"RESEGEO_HOME": str(home), "HF_HOME": str(case / "in/side/hub")})  # fmt: skip
         outside = [str(one) for one in case.rglob("*") if one.is_file() and not one.is_relative_to(case / "in/side")]
-        appeared = f"WRITTEN OUTSIDE: {outside}" if outside else changed(before, ground.look(folder))
+        appeared = f"WRITTEN OUTSIDE: {outside}" if outside else changed(before, ground.look(folder, inside=False))
         held = sum(one.stat().st_size for one in case.rglob("*") if one.is_file())
         much = f"{held:,} bytes are left of it" if answer.code and held > 10_000_000 else None
         shutil.rmtree(case, ignore_errors=True)

@@ -25,7 +25,7 @@ from resegeo.checkpoints.registry import Remote
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
-from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.files import DAMAGED_ZIP, is_folder, whole
 from resegeo.progress import Progress, silent
 
 TRIES = 5
@@ -154,7 +154,7 @@ def file_sha256(path: Path) -> str:
 
     It is taken once while size and time of the file stay as they are.
     """
-    if path.is_dir():
+    if is_folder(path):
         lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in parts_of(path))
         return hashlib.sha256(lines.encode()).hexdigest()
     stat = path.stat()

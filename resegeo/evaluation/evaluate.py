@@ -26,7 +26,7 @@ from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notic
 from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy
 from resegeo.evaluation.truth import Grid, Truth, open_truth
-from resegeo.files import is_there, whole
+from resegeo.files import is_there, name_problem, whole
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.progress import Progress, silent
 from resegeo.scene.formats import heard, is_local, known_formats, open_raster
@@ -282,6 +282,9 @@ def write_confusion(evaluation: Evaluation, path: Path) -> None:
         When the file exists, or cannot be written.
 
     """
+    why = name_problem(path)
+    if why is not None:
+        raise ResegeoError(f"{why} Name another file by [[confusion]].")
     if is_there(path):
         raise ResegeoError(f"{path} exists; name another file by [[confusion]].")
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
+from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import sidecars, write_class_raster
@@ -156,7 +157,7 @@ def scores_of(raster: Path) -> Any | None:
         return None
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
-        store = Store.open(str(beside) if beside.exists() else earlier["store"])
+        store = Store.open(str(beside) if is_there(beside) else earlier["store"])
         return None if store is None else stored_scores(store, raster, earlier)
     return None
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from resegeo.errors import ResegeoError, notice, shown
-from resegeo.files import read_limited
+from resegeo.files import is_file, is_folder, read_limited
 from resegeo.run.header import FORMAT, HEADER_BYTES, ArraySpec, StoreHeader
 
 PAUSES = (0.2, 1.0, 3.0)
@@ -647,13 +647,13 @@ class _Folder:
         """Return what lies there beside half-written files of ours."""
         if not os.path.lexists(self._root):
             return []
-        if not self._root.is_dir():
+        if not is_folder(self._root):
             return [self._root.name]
         return [path.name for path in self._root.iterdir() if not re.fullmatch(_TEMPORARY, path.name)]
 
     def header(self) -> bytes | None:
         path = self._root / "zarr.json"
-        return read_limited(path, HEADER_BYTES) if path.is_file() else None
+        return read_limited(path, HEADER_BYTES) if is_file(path) else None
 
     def names(self, folder: str) -> list[str]:
         try:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import URLError
 
+from resegeo.files import is_file
+
 TIMEOUT = 10.0
 """Seconds that a server may take to say what it has."""
 
@@ -54,7 +56,7 @@ def _held(file: str) -> tuple[str, str]:
         holder = file if url is None else url[1]
     else:
         paths = (Path(file), *Path(file).parents)
-        holder = next((str(path) for path in paths if path.is_file()), file)
+        holder = next((str(path) for path in paths if is_file(path)), file)
     return holder, file[len(holder) :].lstrip("/")
 
 
