@@ -161,6 +161,13 @@ def sync(path: Path) -> None:
             raise
 
 
+def sync_below(folder: Path) -> None:
+    """Bring a folder to the disk with all that is in it; see :func:`sync`."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
 def checksum(path: Path) -> str:
     """Sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as stream:

@@ -25,7 +25,7 @@ from resegeo.checkpoints.registry import Remote
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
-from resegeo.files import DAMAGED_ZIP, is_folder, whole
+from resegeo.files import DAMAGED_ZIP, is_folder, sync, whole
 from resegeo.progress import Progress, silent
 
 TRIES = 5
@@ -306,7 +306,9 @@ def _from_url(remote: Remote, target: Path, progress: Progress) -> None:
             f"What {url} sent is not {remote.label}: its sha256 is {digest[:16]}…, expected {remote.sha256[:16]}…. "
             "Nothing was kept; try again, or ask whoever runs the network between."
         )
+    sync(whole)
     whole.replace(target)
+    sync(target.parent)
     part.unlink(missing_ok=True)
     _mark(part).unlink(missing_ok=True)
 
