@@ -28,7 +28,7 @@ from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, output_folder, whole, writable_folder
+from resegeo.files import alone, is_file, output_folder, whole, writable_folder
 from resegeo.run.options import Keywords, Options, documented, stamp
 from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
@@ -430,7 +430,7 @@ class _Batch:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
         path = Path(row.scene)
         try:
-            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not is_file(path):
                 return None
             known = f"{self.methods.of(row)[2]}{files.belonging_to(path)}"
         except OSError:  # a name that is too long, a folder that may not be read: its segmentation will tell

@@ -32,7 +32,7 @@ from resegeo.checkpoints.normalisation import Normalisation
 from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
 from resegeo.checkpoints.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.errors import ResegeoError, UsageError, notice, shown
-from resegeo.files import is_there
+from resegeo.files import is_file, is_folder, is_there
 from resegeo.progress import Progress
 
 
@@ -259,8 +259,8 @@ def resolve_sam(
         digest = file_sha256(path)
         verify(known.remote, path, digest)
         return SamSource(path, architecture or known.architecture, digest)
-    if not path.is_file():
-        found = "is a folder, not a file" if path.is_dir() else "there is no such file"
+    if not is_file(path):
+        found = "is a folder, not a file" if is_folder(path) else "there is no such file"
         raise ResegeoError(
             f"[[sam_checkpoint={checkpoint}]]: {found}. Expected a checkpoint of segment-anything, such as "
             "sam_vit_b_01ec64.pth, or one of the names sam-vit-b, sam-vit-l and sam-vit-h."
