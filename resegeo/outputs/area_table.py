@@ -20,8 +20,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, whole
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, saving, whole
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.scene.gcps import mapped, unplaced
@@ -140,14 +140,8 @@ def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", "pixels", "m2", "ha", "share", "mean_score"])
     writer.writerows(["" if value is None else value for value in asdict(row).values()] for row in rows)
-    try:
-        with whole(path, note) as beside:
-            beside.write_text(text.getvalue(), "utf-8")
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
-            "permissions."
-        ) from error
+    with saving(path), whole(path, note) as beside:
+        beside.write_text(text.getvalue(), "utf-8")
 
 
 def areas_of(report: Path) -> list[ClassArea]:
