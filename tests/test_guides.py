@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 from affine import Affine
 from click.testing import CliRunner
+from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 from resegeo_cli.main import main
@@ -95,35 +96,23 @@ def test_the_pages_show_commands():
 
 
 @pytest.fixture
-def ground(tmp_path, monkeypatch, quick_model) -> Path:
+def ground(tmp_path, monkeypatch, quick_model, make_raster) -> Path:
     """A folder with what the pages speak of, cut from the demo scene."""
     monkeypatch.chdir(tmp_path)
     with rasterio.open(ROOT / "examples/demo/sentinel2.tif") as demo:
-        for name, col in {"scene": 0, "other": 100, "drone": 200}.items():
-            window = Window(col, 0, 96, 80)
-            transform = demo.window_transform(window)
-            if name == "drone":
-                transform @= Affine.scale(0.02 / transform.a)  # pixels of 2 cm
-            profile = demo.profile | {"width": 96, "height": 80, "transform": transform}
-            profile |= {"tiled": False, "driver": "GTiff", "compress": None}
-            for unwanted in ("blockxsize", "blockysize"):
-                profile.pop(unwanted, None)
-            with rasterio.open(f"{name}.tif", "w", **profile) as raster:
-                raster.write(demo.read(window=window))
-                left, bottom, right, top = raster.bounds
-                crs = raster.crs
-            if name == "scene":
-                pixels = demo.read(window=window)
-                place = {"crs": crs, "transform": transform, "width": 96, "height": 80}
-                halves = [
-                    shapely.box(left, bottom, (left + right) / 2, top),
-                    shapely.box((left + right) / 2, bottom, right, top),
-                ]
-    with rasterio.open("s2.tif", "w", "GTiff", count=13, dtype="uint16", **place) as raster:
-        raster.write(np.repeat(pixels[:1].astype(np.uint16) * 10, 13, axis=0))
-    ids = np.arange(80 * 96).reshape(1, 80, 96) // 999 + 1
-    with rasterio.open("labels.tif", "w", "GTiff", count=1, dtype="int32", **place) as raster:
-        raster.write(ids.astype(np.int32))
+        crs, nodata = demo.crs, demo.nodata
+        windows = {name: Window(100 * number, 0, 96, 80) for number, name in enumerate(("scene", "other", "drone"))}
+        pixels = {name: demo.read(window=window) for name, window in windows.items()}
+        places = {name: demo.window_transform(window) for name, window in windows.items()}
+    places["drone"] @= Affine.scale(0.02 / places["drone"].a)  # pixels of 2 cm
+    for name, bands in pixels.items():
+        make_raster(f"{name}.tif", bands, crs=crs, transform=places[name], nodata=nodata)
+    here = {"crs": crs, "transform": places["scene"]}
+    make_raster("s2.tif", np.repeat(pixels["scene"][:1].astype(np.uint16) * 10, 13, axis=0), **here)
+    make_raster("labels.tif", (np.arange(80 * 96).reshape(1, 80, 96) // 999 + 1).astype(np.int32), **here)
+    left, bottom, right, top = array_bounds(80, 96, places["scene"])
+    middle = (left + right) / 2
+    halves = [shapely.box(left, bottom, middle, top), shapely.box(middle, bottom, right, top)]
     for name in ("parcels.gpkg", "buildings.gpkg", "fields.gpkg"):
         gpd.GeoDataFrame({"crop": ["water", "forest"]}, geometry=halves, crs=crs).to_file(name)
     gpd.GeoDataFrame(geometry=halves[:1], crs=crs).to_file("district.geojson")
@@ -182,14 +171,13 @@ def test_the_commands_about_clicks_run(ground):
 
 
 @pytest.mark.slow
-def test_the_commands_about_evaluation_run(ground):
+def test_the_commands_about_evaluation_run(ground, make_raster):
     Path("mapped.yml").write_text("classes: [water, forest, road, building]")
     run("resegeo segment scene.tif --prompts mapped.yml -o out --segments none")
     shutil.copy("out/scene.classes.tif", "truth.tif")
-    with rasterio.open("mask.png", "w", "PNG", width=96, height=80, count=1, dtype="uint8") as raster:
-        raster.write(np.full((1, 80, 96), 255, np.uint8))
-    with rasterio.open("truth.png", "w", "PNG", width=96, height=80, count=3, dtype="uint8") as raster:
-        raster.write(np.full((3, 80, 96), 60, np.uint8))
+    without = {"driver": "PNG", "crs": None, "transform": None}
+    make_raster("mask.png", np.full((1, 80, 96), 255, np.uint8), **without)
+    make_raster("truth.png", np.full((3, 80, 96), 60, np.uint8), **without)
     Path("colours.yml").write_text(yaml.safe_dump({"#3C3C3C": "building"}))
     Path("pairs.csv").write_text("prediction,truth\nout/scene.classes.tif,mask.png\n")
     for line in here("examples/guide/evaluation.md"):
