@@ -83,6 +83,26 @@ def whole(path: Path, note: Note | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def saving(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Say in one sentence that ``path`` could not be written, where that fails: by an OSError, or one of ``errors``.
+
+    Raises
+    ------
+    ResegeoError:
+        When the disk is full or the folder can't be written to.
+
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except failures as error:
+        why = getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({why}). Check free space and permissions."
+        ) from error
+
+
+@contextlib.contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
     """Make a folder inside ``folder`` for files that are not whole yet; it goes again with all that is left in it.
 

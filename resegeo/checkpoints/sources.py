@@ -25,11 +25,10 @@ from resegeo.checkpoints.architecture import (
 )
 from resegeo.checkpoints.download import fetch, file_sha256, verify
 from resegeo.checkpoints.formats import METADATA, read_checkpoint
-from resegeo.checkpoints.imported import imported_path, name_of, on_disk
+from resegeo.checkpoints.imported import name_of, on_disk
 from resegeo.checkpoints.model_card import ModelCard, bundled_card, card_beside, card_of
-from resegeo.checkpoints.model_config import is_plain_name
 from resegeo.checkpoints.normalisation import Normalisation
-from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
+from resegeo.checkpoints.pretrained_tags import find_tag
 from resegeo.checkpoints.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.errors import ResegeoError, UsageError, notice, shown
 from resegeo.files import is_file, is_folder, is_there
@@ -176,61 +175,6 @@ def _tag_source(model: str, architecture: str | None, activation: str | None) ->
         ancestor=tag.ancestor,
         colours=tag.colours,
     )
-
-
-def resolve_recorded(
-    name: str, sha256: str, architecture: str | None = None, activation: str | None = None
-) -> ModelSource:
-    """Find the model that a store or a report of a run tells of: by a known name and its checksum, never by a path.
-
-    Whoever wrote the record may have written anything: no file is opened because it is named there.
-
-    Parameters
-    ----------
-    name:
-        What the record calls the model.
-    sha256:
-        Its checksum in the record.
-    architecture, activation:
-        What the record says of them, where the model itself does not tell.
-
-    Raises
-    ------
-    ResegeoError:
-        When the name is not that of the bundled model, a name of ``resegeo models list`` or a tag of open_clip, or the
-        model of that name is another one now.
-
-    """
-    if name == BUNDLED:
-        found = resolve_model()
-    else:
-        known = known_model(name)
-        own = None if known is not None else imported_path(name)
-        if known is not None:
-            found = _known_source(known, None, activation if activation in ACTIVATIONS and not known.certain else None)
-        elif own is not None:
-            arch = None if architecture is None else _listed_architecture(architecture)
-            found = _local(own, arch, activation if activation in ACTIVATIONS else None)
-        elif is_plain_name(name.replace(":", "")) and name.count(":") == 1 and is_tag(name.partition(":")[2]):
-            found = _tag_source(name, None, None)
-        else:
-            raise ResegeoError(
-                f"The model {shown(name)} of the record (sha256 {shown(sha256, 12)}) is none that is known by name "
-                "here, and no file is opened because a record names it. Name the file by [[model]]."
-            )
-    if found.sha256 != sha256:
-        raise ResegeoError(
-            f"The model {shown(name)} of the record has the sha256 {shown(sha256, 13)}, the one here "
-            f"{found.sha256[:12]}…: they differ. Name the file that was used by [[model]]."
-        )
-    return found
-
-
-def _listed_architecture(name: str) -> str | None:
-    """An architecture of open_clip's own list that a record names; None: the file's own words or shapes shall tell."""
-    import open_clip
-
-    return name if name in open_clip.list_models() else None
 
 
 def resolve_sam(
