@@ -60,6 +60,9 @@ class About:
     """Whether there is a flag to turn it off too."""
     metres: bool = False
     """Whether it is a length on the ground, which text may give with its unit, such as 20cm."""
+    later: bool = False
+    """Whether stores and results are older than the option: at its default it is left out of what they record, so that
+    they are the same as before, and what was made then is still known."""
 
 
 def option(
@@ -80,6 +83,7 @@ def option(
     repeated: bool = False,
     off: bool = True,
     metres: bool = False,
+    later: bool = False,
 ) -> Any:
     """Declare an option as a field of a dataclass; see :class:`About`."""
     about = About(
@@ -98,6 +102,7 @@ def option(
         repeated,
         off,
         metres,
+        later,
     )
     return field(default=default, metadata={_ABOUT: about})
 

@@ -272,7 +272,7 @@ def test_our_own_keys_name_images_and_labels_by_parts_that_differ(tmp_path):
         ({"category_to_index": {"Road": 0, "Building": 1}}, "found the class 'Trees'; expected a name that category"),
         ({"model": {"num_classes": 6}}, r"num_classes is 6; expected 3, as many as category_to_index lists"),
         ({"model": {"clip_model_name": "RN50"}}, "clip_model_name is 'RN50'; expected one of ViT-B/32"),
-        ({"attention": {"max_random_attn": 0.1}}, "max_random_attn is 0.1; expected 0: patches drawn at random"),
+        ({"attention": {"max_random_attn": 0.1}}, "max_random_attn is 0.1; expected 0: attention drawn at random"),
         (
             {"attention": {"num_sam_attention_layers": 4, "sam_param_sets": [{}]}},
             "num_sam_attention_layers is 4; expected 1, as many as there are sam_param_sets",

@@ -105,7 +105,7 @@ def test_one_class_may_be_named_alone():
         ({"overwrite": "yes"}, "overwrite is 'yes'; expected true or false."),
         ({"superpixel_area": ()}, "superpixel_area is empty; expected numbers such as 256,1024."),
         ({"segments": {"a": 1}}, "segments is {'a': 1}; expected superpixels, sam, none, or a file."),
-        ({"preset": "best"}, "preset is 'best'; expected default or paper."),
+        ({"preset": "best"}, "preset is 'best'; expected default, paper, plain, maskclip, sclip, clearclip or"),
         ({"segments": 10**5000}, "segments is a number of thousands of digits; expected superpixels, sam, none, or"),
     ],
 )
@@ -146,6 +146,9 @@ def test_every_option_has_a_flag_a_place_in_the_signature_and_in_the_docstring()
 
 def test_what_an_option_changes_is_declared_with_it():
     assert {
+        "average",
+        "interpolate",
+        "templates",
         "taper",
         "logit_scale",
         "softmax_over",

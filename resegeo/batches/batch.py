@@ -251,9 +251,10 @@ class _Methods:
         own = dict(row.options)
         classes = self._class_list(own.pop("prompts", self._classes), row)
         common = dict(self._options)
-        if "stride" in own or "overlap" in own:  # the scene's own goes before, whichever of the two it is
-            common.pop("stride", None)
-            common.pop("overlap", None)
+        for pair in (("stride", "overlap"), ("gsd", "resize")):
+            if any(name in own for name in pair):  # the scene's own goes before, whichever of the two it is
+                for name in pair:
+                    common.pop(name, None)
         options = {**common, **own}
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)

@@ -68,6 +68,10 @@ class Blender:
     """λ: the score is the pixel's cosine less λ times that of the window's CLS token (SegEarth-OV)."""
     vote: bool = False
     """Label voting: the pixels of a segment share the votes for their classes (CorrCLIP)."""
+    interpolate: str = "features"
+    """``features`` or ``scores``, see :func:`resegeo.clip.scores.pixel_cosines`."""
+    average: str = "probabilities"
+    """What overlapping windows are averaged as: ``probabilities``, or the prompts' ``logits``. Votes are votes."""
 
     def blend(self, block: Rect, windows: Iterable[WindowScores]) -> NDArray[np.float32]:
         """Average the probabilities of all windows that cover a block.
@@ -85,9 +89,12 @@ class Blender:
         pixel. They sum to 1, except where a softmax over prompts was reduced by ``max`` or ``mean``.
 
         """
-        grouping = self.grouping
-        late = grouping.softmax_over == "prompts" and not self.vote  # prompts are averaged before they are reduced
-        channels = len(grouping.prompt_class) if late else grouping.classes
+        grouping, prompts = self.grouping, len(self.grouping.prompt_class)
+        logits = self.average == "logits" and not self.vote
+        late = logits or (grouping.softmax_over == "prompts" and not self.vote)  # averaged before they are reduced
+        channels = prompts if late else grouping.classes
+        if logits and grouping.biases is not None:
+            channels += grouping.classes
         total = np.zeros((channels, block.height, block.width), dtype=np.float32)
         weight = np.zeros((block.height, block.width), dtype=np.float32)
         for window in windows:
@@ -100,7 +107,9 @@ class Blender:
             if self.vote:
                 values = self._vote(window, rows, cols)
             else:
-                values = self._prompts(window, rows, cols) if late else self._classes(window, rows, cols)
+                values = self._scores(window, rows, cols)
+                if not logits:
+                    values = softmax(values) if late else self._probabilities(values)
             here = (
                 slice(common.row - block.row, common.bottom - block.row),
                 slice(common.col - block.col, common.right - block.col),
@@ -110,6 +119,8 @@ class Blender:
             weight[here] += share
         with np.errstate(invalid="ignore"):
             total /= weight
+        if logits:
+            return self._probabilities(total)
         if late:
             return class_probabilities(total, grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
         return total
@@ -120,32 +131,24 @@ class Blender:
         """Logits (Q, h, w) of the prompts at points of a window, and behind them what examples add to classes."""
         patches, prompts = window.reduced.shape[-1], len(self.grouping.prompt_class)
         scores = pixel_cosines(
-            window.reduced, axis_weights(patches, rows), axis_weights(patches, cols), prompts=prompts
+            window.reduced,
+            axis_weights(patches, rows),
+            axis_weights(patches, cols),
+            prompts=prompts,
+            interpolate=self.interpolate,
         )
         if self.subtract_cls:
             scores[:prompts] -= np.float32(self.subtract_cls) * window.cls[:prompts, None, None]
         scores[:prompts] *= np.float32(self.logit_scale)
         return scores
 
-    def _prompts(
-        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Probabilities (Q, h, w) of the prompts at points of a window."""
-        return softmax(self._scores(window, rows, cols))
-
-    def _classes(
-        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Probabilities (C, h, w) of the classes at points of a window."""
-        grouping = self.grouping
+    def _probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (C, h, w) of the classes from what :meth:`_scores` gives, which is spent."""
+        grouping, prompts = self.grouping, len(self.grouping.prompt_class)
         if grouping.softmax_over == "prompts":
             return class_probabilities(
-                self._prompts(window, rows, cols),
-                grouping.prompt_class,
-                grouping.classes,
-                reduction=grouping.reduction,
+                softmax(scores), grouping.prompt_class, grouping.classes, reduction=grouping.reduction
             )
-        scores, prompts = self._scores(window, rows, cols), len(grouping.prompt_class)
         logits = class_logits(scores[:prompts], grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
         if grouping.biases is not None:
             logits += scores[prompts:]
@@ -160,7 +163,7 @@ class Blender:
         # All of the window votes, whatever part of it the block wants: a segment does not end at a block's border.
         size = window.segments.shape[0]
         centres = (np.arange(size) + 0.5) / size
-        by_class = self._classes(window, centres, centres)
+        by_class = self._probabilities(self._scores(window, centres, centres))
         ids, segment = np.unique(window.segments, return_inverse=True)
         label = by_class.argmax(axis=0).ravel()
         votes = np.bincount(segment.ravel() * classes + label, minlength=len(ids) * classes)

@@ -104,7 +104,12 @@ def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
 
 
 def pixel_cosines(
-    reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights, *, prompts: int | None = None
+    reduced: NDArray[np.float32],
+    vertical: AxisWeights,
+    horizontal: AxisWeights,
+    *,
+    prompts: int | None = None,
+    interpolate: str = "features",
 ) -> NDArray[np.float32]:
     """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
 
@@ -116,6 +121,8 @@ def pixel_cosines(
         Interpolation to the wanted pixel rows (h) and columns (w).
     prompts:
         How many of the Q vectors have unit length; products with the others are no cosines. None: all.
+    interpolate:
+        ``features``: cosines of the interpolated feature. ``scores``: interpolated cosines of the patches.
 
     Returns
     -------
@@ -123,13 +130,17 @@ def pixel_cosines(
 
     """
     own, right, lower, diagonals = reduced[-EXTRA:]
-    # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
-    pairs = np.block([[own, 2 * right], [2 * lower, 2 * diagonals]])
-    square = np.hstack([vertical.square, vertical.cross]) @ pairs @ np.hstack([horizontal.square, horizontal.cross]).T
     dots = reduced[:-EXTRA]
+    if interpolate == "scores":
+        dots = dots / np.sqrt(np.maximum(own, _TINY))
     across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
     cosines = np.matmul(vertical.linear, across)  # (h, g) @ (Q, g, w)
-    cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
+    if interpolate == "features":
+        # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
+        pairs = np.block([[own, 2 * right], [2 * lower, 2 * diagonals]])
+        beside = np.hstack([horizontal.square, horizontal.cross]).T
+        square = np.hstack([vertical.square, vertical.cross]) @ pairs @ beside
+        cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
     np.clip(cosines[:prompts], -1, 1, out=cosines[:prompts])
     return np.asarray(cosines, dtype=np.float32)
 

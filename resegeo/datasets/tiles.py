@@ -61,21 +61,23 @@ def find_tiles(dataset: Dataset, folder: Path, output: Path) -> list[Tile]:
     pattern = _expression(dataset.image)
     fixed = "{" not in dataset.image
     away = output.absolute()
+    files = list(_files(folder, away))
+    elsewhere = _by_name(files) if "{" in dataset.label else {}
     tiles = []
-    for path in _files(folder, away):
+    for path in files:
         place = path.relative_to(folder)
         found = pattern.fullmatch(place.as_posix())
         if found is None:
             continue
         parts = found.groupdict()
         base = folder / (parts.pop("base") or ".")
-        labels = base / _filled(dataset.label, parts)
+        labels = _labels(base, _filled(dataset.label, parts), elsewhere)
         name = place.parent if fixed and "/" not in dataset.image else place.with_suffix("")
         tiles.append(
             Tile(
                 folder.absolute().name if str(name) == "." else name.as_posix(),
                 path,
-                labels if labels.is_file() and not labels.samefile(path) else None,
+                None if labels is None or labels.samefile(path) else labels,
                 frozenset({path.name, path.stem, *parts.values()}),
             )
         )
@@ -96,6 +98,22 @@ def _files(folder: Path, away: Path) -> Iterator[Path]:
             if not each.startswith(".") and each != "__MACOSX" and (here / each).absolute() != away
         )
         yield from (here / name for name in sorted(files) if not name.startswith("."))
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _labels(base: Path, name: str, elsewhere: Mapping[str, Sequence[Path]]) -> Path | None:
+    """Find labels beside an image or, where their name tells which, the only ones of it in another folder."""
+    if (base / name).is_file():
+        return base / name
+    tail = Path(name).parts
+    found = [path for path in elsewhere.get(tail[-1], ()) if path.parts[-len(tail) :] == tail]
+    return found[0] if len(found) == 1 else None
 
 
 def _filled(pattern: str, parts: Mapping[str, str]) -> str:

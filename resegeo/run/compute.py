@@ -200,7 +200,7 @@ def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> tuple[NDArray[np.floa
             batch.levels[part],
             plan.schedule,
             fill=plan.settings.fill,
-            self_self=plan.settings.self_self,
+            last=plan.settings.last_layer,
         )
 
     size = count = len(batch.rgb)

@@ -81,7 +81,7 @@ def correction_of(
     if settings.softmax_over != "classes":
         raise UsageError(
             f"[[examples={name}]] corrects the scores of classes, and [[softmax_over={settings.softmax_over}]] (of "
-            "[[preset=paper]]) compares prompts first; leave that out."
+            "presets such as paper) compares prompts first; leave that out."
         )
     if is_fitted(path):
         return _read_fitted(Path(path), classes, settings, source)

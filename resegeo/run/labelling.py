@@ -152,6 +152,8 @@ class Labeller:
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
             vote=settings.vote_segments,
+            interpolate=settings.interpolate,
+            average=settings.average,
         )
         threshold = settings.threshold if settings.threshold is not None else classes.threshold
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)

@@ -130,9 +130,10 @@ class ModelChoice:
     preset: Preset = option(
         "default",
         "Several options at once. default: superpixels, windows that overlap by half, smooth borders. paper: the "
-        "published "
-        "method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and probabilities over "
-        "prompts.  [default: default]",
+        "published method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and probabilities "
+        "over prompts. Others, all without segments: plain: CLIP as trained. maskclip: MaskCLIP (ECCV 2022). sclip: "
+        "SCLIP (ECCV 2024). clearclip: ClearCLIP (ECCV 2024). segearth: SegEarth-OV (CVPR 2025) without its "
+        "upsampler.  [default: default]",
         "Method",
     )
     settings: str | Path | None = option(

@@ -162,7 +162,7 @@ class Plan:
             | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
-                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
+                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS) if name in settings},
             }
         )
 
@@ -264,7 +264,7 @@ def make_plan(
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
-    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``. ``made_with`` is for a
+    ``canvas`` is given where it is known already; by default it follows from the settings. ``made_with`` is for a
     finished store, see :class:`Plan`.
 
     Raises
@@ -274,7 +274,7 @@ def make_plan(
 
     """
     model = geometry(source)
-    canvas = canvas or canvas_of(scene, settings.gsd)
+    canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
     return Plan(
         scene=scene,
         canvas=canvas,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints.imported import imported_path
 from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
-from resegeo.classes.class_file import class_list, load_class_list
+from resegeo.classes.class_file import MOST_TEXTS, class_list, load_class_list
 from resegeo.classes.class_list import ClassList
+from resegeo.classes.openai_templates import OPENAI_TEMPLATES
 from resegeo.clip.tokens import check_prompts
 from resegeo.composition.recipe import find_model
 from resegeo.errors import (
@@ -150,6 +151,7 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
     view = options.view
     opened = look_at(scene, view)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
+    wanted = _templated(wanted, settings)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     correction, listed = _corrected(wanted, options, settings, found, opened, region)
     plan = make_plan(
@@ -197,10 +199,28 @@ def choose(
 
     """
     found = find_model(method.model, method.arch, method.activation, progress=progress)
-    check_prompts(classes, found)
-    attention = _fitting(classes.attention, found)
-    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
+    of_classes = {**(_fitting(classes.attention, found) or {}), **_templates_of(classes)}
+    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, of_classes=of_classes)
+    check_prompts(_templated(classes, settings), found)
     return found, settings, _sam_of(settings, method, progress)
+
+
+def _templates_of(classes: ClassList) -> dict[str, str]:
+    """Return what a class list says of the knob ``templates``: its own go before a preset's."""
+    return {"templates": "file"} if classes.templates else {}
+
+
+def _templated(classes: ClassList, settings: Settings) -> ClassList:
+    """Put prompts into the templates that the settings ask for; see :class:`UsageError` for more than are sensible."""
+    if settings.templates == "file":
+        return classes
+    count = len(classes.prompt_class) * len(OPENAI_TEMPLATES)
+    if count > MOST_TEXTS:
+        raise UsageError(
+            f"[[templates=openai]] makes {count:,} texts of {len(classes.prompt_class):,} prompts, more than "
+            f"{MOST_TEXTS:,}. Name fewer prompts, or templates of your own in the class file."
+        )
+    return replace(classes, templates=OPENAI_TEMPLATES)
 
 
 def _corrected(
@@ -269,10 +289,14 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             f"{header.scene.source}` with the same options again; it continues."
         )
     found = _model_of_store(url, header, method)
-    check_prompts(classes, found)
     resolved = resolve_settings(
-        {**header.settings, "stride": header.image["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+        {**header.settings, "stride": header.image["settings"]["stride"]}
+        | {"overlap": None}
+        | _templates_of(classes)
+        | dict(method.knobs)
     )
+    classes = _templated(classes, resolved)
+    check_prompts(classes, found)
     try:
         scene = stored_scene(header.scene, store.require("valid"))
         correction, classes = _corrected(classes, options, resolved, found, scene, None)
@@ -422,8 +446,7 @@ def warn(plan: Plan) -> None:
     for text in plan.classes.notices:
         notice(text, IgnoredSettingWarning)
     if plan.source.bundled:
-        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
-        unknown = unknown_words(prompts)
+        unknown = unknown_words(text for texts in plan.classes.prompt_texts for text in texts[:1])
         if unknown:
             quoted = ", ".join(f"'{text}'" for text in unknown)
             notice(
@@ -432,7 +455,9 @@ def warn(plan: Plan) -> None:
                 VocabularyWarning,
             )
         own = ground_sample_distance(plan.scene)
-        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
+        seen = plan.settings.gsd
+        if own is not None and seen is None:
+            seen = math.sqrt(own[0] * plan.canvas.down * own[1] * plan.canvas.across)
         low, high = BUNDLED_RANGE
         near = low if seen is not None and seen < low else high
         if seen is not None and not low * 0.99 <= seen <= high * 1.01:
