@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, j
 import resegeo.run.compute
 from resegeo.datasets.config import read_dataset
 from resegeo.datasets.dataset import segment_dataset
-from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
+from resegeo.errors import Interrupted, ResegeoError, ResegeoWarning, UsageError
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::resegeo.errors.IgnoredSettingWarning")
@@ -291,6 +291,27 @@ def test_every_mistake_in_the_file_is_answered(tmp_path, changes, expected):
     flags = {name: value for name, value in FLAGS.items() if name != "model" or "img_size" not in str(changes)}
     with pytest.raises(ResegeoError, match=expected):
         segment_dataset(config, **flags)
+
+
+def test_an_interrupted_run_keeps_what_is_there_and_goes_on(tmp_path):
+    config = lay(tmp_path, {"a": True, "b": True})
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="1 of 2 scenes are finished"):
+        segment_dataset(config, told=stop, **FLAGS)
+    with (tmp_path / "out/tiles.csv").open(newline="") as stream:
+        assert [row["state"] for row in csv.DictReader(stream)] == ["done", "waiting"]
+    result = segment_dataset(config, **FLAGS)
+    assert [tile.state for tile in result.tiles] == ["skipped", "done"]
+    assert result.accuracy.pixels == 2 * SIZE[0] * SIZE[1]
+
+
+def test_two_images_never_share_their_results(tmp_path):
+    config = lay(tmp_path, {"tile": False, "Tile": False})
+    with pytest.raises(ResegeoError, match="would have the same results"):
+        segment_dataset(config, **FLAGS)
 
 
 def test_results_never_lie_among_the_images(tmp_path):

@@ -86,6 +86,14 @@ def find_tiles(dataset: Dataset, folder: Path, output: Path) -> list[Tile]:
             f"No file below {shown(folder)} is called {escaped(dataset.image)}. Check input.dir and "
             f"input.target_image_name in {escaped(dataset.path.name)}."
         )
+    seen: dict[str, Path] = {}
+    for tile in tiles:
+        first = seen.setdefault(tile.name.casefold(), tile.image)  # folders of Windows and macOS know no case
+        if first != tile.image:
+            raise ResegeoError(
+                f"{shown(first)} and {shown(tile.image)} would have the same results, in {shown(tile.name)}; rename a "
+                "folder."
+            )
     return _chosen(tiles, dataset, folder)
 
 
