@@ -263,7 +263,7 @@ COMMANDS = [
     "dataset missing.yml",
     "dataset scene.tif",
     "dataset classes.yml",
-    "dataset classes.yml -o set --limit 0",
+    "dataset classes.yml -o set --data tiles --limit 0",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",

@@ -50,6 +50,9 @@ IMAGE, LABEL, PICTURES = "R_G_B_IR.png", "L.png", "visualizations"
 OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 """Vision transformers by the names that OpenAI's package gives them."""
 
+PART = re.compile(r"\{([A-Za-z]\w*)\}")
+"""A part of a file's name that may differ from image to image."""
+
 LEVEL = {
     "points_per_side": 16,
     "pred_iou_thresh": 0.4,
@@ -251,13 +254,8 @@ class _Reader:
         value = self._text(section, key)
         if value is None:
             return usual
-        parts = value.split("/")
-        if (
-            Path(value).is_absolute()
-            or "" in parts
-            or ".." in parts
-            or re.sub(r"\{\w+\}", "", value) != re.sub(r"[{}]", "", re.sub(r"\{\w+\}", "", value))
-        ):
+        parts, plain = value.split("/"), PART.sub("", value)
+        if Path(value).is_absolute() or {"", ".", ".."} & set(parts) or "{" in plain or "}" in plain or "\\" in plain:
             self._fail((section, key), "the name of a file, such as R_G_B_IR.png or images/{number}.png")
         return value
 
@@ -266,7 +264,7 @@ class _Reader:
         value = self._section("input").get("only")
         if value is None:
             return ()
-        if isinstance(value, str):
+        if isinstance(value, str) and not re.search(r"[/\\]", value):
             return (value,)
         if not isinstance(value, list) or not value or not all(isinstance(each, str | int) for each in value):
             self._fail(("input", "only"), "a list of names, or the name of a text file below the folder of the images")
@@ -390,6 +388,11 @@ class _Reader:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f", perhaps {near[0]}" if near else ""
                 self._fail(("settings", key), f"a knob of the method{hint}", f"found '{shown(key)}' in settings")
+        segments = found.get("segments")
+        if isinstance(segments, str):
+            found["segments"] = ",".join(
+                str(self._home / part) if is_there(self._home / part) else part for part in segments.split(",")
+            )
         return {key: value for key, value in found.items() if value is not None}
 
     def _attention(self, classes: ClassList) -> dict[str, Any]:

@@ -7,23 +7,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
+from resegeo.datasets.config import PART, Dataset
 from resegeo.documents import read_text
-from resegeo.errors import ResegeoError, escaped, shown
+from resegeo.errors import ResegeoError, UsageError, escaped, shown
 from resegeo.evaluation.legend import Legend
 from resegeo.evaluation.metrics import UNKNOWN
 from resegeo.evaluation.truth import Grid, RasterTruth
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect, blocks
-
-if TYPE_CHECKING:
-    from resegeo.datasets.config import Dataset
 
 IGNORED = "not counted"
 """Name, in a legend, of label values that are left out: no class may come of them."""
@@ -70,7 +68,7 @@ def find_tiles(dataset: Dataset, folder: Path, output: Path) -> list[Tile]:
         if found is None:
             continue
         parts = found.groupdict()
-        base = folder / (parts.pop("base") or ".")
+        base = folder / (parts.pop("_base") or ".")
         labels = _labels(base, _filled(dataset.label, parts), elsewhere)
         name = place.parent if fixed and "/" not in dataset.image else place.with_suffix("")
         tiles.append(
@@ -125,12 +123,12 @@ def _labels(base: Path, name: str, elsewhere: Mapping[str, Sequence[Path]]) -> P
 
 
 def _filled(pattern: str, parts: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda name: parts.get(name[1], name[0]), pattern)
+    return PART.sub(lambda name: parts.get(name[1], name[0]), pattern)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
     """Build the expression of a place below the data's folder that ends in a name with parts in braces."""
-    pieces = re.split(r"\{(\w+)\}", pattern)
+    pieces = PART.split(pattern)
     seen: set[str] = set()
     said = ""
     for number, piece in enumerate(pieces):
@@ -139,7 +137,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
         else:
             said += f"(?P={piece})" if piece in seen else f"(?P<{piece}>[^/]+?)"
             seen.add(piece)
-    return re.compile(rf"(?:(?P<base>.+)/)?{said}")
+    return re.compile(rf"(?:(?P<_base>.+)/)?{said}")
 
 
 def _chosen(tiles: Sequence[Tile], dataset: Dataset, folder: Path) -> list[Tile]:
@@ -236,6 +234,8 @@ def check_labels(tile: Tile, dataset: Dataset) -> ResegeoError | None:
             for _ in labels.read():
                 pass
             strange = labels.strange
+    except UsageError:
+        raise  # values that no labels can have
     except ResegeoError as error:
         return error
     if strange:
