@@ -20,8 +20,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, j
 
 import resegeo.run.compute
 from resegeo.datasets.config import read_dataset
+from resegeo.datasets.dataset import _options as joined
 from resegeo.datasets.dataset import segment_dataset
 from resegeo.errors import Interrupted, ResegeoError, ResegeoWarning, UsageError
+from resegeo.run.options import Options
+from resegeo.run.prepare import choose
+from resegeo.segments.sam_levels import SamLevel
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::resegeo.errors.IgnoredSettingWarning")
@@ -177,6 +181,30 @@ def test_flags_go_before_the_file_and_the_files_method_is_the_papers(ran):
     assert (said["arch"], said["activation"]) == ("ViT-L-14-quickgelu", "quickgelu")
     assert said["model"] == str(folder / "clip.pt")
     assert [said["sam_levels"][0].crop_n_layers, said["sam_levels"][0].min_mask_region_area] == [1, 100]
+
+
+def test_model_sam_and_attention_are_those_of_the_file(tmp_path):
+    sets = [
+        {"points_per_side": 4, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5, "min_mask_region_area": 500},
+        {"points_per_side": 2, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1},
+    ]
+    attention = {"num_initial_layers": 5, "num_sam_attention_layers": 2, "num_neighbor_attention_layers": 1}
+    model = {"clip_checkpoint": "resegeo-small", "sam_checkpoint": "sam.pth", "img_size": 128, "num_classes": 3}
+    (tmp_path / "sam.pth").write_bytes(b"weights")
+    config = lay(tmp_path, {"a": True}, model=model, attention={**attention, "sam_param_sets": sets})
+    dataset = read_dataset(config)
+    source, settings, sam = choose(dataset.classes, Options.of(joined(dataset, {})).method)
+    assert (source.name, sam.path) == ("resegeo-small", tmp_path / "sam.pth")
+    assert (settings.segments, settings.sam_mode) == ("sam", "exact")
+    assert settings.sam_levels == (SamLevel(4, 0.5, 0.5, 500), SamLevel(2, 0.4, 0.4, 100, 0, 1))
+    schedule = settings.schedule(8)
+    assert (schedule.free, schedule.segment, schedule.local) == (5, 2, 1)
+    dataset.check_model(source)
+    assert Options.of(joined(dataset, {})).view.alpha == "ignore"
+    other = joined(dataset, {"segments": "none", "alpha": "use", "stride": 32})
+    _, settings, sam = choose(dataset.classes, Options.of(other).method)
+    assert (settings.segments, settings.stride, sam) == ("none", 32, None)
+    assert Options.of(other).view.alpha == "use"
 
 
 def test_a_damaged_tile_and_labels_of_another_size_are_named_and_the_rest_is_done(tmp_path, monkeypatch):
