@@ -368,7 +368,8 @@ class _Batch:
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
 
     def _stages(self, number: int) -> Progress:
-        done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
+        row = self.rows[number]
+        done, total, name = self.done, len(self.rows), shown(row.options.get("name") or Path(row.scene).name)
         return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
 
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
