@@ -164,7 +164,7 @@ def test_every_tile_has_its_pictures_at_its_own_size_in_the_colours_of_the_class
 def test_the_same_command_again_computes_nothing_and_tells_the_same(ran, monkeypatch):
     folder, result, lines = ran
     before = {path: path.stat().st_mtime_ns for path in result.pictures.rglob("*.png")}
-    monkeypatch.setattr("resegeo.run.execution.start_machine", None)
+    monkeypatch.setattr("resegeo.batches.batch.segmented", None)  # nor is an image opened for it
     told: list[str] = []
     again = segment_dataset(folder / "config.yml", told=told.append, **FLAGS)
     assert [tile.state for tile in again.tiles] == ["skipped"] * 3

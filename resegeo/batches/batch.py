@@ -39,7 +39,7 @@ from resegeo.scene.source import is_local
 if TYPE_CHECKING:
     from resegeo.progress import Progress
 
-_ALONE = SUFFIXES - {".vrt"}
+_ALONE = (SUFFIXES - {".vrt"}) | {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
