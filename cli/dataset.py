@@ -45,7 +45,8 @@ def dataset(config: str, output: str | None, latex: bool, **options: Any) -> Non
         bar.close()
     if result.accuracy is not None:
         say(tables.latex(result.accuracy) if latex else tables.of_accuracy(result.accuracy))
-    say(_rest(result), err=True)
+    if result.failed or not click.get_current_context().obj["quiet"]:
+        say(_rest(result), err=True)
     if result.failed:
         complain(
             "Warning: images failed, or could not be compared with their labels; the same command tries them again."

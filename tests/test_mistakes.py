@@ -19,6 +19,7 @@ import rasterio
 import shapely
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -276,6 +277,12 @@ COMMANDS = [
     "batch bare.tif scene.tif --prompts classes.yml --mosaic district",
     "batch scene.tif --prompts classes.yml --mosaic a/b",
     "batch lists/overlap.csv --prompts classes.yml --mosaic district",
+    # a data set
+    "dataset",
+    "dataset missing.yml",
+    "dataset scene.tif",
+    "dataset classes.yml",
+    "dataset classes.yml -o set --data tiles --limit 0",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -355,10 +362,37 @@ SETTINGS_FILES = [
     "64: stride\n",
 ]
 
+_WORDS = "text_queries: [water, forest]\nclass_mapping: {0: Water, 1: Forest}\n"
+_SET = f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\noutput: {{base_dir: set}}\n"
+DATASET_FILES = [
+    _SET,
+    f"{_SET}input: {{dir: nowhere}}\n",
+    f"{_SET}input: {{dir: images}}\n",
+    f"{_SET}input: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles, only: [b]}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\ninput: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{num_classes: 6}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_model_name: RN50}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_checkpoint: gone/clip.pt}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{sam_checkpoint: gone/sam.pth}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{img_size: 336}}\nsettings: {{preset: default}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention:\n  max_random_attn: 0.2\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{num_sam_attention_layers: 4, sam_param_sets: [{{}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{sam_param_sets: [{{points_per_side: 1}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  values: {{9: lake}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  ignore: [0]\n",
+    f"{_SET}input: {{dir: tiles}}\nsettings: {{strid: 4}}\n",
+    f"{_SET}input: tiles\n",
+]
+
 MISTAKES = [
     *map(Mistake, COMMANDS),
     *(Mistake("segment scene.tif --prompts mine.yml", text) for text in CLASS_FILES),
     *(Mistake(f"{USUAL} --settings mine.yml", text) for text in SETTINGS_FILES),
+    *(Mistake("dataset mine.yml", text) for text in DATASET_FILES),
+    Mistake("dataset mine.yml --segments superpixels", DATASET_FILES[3]),
+    Mistake("dataset mine.yml --segments superpixels --data tiles -o tiles", DATASET_FILES[3]),
 ]
 
 
@@ -407,6 +441,9 @@ def prepare(folder: Path) -> None:
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
     raster("scene.jp2", picture)
+    (folder / "tiles" / "a").mkdir(parents=True)
+    Image.fromarray(picture.transpose(1, 2, 0)).save(folder / "tiles" / "a" / "R_G_B_IR.png")
+    Image.fromarray(np.full(picture.shape[1:], 7, np.uint8)).save(folder / "tiles" / "a" / "L.png")
     lists = {
         "none.csv": "scene,gsd\n",
         "image.csv": "image,gsd\n../scene.tif,1\n",

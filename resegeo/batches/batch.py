@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_ALONE = SUFFIXES - {".vrt"}
+_ALONE = (SUFFIXES - {".vrt"}) | {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
@@ -403,7 +403,8 @@ class _Batch:
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
 
     def _stages(self, number: int) -> Progress:
-        done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
+        row = self.rows[number]
+        done, total, name = self.done, len(self.rows), shown(row.options.get("name") or Path(row.scene).name)
         return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
 
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
