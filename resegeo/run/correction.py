@@ -91,7 +91,7 @@ def correction_of(
         )
     if is_fitted(path):
         return _read_fitted(Path(path), classes, settings, source)
-    if not Path(path).is_file() and "://" not in str(path) and not str(path).startswith("/vsi"):
+    if not Path(path).exists() and "://" not in str(path) and not str(path).startswith("/vsi"):
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
     said = checksum(Path(path)) if Path(path).is_file() else ""
