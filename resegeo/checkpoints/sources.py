@@ -263,6 +263,25 @@ def unknown_words(prompts: Iterable[str]) -> list[str]:
     return [prompt for prompt in prompts if not known.search(prompt.lower())]
 
 
+_COMMON = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"])
+"""Words that need not be known."""
+
+
+def half_known(prompts: Iterable[str]) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Prompts of which the bundled model knows a phrase and not the rest: prompt, known phrases, unknown words."""
+    known = re.compile(
+        r"\b(" + "|".join(re.escape(word) for word in sorted(vocabulary(), key=len, reverse=True)) + r")s?\b"
+    )
+    found = []
+    for prompt in prompts:
+        phrases = tuple(match.group(1) for match in known.finditer(prompt.lower()))
+        rest = re.findall(r"[^\W\d_]+", known.sub(" ", prompt.lower()))
+        strange = tuple(word for word in dict.fromkeys(rest) if word not in _COMMON)
+        if phrases and strange:
+            found.append((prompt, phrases, strange))
+    return found
+
+
 def facts_for_file(source: ModelSource, **more: Any) -> dict[str, str]:
     """The metadata of a safetensors file from which :func:`resolve_model` needs no further word."""
     facts = {

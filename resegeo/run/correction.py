@@ -19,7 +19,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.clip.fitting import Fitted
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, escaped, shown
-from resegeo.files import checksum, is_file, read_limited
+from resegeo.files import checksum, is_file, is_there, read_limited
 from resegeo.run.clicks import extended_by, is_fitted, read_clicks
 from resegeo.run.example_features import Places
 from resegeo.scene.reader import Scene
@@ -91,7 +91,7 @@ def correction_of(
         )
     if is_fitted(path):
         return _read_fitted(Path(path), classes, settings, source)
-    if not is_file(path) and "://" not in str(path) and not str(path).startswith("/vsi"):
+    if not is_there(path) and "://" not in str(path) and not str(path).startswith("/vsi"):
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
     said = checksum(Path(path)) if is_file(path) else ""

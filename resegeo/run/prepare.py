@@ -286,7 +286,7 @@ def _crop(options: Options, scene: Scene, region: Region | None) -> Rect | None:
         raise UsageError("[[crop=True]] cuts results to a region; give one by [[aoi]] or [[bbox]].")
     frame = region.frame(scene.height, scene.width)
     if frame is None:
-        raise ResegeoError(f"The region holds the centre of no pixel of {scene.source}; enlarge it.")
+        raise ResegeoError(f"The region holds the centre of no pixel of {shown(scene.name)}; enlarge it.")
     return frame
 
 
