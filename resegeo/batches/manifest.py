@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from resegeo.declare import declared, read
 from resegeo.documents import read_json, read_table
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.scene.source import is_local
@@ -277,6 +278,17 @@ def _length(value: Any, _: Path) -> float:
         return metres(value, "gsd")
 
 
+def _measure(name: str) -> tuple[str, Reader]:
+    """Say how a length or an area is read that is in pixels, or on the ground with its unit."""
+    what = declared(Settings)[name]
+
+    def read_measure(value: Any, _: Path) -> Any:
+        whole = isinstance(value, float) and what.kind is int and value.is_integer()
+        return read(what, int(value) if whole else value, text=True)
+
+    return what.expected(), read_measure
+
+
 def _word(value: Any, _: Path) -> str:
     if not isinstance(value, str):
         raise TypeError
@@ -354,6 +366,8 @@ _KINDS: Mapping[str, tuple[str, Reader]] = {
     "sam_arch": ("a word", _word),
     **_of_settings(),
     "gsd": ("a length such as 20cm or 0.2", _length),
+    "min_area": _measure("min_area"),
+    "simplify": _measure("simplify"),
     "vector": ("names such as gpkg,geojson", _names),
     "segments": ("superpixels, sam, none or a file", _file_or_word),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, ov
 
 from resegeo.checkpoints.sources import resolve_model
 from resegeo.classes.class_file import class_list
+from resegeo.declare import declared, taken
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.files import LONGEST_PATH, name_problem, sweep
 from resegeo.process import undisturbed
@@ -16,6 +17,7 @@ from resegeo.run.options import Keywords, Options, View, documented
 from resegeo.run.plan import look_at, make_plan, plan_outputs
 from resegeo.run.prepare import Classes, Run, settle, warn
 from resegeo.scene.reader import describe
+from resegeo.scene.resampling import ground_sample_distance
 from resegeo.settings import SUFFIXES, Settings
 
 if TYPE_CHECKING:
@@ -172,13 +174,17 @@ def info(
     alpha: Literal["auto", "ignore", "use"] | None = None,
 ) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
+    from resegeo.run.results import smallest_worth
+
     opened = look_at(scene, View(bands=bands, formats=formats, alpha=alpha))
+    least, text = smallest_worth(ground_sample_distance(opened))
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
     return {
         **describe(opened),
         "model": plan.source.name,
         "windows": f"{plan.grid.count} of {size} × {size} pixels, stride {plan.grid.stride}",
+        "min_area": f"{text} ({least:,} pixels) is a good start" if text.endswith("m2") else f"{text} is a good start",
         "outputs": ", ".join(str(path) for path in plan_outputs(plan, None).files()),
     }
 
@@ -188,8 +194,9 @@ def vectorize(
     output: str | Path,
     *,
     keep_background: bool = False,
-    min_area: int = 0,
-    simplify: float = 0.0,
+    min_area: int | str = 0,
+    smooth: bool = False,
+    simplify: float | str = 0.0,
     overwrite: bool = False,
 ) -> Path:
     """Write the polygons of a class raster; the suffix of ``output`` is the format.
@@ -208,6 +215,8 @@ def vectorize(
     from resegeo.run.results import scores_of
 
     output = Path(output)
+    known = declared(Settings)
+    min_area, simplify = taken(known["min_area"], min_area), taken(known["simplify"], simplify)
     if output.suffix.lower() not in SUFFIXES.values():
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
@@ -232,6 +241,7 @@ def vectorize(
         classes=classes,
         keep_background=keep_background,
         min_area=min_area,
+        smooth=smooth,
         simplify=simplify,
         scores=scores_of(path),
     )

@@ -251,7 +251,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
         for block in label_scene(plan, scorer, scale, options.progress, threads=options.threads, biases=biases):
             rect = block.rect
             codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
-    return sieved(codes, plan.classes, plan.settings.min_area)
+    return sieved(codes, plan.classes, plan.min_area)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import Scene, open_scene
 from resegeo.scene.region import Region, region_of
-from resegeo.scene.resampling import Canvas, canvas_of
+from resegeo.scene.resampling import Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.windows import WindowGrid, window_grid
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 
@@ -80,6 +80,7 @@ class Plan:
     canvas: Canvas
     classes: ClassList
     settings: Settings
+    """With lengths and areas in pixels."""
     source: ModelSource
     geometry: Geometry
     schedule: Schedule
@@ -173,6 +174,16 @@ class Plan:
         """Return what the run writes beside raster, polygons and picture."""
         fitted = (outputs.fitted,) if self.correction is not None and self.correction.fitted is None else ()
         return (*fitted, *(outputs.scores if self.scores else ()))
+
+    @property
+    def min_area(self) -> int:
+        """Smallest area to be mapped, in pixels."""
+        return int(self.settings.min_area)
+
+    @property
+    def simplify(self) -> float:
+        """Tolerance of the simplification of borders, in pixels."""
+        return float(self.settings.simplify)
 
     @property
     def items(self) -> int:
@@ -273,6 +284,7 @@ def make_plan(
     """
     model = geometry(source)
     canvas = canvas or canvas_of(scene, settings.gsd)
+    settings = settings.in_pixels(ground_sample_distance(scene))
     return Plan(
         scene=scene,
         canvas=canvas,
