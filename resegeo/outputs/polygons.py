@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
 from resegeo.errors import ResegeoError, notice
-from resegeo.outputs.areas import areas, stretched
+from resegeo.outputs.areas import areas, perimeters, stretched
 from resegeo.outputs.borders import Borders
 from resegeo.outputs.raster import read_class_raster_info, sieved_codes
 from resegeo.outputs.smoothing import smoothed
@@ -44,6 +44,9 @@ _EDGES = 8
 
 _CACHE_BYTES = 16 * 2**20
 """GDAL's block cache: strips are whole blocks, and each is read a few times from its start to its end."""
+
+TEXTS = ("class_name", "prompts", "scene")
+"""Fields of text. Names of fields have ten characters at most, as a Shapefile wants it."""
 
 Place = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -69,6 +72,12 @@ class Drawing:
     def class_ids(self) -> frozenset[int]:
         """Codes of the classes that occur."""
         return frozenset(np.unique(self.borders.areas.values[1:]).tolist())
+
+    @property
+    def scene(self) -> str:
+        """The scene that the class raster was made of, by the raster's name."""
+        name = self.path.name
+        return name.removesuffix(".classes.tif") if name.endswith(".classes.tif") else self.path.stem
 
     def __len__(self) -> int:
         """Return the number of polygons."""
@@ -104,12 +113,16 @@ class Drawing:
             "class_id": values.astype(np.int32),
             "class_name": np.array([self.classes.name_of(int(code)) for code in values], dtype=object),
             "area_m2": areas(shapes, self.crs),
+            "perim_m": perimeters(shapes, self.crs),
         }
         if self.score_mean is not None:
             columns["score_mean"] = self.score_mean[which]
+        prompts = {code: self.classes.prompts_of(code) for code in np.unique(values).tolist()}
+        columns["prompts"] = np.array([prompts[code] for code in values.tolist()], dtype=object)
+        columns["scene"] = np.full(len(shapes), self.scene, dtype=object)
         wkt = None if self.crs is None else self.crs.to_wkt()
         frame = gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(shapes, crs=wkt))
-        return frame.astype({"class_name": "str"})
+        return frame.astype(dict.fromkeys(TEXTS, "str"))
 
 
 def polygonize(
@@ -146,10 +159,11 @@ def polygonize(
 
     Returns
     -------
-    class_id, class_name, area_m2 (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
-    without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1),
-    and geometry in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by the
-    first pixel of each region in reading order; exteriors run counter-clockwise.
+    class_id, class_name, area_m2 and perim_m (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
+    without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1), prompts (of
+    the class), scene (that the raster was made of, by its name), and geometry in the raster's CRS; without CRS and
+    transform in pixels, y pointing up. Ordered by the first pixel of each region in reading order; exteriors run
+    counter-clockwise.
 
     Raises
     ------
@@ -222,7 +236,7 @@ def draw(
     place, crs = _placed(where, path)
     if len(found.sizes) > 1 and crs is not None and crs.is_projected and stretched(crs) is not None:
         notice(
-            f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 is that on the ellipsoid.",
+            f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 and perim_m are on the ellipsoid.",
         )
     return Drawing(path, classes, borders, place, crs, means, smooth, simplified)
 

@@ -89,7 +89,7 @@ def _curve_lengths(ring_of: NDArray[np.int64], fixed: NDArray[np.bool_]) -> NDAr
     leading = first & ~fixed
     joined[curve[leading]] = last[ring_of[leading]]
     curve = joined[curve]
-    return np.bincount(curve)[curve]
+    return np.asarray(np.bincount(curve)[curve])
 
 
 def _averaged(

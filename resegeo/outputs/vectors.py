@@ -33,7 +33,7 @@ from shapely import affinity
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, move, workshop
-from resegeo.outputs.polygons import Drawing
+from resegeo.outputs.polygons import TEXTS, Drawing
 from resegeo.outputs.styles import qml_vector, sld_vector
 from resegeo.settings import SUFFIXES
 
@@ -53,14 +53,11 @@ _POINTS = 200
 _ROWS = 8192
 """Polygons that are read back at once."""
 
-_TEXTS = ("class_name",)
-"""Fields of text."""
-
 Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
 
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 _SHAPEFILE_LIMIT = 2**31 - 1
-_WRITE_ERRORS = (
+WRITE_ERRORS = (
     OSError,
     sqlite3.Error,
     pyogrio.errors.DataSourceError,
@@ -70,6 +67,7 @@ _WRITE_ERRORS = (
     pyogrio.errors.GeometryError,
     pyogrio.errors.CRSError,
 )
+"""What writing a vector file may end in."""
 
 
 PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
@@ -117,7 +115,7 @@ def readable(path: Path) -> bool:
     try:
         sound = all(not shapely.is_missing(shapes).any() for _, shapes in _read(whole))
         return sound and (whole.suffix.lower() != ".shp" or _sound_shapefile(whole))
-    except (*_WRITE_ERRORS, ValueError, RuntimeError):
+    except (*WRITE_ERRORS, ValueError, RuntimeError):
         return False
 
 
@@ -201,7 +199,7 @@ def write_polygons(
             gone = [part for part in parts_of(path) if part not in files.values()]
             open_elsewhere(path)
             move(files, gone, note)
-    except _WRITE_ERRORS as error:
+    except WRITE_ERRORS as error:
         raise ResegeoError(
             f"{shown(path, LONGEST_PATH)} could not be written ({getattr(error, 'strerror', None) or error}). Check "
             "free space and permissions."
@@ -253,16 +251,20 @@ def shapefile_bytes(polygons: Polygons) -> int:
     """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
 
     Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
-    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
+    dBase: a row has the width of its fields (9 of a code, 24 of a number, and of text 80, or up to 254 where it is
+    longer).
     """
-    vertices = rings = count = longest = 0
+    vertices = rings = count = numbers = 0
+    longest = dict.fromkeys(TEXTS, 80)
     for frame in _frames(polygons):
         shapes = frame.geometry.values
         count += len(frame)
         vertices += int(shapely.get_num_coordinates(shapes).sum())
         rings += len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
-        longest = max([longest, *(len(name.encode()) for name in frame["class_name"].unique())])
-    row = 1 + 9 + min(254, max(80, longest)) + 24
+        for name in TEXTS:
+            longest[name] = max([longest[name], *(len(text.encode()) for text in frame[name].unique())])
+        numbers = sum(kind == np.float64 for kind in frame.dtypes)
+    row = 1 + 9 + sum(min(254, length) for length in longest.values()) + 24 * numbers
     return max(100 + 52 * count + 4 * rings + 16 * vertices, 200 + row * count)
 
 
@@ -357,7 +359,7 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
         count = _Count()
         frames = _counted(polygons, named if suffix == ".geojson" else None, count)
-        (_write_parquet if suffix == ".parquet" else _write_by_gdal)(frames, path, layer)
+        (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, layer)
         _verify(count, path)
         styles = _styles(polygons, layer, classes)
         if suffix == ".gpkg":
@@ -396,7 +398,8 @@ def foreign_style(polygons: Polygons, path: Path, classes: ClassList) -> Path | 
     return None
 
 
-def _write_by_gdal(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
+def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, append: bool = False) -> None:
+    """Write frames, at least one, into a layer by GDAL; ``append`` adds them to one that is there."""
     first = next(frames)
     schema = _table(first).schema
     faults: list[Exception] = []
@@ -422,6 +425,7 @@ def _write_by_gdal(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -
                 geometry_name="geometry",
                 geometry_type="Polygon",
                 crs=_crs_text(first.crs),
+                append=append,
                 **options,
             )
     except Exception:
@@ -443,7 +447,7 @@ def _crs_text(crs: Any) -> str | None:
 def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
     """Return a frame as a table with its geometry as WKB."""
     columns = {
-        name: pyarrow.array(frame[name], pyarrow.string() if name in _TEXTS else None)
+        name: pyarrow.array(frame[name], pyarrow.string() if name in TEXTS else None)
         for name in frame.columns
         if name != "geometry"
     }
@@ -486,17 +490,43 @@ def _add_style(path: Path, layer: str, styles: tuple[str, str], date: str) -> No
             "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
             "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
         )
-        column = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()[0]
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-            (layer, column, *styles, date.replace("Z", "000Z")),
-        )
+        _insert_style(database, layer, styles, date)
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
             "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
             (date,),
         )
+
+
+def restyle(
+    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
+) -> None:
+    """Let the style that this program gave a layer name the classes that occur now; a user's own stays.
+
+    Parameters
+    ----------
+    database:
+        An open GeoPackage.
+    layer:
+        The layer.
+    classes:
+        The class list, of which ``before`` occurred when the style was made, and ``now`` do.
+
+    """
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'layer_styles'").fetchone() is None:
+        return
+    ours = (layer, qml_vector(classes, set(before)))
+    if database.execute("DELETE FROM layer_styles WHERE f_table_name = ? AND styleQML = ?", ours).rowcount > 0:
+        _insert_style(database, layer, (qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))), _DATE)
+
+
+def _insert_style(database: sqlite3.Connection, layer: str, styles: tuple[str, str], date: str) -> None:
+    column = database.execute(
+        "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
+    ).fetchone()[0]
+    database.execute(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
+        "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
+        "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
+        (layer, column, *styles, date.replace("Z", "000Z")),
+    )

@@ -198,17 +198,22 @@ def vectorize(
     smooth: bool = False,
     simplify: float | str = 0.0,
     overwrite: bool = False,
+    append: bool = False,
 ) -> Path:
     """Write the polygons of a class raster; the suffix of ``output`` is the format.
 
-    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them.
+    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them. With
+    ``append`` they join those of other scenes in a GeoPackage, see
+    :func:`resegeo.outputs.collecting.append_polygons`; ``overwrite`` replaces those of the same scene then.
 
     Raises
     ------
     ResegeoError:
-        When the raster is not one of ours, the format is unknown, or ``output`` exists.
+        When the raster is not one of ours, the format is unknown, or ``output`` exists or, with ``append``, holds the
+        scene already.
 
     """
+    from resegeo.outputs.collecting import append_polygons
     from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
     from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
@@ -221,11 +226,15 @@ def vectorize(
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
         )
+    if append and output.suffix.lower() != ".gpkg":
+        raise UsageError(
+            f"[[output={shown(output)}]]: [[append]] collects scenes in a GeoPackage; its suffix is .gpkg."
+        )
     why = name_problem(output)
     if why is not None:
         raise ResegeoError(f"{why} Name another file by [[output]].")
     parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
-    _refuse_existing(next(parts, None), overwrite=overwrite)
+    _refuse_existing(next(parts, None), overwrite=overwrite or append)
     open_elsewhere(output)
     if not output.parent.is_dir():
         raise ResegeoError(
@@ -245,6 +254,9 @@ def vectorize(
         simplify=simplify,
         scores=scores_of(path),
     )
+    if append:
+        append_polygons(drawing, output, classes, overwrite=overwrite)
+        return output
     _refuse_existing(foreign_style(drawing, output, classes), overwrite=overwrite)
     write_polygons(drawing, output, classes)
     return output
