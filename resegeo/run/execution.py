@@ -289,7 +289,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
             if part is not None:
                 rect = part.rect
                 codes[rect.row : rect.bottom, rect.col : rect.right] = part.codes
-    return sieved(codes, legend, plan.settings.min_area)
+    return sieved(codes, legend, plan.min_area)
 
 
 @dataclass(frozen=True)
