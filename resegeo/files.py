@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.errors import BusyError, ResegeoError, UsageError, shown
 
 try:
     import fcntl
@@ -289,8 +289,10 @@ def alone(targets: Mapping[Path, float]) -> Iterator[None]:
 
     Raises
     ------
+    BusyError:
+        When another run holds one of them.
     ResegeoError:
-        When another run holds one of them, or something else has the lock's name.
+        When something else has the lock's name.
 
     """
     with contextlib.ExitStack() as stack:
@@ -340,7 +342,7 @@ def _lock(target: Path, patience: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:
-        raise ResegeoError(
+        raise BusyError(
             f"Another run is writing to {shown(target, LONGEST_PATH)}. Wait until it has ended, or name another folder "
             f"by -o; if there is none, as after a crash on a file system that keeps no locks, remove "
             f"{shown(path, LONGEST_PATH)}."

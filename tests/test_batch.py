@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -718,3 +720,28 @@ def test_a_scene_outlives_the_worker_that_had_it_and_the_user_who_interrupts(man
     assert result.counts["done"] + result.counts["skipped"] == 9
     assert results("out") == results("here")
     assert not list(Path("out").rglob(".tmp-*"))
+
+
+def test_a_scene_that_another_run_has_in_hand_is_waited_for_on_a_cluster(scenes, monkeypatch):
+    """As a worker may have it still whose batch was interrupted."""
+    from resegeo.batches.spread import Order, segmented
+    from resegeo.files import alone
+    from resegeo.run.compute import Models
+
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with alone({Path("out/a/a.classes.tif"): 0}):
+            held.set()
+            let_go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    order = Order(0, "scenes/a.tif", "classes.yml", Path("out/a"), {"models": Models()})
+    assert "Another run is writing to" in segmented(order).reason
+    threading.Timer(0.3, let_go.set).start()
+    made = segmented(dataclasses.replace(order, patience=30))
+    thread.join()
+    assert made.reason == ""
+    assert made.result.raster.exists()

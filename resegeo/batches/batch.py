@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from resegeo.batches.destinations import SUFFIXES, gather, result_folders
 from resegeo.batches.manifest import Row
 from resegeo.batches.mosaic import build_mosaic, mosaic_path
-from resegeo.batches.spread import Made, Order, segmented, spread
+from resegeo.batches.spread import PATIENCE, Made, Order, segmented, spread
 from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
@@ -299,11 +299,12 @@ class _Batch:
                     left = []
                     self.watch(self.done, len(self.rows), "whole scenes on the workers")
                     orders = (self._order(number, models=None) for number in waiting)
-                    for order, made in spread(client, orders, largest=LARGEST):
-                        if made.large:
-                            left.append(order.number)
-                        else:
-                            self._take(order, made, keys, ledger)
+                    with contextlib.closing(spread(client, orders, largest=LARGEST)) as ready:
+                        for order, made in ready:
+                            if made.large:
+                                left.append(order.number)
+                            else:
+                                self._take(order, made, keys, ledger)
                 for number in left:
                     order = self._order(number, models=models, cluster=client, progress=self._stages(number))
                     self._take(order, segmented(order), keys, ledger)
@@ -331,7 +332,8 @@ class _Batch:
             store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
         given = {**options, "store": store, **hooks}
         # The results of a store are named after the class file.
-        return Order(number, row.scene, self.methods.file(row) or classes, folder, given)
+        patience = PATIENCE if self.cluster is not None else 0.0
+        return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
 
     def _stages(self, number: int) -> Progress:
         done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
