@@ -29,7 +29,9 @@ finally:
 
 def cost(python: str, command: list[str]) -> dict[str, float]:
     """Run a command and return what it took."""
-    done = subprocess.run([python, "-c", RUN, *command], capture_output=True, text=True, check=True)
+    # A checkout in the working folder would go before the installed one.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run([python, "-c", RUN, *command], capture_output=True, text=True, check=True, cwd=elsewhere)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
