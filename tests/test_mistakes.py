@@ -251,7 +251,7 @@ COMMANDS = [
     "batch scene.tif other.tif --prompts classes.yml --mosaic district",
     "batch bare.tif scene.tif --prompts classes.yml --mosaic district",
     "batch scene.tif --prompts classes.yml --mosaic a/b",
-    "batch lists/overlap.csv --prompts classes.yml --mosaic district",
+    "batch lists/tile.csv --prompts classes.yml --mosaic district",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -392,6 +392,7 @@ def prepare(folder: Path) -> None:
         "overlap.csv": "scene,overlap\n../bare.tif,\n../scene.tif,1.5\n",
         "classes.yml": "classes: [water]\n",
         "words.csv": "scene,prompts\n../bare.tif,classes.yml\n../scene.tif,\n",
+        "tile.csv": "scene,overlap\n../scene.tif,0.5\n",
         "above.csv": "scene,prompts\n../scene.tif,../classes.yml\n",
         "binary.csv": b"scene\n\0\1\2",
         "cut.json": '{"type": "FeatureCollection",\n "features": [{',
