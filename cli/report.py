@@ -11,7 +11,7 @@ from .console import in_flags, say_path, shows
 
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
-@click.option("--truth", metavar="FILE", help="What is known of the place: the page says how right the map is.")
+@click.option("--truth", metavar="FILE", help="What is known of the place, of a batch a folder: how right the map is.")
 @click.option("--map", "legend", metavar="MAP", help="What the truth's values mean, as for `resegeo evaluate`.")
 @click.option("--field", metavar="NAME", help="Field of the truth's polygons that names the class.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The page.  [default: report.html in RESULTS]")

@@ -256,6 +256,27 @@ def test_a_batch_has_a_page_each_and_one_of_all(runs):
     assert resegeo.report(runs)[0] == runs / "report.html"
 
 
+def test_a_batch_is_measured_by_a_folder_of_truths(runs, tmp_path):
+    out = shutil.copytree(runs, tmp_path / "out")
+    (tmp_path / "truth").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(runs / name / f"{name}.classes.tif", tmp_path / f"truth/{name}.classes.tif")
+    with rasterio.open(tmp_path / "truth/b.classes.tif", "r+", ignore_cog_layout_break="YES") as raster:
+        codes = raster.read(1)
+        raster.write(np.full_like(codes, 2), 1)
+    written = resegeo.report(out, truth=tmp_path / "truth")
+    together = json.loads(written[1].read_text("utf-8"))
+    own = [scene["evaluation"]["overall_accuracy"] for scene in together["scenes"]]
+    assert own == pytest.approx([1, (codes == 2).mean()])
+    assert together["evaluation"]["overall_accuracy"] == pytest.approx(np.mean(own))
+    assert "Right and wrong" in (out / "a/report.html").read_text("utf-8")
+    assert f"mean IoU {together['scenes'][0]['evaluation']['mean_iou']:.2f}" in Tags(written[0].read_text("utf-8")).text
+    with written[2].open(encoding="utf-8", newline="") as stream:
+        assert {row["scene"] for row in csv.DictReader(stream) if row["iou"]} == {"a", "b"}
+    with pytest.raises(ResegeoError, match="is no folder"):
+        resegeo.report(out, truth=tmp_path / "truth/a.classes.tif")
+
+
 def test_folders_of_any_name_are_linked_by_their_place_alone(runs, tmp_path):
     """A browser reads javascript: as a command, and # as the end of a path."""
     for name in ("javascript:alert(1)", "a#b?c%20d"):

@@ -213,13 +213,14 @@ def _cautions(facts: Facts, unreadable: int, ties: Mapping[str, tuple[str, float
             yield f"By the evaluation on this page these classes are weak (IoU below {WEAK_IOU}): {', '.join(weak)}."
 
 
-def table_rows(facts: Facts) -> list[list[str]]:
+def table_rows(facts: Facts, *, measured: bool | None = None) -> list[list[str]]:
     """Return the classes as rows of a table, after a head; with figures of the evaluation if there is one."""
     keys = ["code", "name", "color", "pixels", "m2", "ha", "share", "mean_score"]
-    measured = ["iou", "f1", "precision", "recall"] if facts["evaluation"] is not None else []
-    rows = [[*keys, *measured]]
+    some = facts["evaluation"] is not None if measured is None else measured
+    figures_of = ["iou", "f1", "precision", "recall"] if some else []
+    rows = [[*keys, *figures_of]]
     for row in facts["classes"]:
         figures = (facts["evaluation"] or {"classes": {}})["classes"].get(row["name"], {})
-        values = [*(row[key] for key in keys), *(figures.get(key) for key in measured)]
+        values = [*(row[key] for key in keys), *(figures.get(key) for key in figures_of)]
         rows.append(["" if value is None else str(value) for value in values])
     return rows

@@ -46,7 +46,12 @@ def page(facts: Facts, stack: Stack) -> str:
     return document(facts["title"], body, facts["versions"].get("resegeo", "?"))
 
 
-def overview(title: str, scenes: Sequence[tuple[Facts, str, str]], cautions: Iterable[str]) -> str:
+def overview(
+    title: str,
+    scenes: Sequence[tuple[Facts, str, str]],
+    cautions: Iterable[str],
+    evaluation: Mapping[str, Any] | None = None,
+) -> str:
     """Write the page of many runs.
 
     Parameters
@@ -57,12 +62,14 @@ def overview(title: str, scenes: Sequence[tuple[Facts, str, str]], cautions: Ite
         Facts, small picture and relative link of each.
     cautions:
         What holds for all of them.
+    evaluation:
+        Figures of all together.
 
     """
     cards = "".join(
         f'<figure><a href="{_text(link)}"><img src="{picture}" alt="{_text(facts["title"])}"></a>'
         f'<figcaption><a href="{_text(link)}">{_text(facts["title"])}</a><br>{_ground(facts)}, '
-        f"{len(facts['cautions'])} cautions</figcaption></figure>"
+        f"{_judged(facts)}{len(facts['cautions'])} cautions</figcaption></figure>"
         for facts, picture, link in scenes
     )
     rows = [row for facts, _, _ in scenes for row in facts["classes"]]
@@ -72,9 +79,15 @@ def overview(title: str, scenes: Sequence[tuple[Facts, str, str]], cautions: Ite
         f'<header><h1>{_text(title)}</h1><p class="soft">{len(scenes)} scenes</p></header>',
         _legend(merged),
         _cautions(list(cautions)),
+        "" if evaluation is None else _evaluation(evaluation),
         f'<section class="card"><h2>Scenes</h2><div class="scenes">{cards}</div></section>',
     ]
     return document(title, body, scenes[0][0]["versions"].get("resegeo", "?"))
+
+
+def _judged(facts: Facts) -> str:
+    found = facts["evaluation"]
+    return "" if not found else f"mean IoU {_number(found['mean_iou'])}, "
 
 
 def document(title: str, body: Iterable[str], version: str) -> str:
@@ -234,12 +247,16 @@ def _evaluation(found: Mapping[str, Any]) -> str:
         f"<td>{each['pixels_truth']:,}</td></tr>"
         for name, each in found["classes"].items()
     )
+    head = "".join(f"<th>{name}</th>" for name in ("Class", "IoU", "F1", "precision", "recall", "pixels in truth"))
+    truths = sorted({Path(pair["truth"]).name for pair in found["pairs"]})
+    names = ", ".join(truths) if len(truths) == 1 else f"{len(truths)} truths" if truths else "labels"
     colours = f"{_swatch(RIGHT)}right&emsp;{_swatch(WRONG)}wrong"
+    where = f" The map's slider shows where it is {colours}." if len(truths) == 1 else ""
     head = "".join(f"<th>{name}</th>" for name in ("Class", "IoU", "F1", "precision", "recall", "pixels in truth"))
     names = ", ".join(sorted({Path(pair["truth"]).name for pair in found["pairs"]}))
     return (
         f'<section class="card"><h2>How right the map is</h2><p class="soft">Compared with {_text(names)}: '
-        f"{found['pixels_compared']:,} pixels. The map's slider shows where it is {colours}.</p>"
+        f"{found['pixels_compared']:,} pixels.{where}</p>"
         f'<div class="tiles">{tiles}</div><div class="halves"><div class="scroll"><table><thead><tr>{head}</tr>'
         f"</thead><tbody>{rows}</tbody></table></div><div>{_matrix(found['confusion'])}</div></div></section>"
     )

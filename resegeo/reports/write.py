@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from resegeo.errors import InputNotice, ResegeoError, Spelling, escaped, in_python, shown
 from resegeo.evaluation.evaluate import Evaluation, agreement, evaluate
+from resegeo.evaluation.folders import matched
 from resegeo.files import LONGEST_PATH, whole
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.reports.facts import Facts, gather, table_rows
@@ -37,6 +38,7 @@ def write_report_page(
     truth: str | Path | None = None,
     legend: str | None = None,
     field: str | None = None,
+    evaluation: Evaluation | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     spelling: Spelling = in_python,
@@ -49,10 +51,13 @@ def write_report_page(
         Folder of a run, or the report ``<stem>.json`` in it; or the folder of a batch, which gets a page for each
         scene and one of all.
     truth:
-        What is known of the place: the page then says how right the map is. See
-        :func:`resegeo.evaluation.evaluate.evaluate` for this, ``legend`` and ``field``.
+        What is known of the place: the page then says how right the map is. Of a batch a folder, see
+        :func:`resegeo.evaluation.folders.matched`. See :func:`resegeo.evaluation.evaluate.evaluate` for this,
+        ``legend`` and ``field``.
     legend, field:
         What the values of ``truth`` mean.
+    evaluation:
+        Figures of a batch that were measured already, for the page of all.
     output:
         The page, ``report.html`` beside the results by default. ``.summary.json`` and ``.summary.csv`` lie beside it.
     overwrite:
@@ -75,31 +80,45 @@ def write_report_page(
     if runs is None:
         run = Segmentation.open(place)
         measured = None if truth is None else _measured(run.raster, truth, legend, field)
-        several = sum(1 for path in run.report.parent.glob("*.json") if earlier_report(path)) > 1
-        name = f"{run.report.stem}.{PAGE}" if several else PAGE
-        target = Path(output) if output is not None else run.report.parent / name
+        target = Path(output) if output is not None else _page_of(run)
         files, _, _ = _write_one(run, target, measured, overwrite=overwrite, spelling=spelling)
         return files
     if truth is not None:
-        raise ResegeoError(
-            f"{escaped(place)} holds {len(runs)} runs, and [[truth]] tells of one; name the folder of one scene."
-        )
+        if not Path(truth).is_dir():
+            raise ResegeoError(
+                f"{escaped(place)} holds {len(runs)} runs, and [[truth={escaped(truth)}]] is no folder: name a folder "
+                "of truths that are called as the scenes are, or the folder of one scene."
+            )
+        evaluation = evaluate(matched(place, Path(truth)), legend=legend, field=field)
+    images = () if evaluation is None else evaluation.images or (evaluation,)
+    by_raster = {image.pairs[0][0]: image for image in images if image.pairs}
     written: list[Path] = []
     scenes = []
     for run in runs:
-        files, facts, stack = _write_one(run, run.report.parent / PAGE, None, overwrite=overwrite, spelling=spelling)
+        found = by_raster.get(str(run.raster))
+        known = None if found is None else (found, _right(found.pairs[0], legend, field))
+        target = _page_of(run)
+        files, facts, stack = _write_one(run, target, known, overwrite=overwrite, spelling=spelling)
         written += files
-        link = f"./{quote((run.report.parent / PAGE).relative_to(place).as_posix())}"
-        scenes.append((facts, thumbnail(stack), link))
+        scenes.append((facts, thumbnail(stack), f"./{quote(target.relative_to(place).as_posix())}"))
     target = Path(output) if output is not None else place / PAGE
     incomplete = [facts["title"] for facts, _, _ in scenes if facts["pixels_unprocessed"]]
     cautions = [f"Not complete: {', '.join(incomplete)}."] if incomplete else []
     cautions.append("Each scene's page has cautions of its own. Where scenes overlap, their areas count twice.")
-    html = overview(place.resolve().name, scenes, cautions)
-    together = {"scenes": [{**facts, "page": link} for facts, _, link in scenes]}
-    head = ["scene", *table_rows(scenes[0][0])[0]]
-    rows = [head, *([facts["title"], *row] for facts, _, _ in scenes for row in table_rows(facts)[1:])]
-    return (*_put(target, html, together, rows, overwrite=overwrite), *written)
+    together = None if evaluation is None else evaluation.as_dict()
+    html = overview(place.resolve().name, scenes, cautions, together)
+    data = {"scenes": [{**facts, "page": link} for facts, _, link in scenes], "evaluation": together}
+    tables = [table_rows(facts, measured=bool(by_raster)) for facts, _, _ in scenes]
+    titles = [facts["title"] for facts, _, _ in scenes]
+    rows = [["scene", *tables[0][0]]]
+    rows += [[title, *row] for title, table in zip(titles, tables, strict=True) for row in table[1:]]
+    return (*_put(target, html, data, rows, overwrite=overwrite), *written)
+
+
+def _page_of(run: Segmentation) -> Path:
+    """Name the page of a run: of several in a folder each has one of its own."""
+    several = sum(1 for path in run.report.parent.glob("*.json") if earlier_report(path)) > 1
+    return run.report.with_name(f"{run.report.stem}.{PAGE}" if several else PAGE)
 
 
 def _runs(place: Path) -> list[Segmentation] | None:
@@ -122,9 +141,13 @@ _Measured = tuple[Evaluation, NDArray[np.uint8]]
 
 def _measured(raster: Path, truth: str | Path, legend: str | None, field: str | None) -> _Measured:
     found = evaluate([(raster, truth)], legend=legend, field=field)
+    return found, _right((raster, truth), legend, field)
+
+
+def _right(pair: tuple[str | Path, str | Path], legend: str | None, field: str | None) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputNotice)  # given above already
-        return found, agreement((raster, truth), LONGEST, legend=legend, field=field)
+        warnings.simplefilter("ignore", InputNotice)  # given by the evaluation already
+        return agreement(pair, LONGEST, legend=legend, field=field)
 
 
 def _write_one(
