@@ -21,6 +21,8 @@ from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import VALID, Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.windows import Rect, blocks, window_grid
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 
