@@ -26,9 +26,9 @@ from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, move, workshop
 from resegeo.outputs.styles import qml_vector, sld_vector
+from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
 from resegeo.settings import SUFFIXES
 
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _PLAIN = "polygons"
 """Stem of a file while it is written, whatever GDAL would make of the one that it gets."""
 
@@ -41,7 +41,6 @@ _WIDE = 90.0
 _POINTS = 200
 """Points that the longest edge of such a polygon gets."""
 
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 _SHAPEFILE_LIMIT = 2**31 - 1
 _WRITE_ERRORS = (
     OSError,
@@ -53,45 +52,6 @@ _WRITE_ERRORS = (
     pyogrio.errors.GeometryError,
     pyogrio.errors.CRSError,
 )
-
-
-PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
-"""Suffixes of files that :func:`readable` knows."""
-
-
-STYLES = (".qml", ".sld")
-"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
-
-
-def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
-
-    A GeoPackage holds its styles itself.
-    """
-    suffix = path.suffix.lower()
-    ends = () if suffix == ".gpkg" else (*(_SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
-    return (path, *(path.with_suffix(end) for end in ends))
-
-
-def open_elsewhere(path: Path) -> None:
-    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
-
-    Raises
-    ------
-    ResegeoError:
-        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
-
-    """
-    if path.suffix.lower() != ".gpkg":
-        return
-    for end in ("-wal", "-shm", "-journal"):
-        beside = path.with_name(path.name + end)
-        if os.path.lexists(beside):
-            raise ResegeoError(
-                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
-                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
-                "once more so that its edits are kept; then run the same command again."
-            )
 
 
 def readable(path: Path) -> bool:
@@ -346,7 +306,7 @@ def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
             pyogrio.write_dataframe(
-                frame, path, layer=layer, driver=_DRIVERS[path.suffix], geometry_type="Polygon", **options
+                frame, path, layer=layer, driver=DRIVERS[path.suffix], geometry_type="Polygon", **options
             )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

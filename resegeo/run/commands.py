@@ -204,7 +204,8 @@ def vectorize(
     """
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.raster import read_class_raster_info
-    from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
+    from resegeo.outputs.vector_files import STYLES, open_elsewhere, parts_of
+    from resegeo.outputs.vectors import foreign_style, write_polygons
     from resegeo.run.results import scores_of
 
     output = Path(output)

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, name_problem
 from resegeo.outputs.raster import sidecars
-from resegeo.outputs.vectors import PARTS, open_elsewhere, parts_of, readable
+from resegeo.outputs.vector_files import PARTS, open_elsewhere, parts_of
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Outputs, Plan, differences
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, raster_options, versions
@@ -215,6 +215,8 @@ def _opens(path: Path) -> bool:
                     for _, window in raster.block_windows(1):
                         raster.read(window=window)
         elif suffix in PARTS:
+            from resegeo.outputs.vectors import readable
+
             return readable(path)
     except (RasterioError, ET.ParseError, OSError, ValueError, SyntaxError):
         return False

@@ -24,18 +24,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 import google_crc32c
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from resegeo.errors import ResegeoError, notice, shown
 from resegeo.files import read_limited
 from resegeo.run.header import FORMAT, HEADER_BYTES, ArraySpec, StoreHeader
+
+if TYPE_CHECKING:
+    import zarr
 
 PAUSES = (0.2, 1.0, 3.0)
 """Seconds after which what failed behind a URL is tried again."""
@@ -140,22 +141,10 @@ class Store:
             When it cannot be reached.
 
         """
-        document = _document(url)
-        if document is None:
-            return None
-        remedy = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
-        if document["format"] != FORMAT:
-            raise UnusableStoreError(
-                f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
-                f"{FORMAT}. {remedy}"
-            )
-        if document.keys() == {"format", "id"}:
+        header = header_at(url)
+        if header is None:
             return None
         place = _place(url)
-        try:
-            header = StoreHeader.read(document)
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {remedy}") from error
         link = place.link()
         if link is not None:
             raise ForeignFolderError(
@@ -167,7 +156,7 @@ class Store:
             arrays[name] = _opened(url, group, name, spec)
             if arrays[name] is None:
                 raise UnusableStoreError(
-                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {remedy}"
+                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {_ANEW}"
                 )
         if sweep:
             place.sweep()
@@ -515,6 +504,38 @@ def _document(url: str) -> dict[str, Any] | None:
     )
 
 
+_ANEW = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
+
+
+def header_at(url: str) -> StoreHeader | None:
+    """Read what a store says of itself, without its arrays; None where there is none, or one not made to its end.
+
+    Raises
+    ------
+    ForeignFolderError:
+        When what lies there is no store of ours, or cannot be told to be one.
+    UnusableStoreError:
+        When it is damaged, or of another version's layout.
+    ResegeoError:
+        When it cannot be reached.
+
+    """
+    document = _document(url)
+    if document is None:
+        return None
+    if document["format"] != FORMAT:
+        raise UnusableStoreError(
+            f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
+            f"{FORMAT}. {_ANEW}"
+        )
+    if document.keys() == {"format", "id"}:
+        return None
+    try:
+        return StoreHeader.read(document)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {_ANEW}") from error
+
+
 def _group_document(header: Mapping[str, Any]) -> bytes:
     """Metadata of the Zarr group, with our header among its attributes."""
     document = {"attributes": {"resegeo": header}, "zarr_format": 3, "node_type": "group"}
@@ -522,10 +543,14 @@ def _group_document(header: Mapping[str, Any]) -> bytes:
 
 
 def _group(url: str) -> zarr.Group:
+    import zarr
+
     return _tried(url, lambda: zarr.open_group(store=url, mode="r+", use_consolidated=False))
 
 
 def _laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     checked = [ZstdCodec(level=0), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
     return _tried(
         url,
@@ -559,6 +584,8 @@ class _PatientArray:
 
 def _opened(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any | None:
     """Open an array; None where it is not there as :func:`_laid_out` laid it out."""
+    import zarr
+
     try:
         array: Any = _tried(url, lambda: group[name], KeyError, *_DECODING)
         if not isinstance(array, zarr.Array):
