@@ -8,8 +8,8 @@ import click
 
 from resegeo.errors import escaped
 
-from .console import ScenesBar, complain, say, shows, told
-from .options import DATASET, DATASET_RESULTS, GroupedCommand, segmenting
+from .console import ScenesBar, complain, in_flags, say, say_path, shows, told
+from .options import DATASET, DATASET_RESULTS, REPORT, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
     from resegeo.datasets.dataset import DatasetResult
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 @click.argument("config")
 @DATASET
 @DATASET_RESULTS
+@REPORT
 @segmenting
 @shows
-def dataset(config: str, output: str | None, latex: bool, **options: Any) -> None:
+def dataset(config: str, output: str | None, latex: bool, report: bool, **options: Any) -> None:
     """Segment, draw and measure a data set: CONFIG is ReSeg-CLIP's config.yml, or a data set's file of ours.
 
     Images lie at any depth below input.dir, each with its labels beside it (R_G_B_IR.png and L.png unless the file says
@@ -36,15 +37,25 @@ def dataset(config: str, output: str | None, latex: bool, **options: Any) -> Non
     """
     from resegeo.datasets.dataset import segment_dataset
 
+    from . import tables
+
     bar = ScenesBar(quiet=click.get_current_context().obj["quiet"])
     try:
         result = segment_dataset(config, output, progress=bar, told=bar.say, **options)
     finally:
         bar.close()
     if result.accuracy is not None:
-        say(result.accuracy.latex() if latex else result.accuracy.table())
+        say(tables.latex(result.accuracy) if latex else tables.of_accuracy(result.accuracy))
     if result.failed or not click.get_current_context().obj["quiet"]:
         say(_rest(result), err=True)
+    if report and len(result.tiles) > result.failed:
+        from resegeo.evaluation.evaluate import Evaluation
+        from resegeo.reports.write import write_report_page
+
+        found = None
+        if result.accuracy is not None:
+            found = Evaluation(result.accuracy, (), unlabelled=0, silent=0, ignore_nodata=False)
+        say_path(write_report_page(result.folder, evaluation=found, spelling=in_flags)[0])
     if result.failed:
         complain(
             "Warning: images failed, or could not be compared with their labels; the same command tries them again."

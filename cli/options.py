@@ -134,7 +134,9 @@ def arguments(what: Declared) -> tuple[tuple[str, ...], dict[str, Any]]:
         return (what.flag,), words | {"callback": _several(what)}
     if what.choices:
         return (what.flag,), words | {"type": click.Choice(what.choices)}
-    return (what.flag,), words | {"type": what.kind if what.kind in (int, float) and not about.metres else str}
+    return (what.flag,), words | {
+        "type": what.kind if what.kind in (int, float) and not (about.metres or about.measure) else str
+    }
 
 
 def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -152,6 +154,9 @@ def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | 
 LOOKS = tuple(arguments(OPTIONS[name]) for name in ("bands", "formats", "alpha"))
 """What ``info`` takes too."""
 
+FORMATS = arguments(OPTIONS["formats"])
+"""What ``evaluate`` takes for its rasters."""
+
 
 def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     return [arguments(what) for what in OPTIONS.values() if what.about.heading == heading]
@@ -159,9 +164,13 @@ def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
 
 _PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, prompts, colours (YAML)."}
 
+REPORT = under(
+    "Results", option("--report", is_flag=True, help="Write a page for readers too, as `resegeo report` does.")
+)
+
 RESULTS = under(
     "Results",
-    option("--prompts", required=True, **_PROMPTS),
+    option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
     *_declared("Results"),
 )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from resegeo.batches.destinations import SUFFIXES, gather, result_folders
 from resegeo.batches.manifest import Row
@@ -28,16 +28,20 @@ from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, output_folder, whole, writable_folder
-from resegeo.run.options import Options, stamp
+from resegeo.files import alone, is_file, output_folder, whole, writable_folder
+from resegeo.run.options import Keywords, Options, documented, stamp
 from resegeo.run.plan import codes_of
-from resegeo.run.prepare import Classes, as_class_list, choose
+from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
-from resegeo.run.store import is_store
+from resegeo.run.standing import stands
+from resegeo.run.store_place import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
     from resegeo.progress import Progress
+
+P = ParamSpec("P")
 
 _ALONE = (SUFFIXES - {".vrt"}) | {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
@@ -95,6 +99,36 @@ class BatchResult:
         return self.counts["failed"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchKeywords(Keywords):
+    """All that :func:`segment_many` takes by keyword: what its signature is made of."""
+
+    asset: str | None = None
+    mosaic: str | None = None
+    progress: Watch | None = None  # type: ignore[assignment]  # of scenes, not of stages
+
+
+class Batches(Protocol[P]):
+    """How :func:`segment_many` is called: its keywords are the fields of :class:`BatchKeywords`."""
+
+    def __call__(
+        self,
+        scenes: str | Path | Sequence[str | Path],
+        classes: Classes | None = None,
+        output: str | Path = "batch_resegeo",
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> BatchResult:
+        """Segment many scenes."""
+        ...
+
+
+def _batches(keywords: Callable[P, object]) -> Callable[[Callable[..., BatchResult]], Batches[P]]:
+    return lambda function: documented(function)
+
+
+@_batches(BatchKeywords)
+@heard
 def segment_many(
     scenes: str | Path | Sequence[str | Path],
     classes: Classes | None = None,
@@ -258,8 +292,9 @@ class _Methods:
         options = {**common, **own}
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
-        if chosen.only:
-            codes_of(classes, chosen.only)
+        _, merge = shown_as(classes, chosen) if chosen.kept.examples is None else (classes, None)
+        if chosen.only and chosen.kept.examples is None:  # else examples may bring further classes
+            codes_of(classes if merge is None else merge.classes, chosen.only)
         facts = [
             classes.to_json(),
             identity(source),
@@ -384,7 +419,7 @@ class _Batch:
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
-            ledger.add(order.folder, key, made.result.files())
+            ledger.add(order.folder, key, made.result.report)
 
     def _settle(self, number: int, state: str, reason: str = "", error: ResegeoError | None = None) -> None:
         self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason, error)
@@ -396,7 +431,7 @@ class _Batch:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
         path = Path(row.scene)
         try:
-            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not is_file(path):
                 return None
             known = f"{self.methods.of(row)[2]}{files.belonging_to(path)}"
         except OSError:  # a name that is too long, a folder that may not be read: its segmentation will tell
@@ -439,16 +474,12 @@ class _Ledger:
         entry = self._lines.get(self._name(folder))
         if entry is None or entry.get("key") != key:
             return False
-        try:
-            *others, report = entry["files"]
-            return stamp(folder / report)[1:] == entry["report"] and all((folder / name).exists() for name in others)
-        except (KeyError, TypeError, ValueError):  # written by somebody else
-            return False
+        report = entry.get("report")
+        return isinstance(report, str) and Path(report).name == report and stands(folder / report)
 
-    def add(self, folder: Path, key: str, files: Sequence[Path]) -> None:
+    def add(self, folder: Path, key: str, report: Path) -> None:
         """Note that a scene is finished."""
-        names = [file.name for file in files]
-        entry = {"folder": self._name(folder), "key": key, "files": names, "report": stamp(files[-1])[1:]}
+        entry = {"folder": self._name(folder), "key": key, "report": report.name}
         with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as stream:
             stream.write("\n" + json.dumps(entry))  # first, in case the last line was cut off
 

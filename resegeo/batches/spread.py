@@ -24,7 +24,7 @@ from resegeo.errors import BusyError, ResegeoError, ResegeoWarning, shown
 from resegeo.run.clusters import finished, workers_of
 from resegeo.run.commands import segment
 from resegeo.run.prepare import Classes
-from resegeo.run.store import is_store
+from resegeo.run.store_place import is_store
 from resegeo.scene.formats import open_raster
 
 if TYPE_CHECKING:

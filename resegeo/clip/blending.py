@@ -225,6 +225,21 @@ def class_probabilities(
     return np.stack([part.sum(axis=0) for part in own])
 
 
+def rescaled(by_class: NDArray[np.float32], scales: Sequence[float | None]) -> NDArray[np.float32]:
+    """Raise each class's probability to its power and norm all anew: (C, ...) -> (C, ...); NaN stays NaN.
+
+    As softmax(s · log p), vector scaling without biases (C. Guo et al. 2017, On calibration of modern neural networks).
+    """
+    if all(scale is None for scale in scales):
+        return by_class
+    powers = np.asarray([1.0 if scale is None else scale for scale in scales], dtype=np.float32)
+    logits = np.log(np.maximum(by_class, LEAST)) * powers.reshape(-1, *[1] * (by_class.ndim - 1))
+    return softmax(logits)
+
+
+LEAST = np.float32(1e-6)
+"""Probability that stands for smaller ones where logarithms are taken."""
+
 SCORE_STEPS = 200
 """Steps of a stored score: 0 is a probability of 0, this one of 1."""
 NO_SCORE = 255

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from resegeo.checkpoints.formats import bytes_of, fill, read_checkpoint
+from resegeo.checkpoints.fit import fill
+from resegeo.checkpoints.formats import bytes_of, read_checkpoint
 from resegeo.checkpoints.normalisation import usual
 from resegeo.checkpoints.sources import ModelSource, configuration
 from resegeo.clip.attention import LastLayer, Schedule, layer_masks

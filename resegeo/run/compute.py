@@ -19,7 +19,8 @@ from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
 from resegeo.run.header import Kept
 from resegeo.run.plan import Plan
-from resegeo.run.store import ItemResult, quantise, restore
+from resegeo.run.quantisation import quantise, restore
+from resegeo.run.store import ItemResult
 from resegeo.scene.resampling import VALID, Canvas
 from resegeo.scene.windows import Rect, WorkItem
 from resegeo.segments.segment_sources import SamTiles, SamWindows, SegmentSource, segment_source

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from resegeo.scene.formats import opened
+from resegeo.scene.formats import heard, opened
 from resegeo.scene.source import Complaints, Source
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class FilePixels:
         )
         return xr.DataArray(data, dims=("band", "y", "x"), name=self.name)
 
+    @heard
     def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         """Read rows top … bottom - 1, columns left … right - 1 of the used bands, validity last."""
         dataset = self._dataset()

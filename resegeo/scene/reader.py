@@ -29,6 +29,7 @@ from resegeo.errors import (
 )
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
+from resegeo.scene.formats import known_formats
 from resegeo.scene.pixels import Pixels, pixels_of
 from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source, stem_of
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
@@ -86,6 +87,8 @@ class Scene:
     files: tuple[str, ...] = ()
     """What the stamp was taken of, see :meth:`is_unchanged`."""
     part: str = ""
+    formats: tuple[str, ...] = ()
+    """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
     alpha: str | None = None
     """What an alpha band that serves as no colour means here, in words; None where there is none."""
 
@@ -236,6 +239,7 @@ def open_scene(
         stamp=found,
         files=raw.files,
         part=raw.part,
+        formats=known_formats(formats),
         alpha=meant,
     )
 
