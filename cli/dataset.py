@@ -46,7 +46,8 @@ def dataset(config: str, output: str | None, latex: bool, report: bool, **option
         bar.close()
     if result.accuracy is not None:
         say(tables.latex(result.accuracy) if latex else tables.of_accuracy(result.accuracy))
-    say(_rest(result), err=True)
+    if result.failed or not click.get_current_context().obj["quiet"]:
+        say(_rest(result), err=True)
     if report and len(result.tiles) > result.failed:
         from resegeo.evaluation.evaluate import Evaluation
         from resegeo.reports.write import write_report_page

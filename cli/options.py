@@ -191,6 +191,7 @@ BATCH_RESULTS = under(
 DATASET = under(
     "Data set",
     option("--data", metavar="DIR", help="Folder of the images, instead of the file's input.dir."),
+    option("--limit", type=int, metavar="N", help="The first N images alone, for a quick look."),
     option("--latex", is_flag=True, help="Print the figures as a table in LaTeX, in per cent."),
 )
 

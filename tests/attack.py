@@ -101,14 +101,14 @@ class Ground:
             torch.save(nearby(clip(), seed), f"{name}.pt")
         arch_file(Path())
 
-    def look(self, folder: Path) -> dict[str, tuple[Any, ...]]:
-        """All that can be seen of a folder."""
+    def look(self, folder: Path, *, inside: bool = True) -> dict[str, tuple[Any, ...]]:
+        """All that can be seen of a folder; without what is inside its files that costs little."""
         found: dict[str, tuple[Any, ...]] = {}
         for path in sorted(folder.rglob("*")):
             state = path.lstat()
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if inside and path.is_file() else ""
             found[str(path.relative_to(folder))] = (
-                state.st_size if content else 0,
+                state.st_size if path.is_file() else 0,
                 state.st_mtime_ns,
                 state.st_ino,
                 content,
@@ -612,9 +612,9 @@ def models(ground: Ground) -> list[Case]:
             path,
         )
         for said in (("models", "check", path), (*words, "-o", case / "out")):
-            before = ground.look(folder)
+            before = ground.look(folder, inside=False)
             answer = command(*said, cwd=case, seconds=30, memory=4 * GIGABYTE, env={"RESEGEO_HOME": str(case / "home")})
-            ran = changed(before, ground.look(folder))
+            ran = changed(before, ground.look(folder, inside=False))
             total += Verdict.of(answer, ground.touched(), ran)
         shutil.rmtree(case, ignore_errors=True)
         return total
@@ -629,11 +629,11 @@ def archives(ground: Ground) -> list[Case]:
     def attack(path: Path) -> Verdict:
         case = ground.place()
         home = case / "in/side/home"
-        before = ground.look(folder)
+        before = ground.look(folder, inside=False)
         answer = command("models", "import", path, cwd=case, seconds=60, memory=2 * GIGABYTE,
                          env={"RESEGEO_HOME": str(home), "HF_HOME": str(case / "in/side/hub")})  # fmt: skip
         outside = [str(one) for one in case.rglob("*") if one.is_file() and not one.is_relative_to(case / "in/side")]
-        appeared = f"WRITTEN OUTSIDE: {outside}" if outside else changed(before, ground.look(folder))
+        appeared = f"WRITTEN OUTSIDE: {outside}" if outside else changed(before, ground.look(folder, inside=False))
         held = sum(one.stat().st_size for one in case.rglob("*") if one.is_file())
         much = f"{held:,} bytes are left of it" if answer.code and held > 10_000_000 else None
         shutil.rmtree(case, ignore_errors=True)
@@ -760,51 +760,140 @@ def imported(ground: Ground) -> Path:
 # kills, and runs beside one another
 
 
-def kills(ground: Ground) -> list[Case]:
-    """SIGKILL at random moments of batch, vectorize, models import and models compose; then the same again."""
-    finished = ground.finished
-    vectors = ground.root / "vectors-killed"
+Making = Callable[[Path], Sequence[object]]
+
+
+def disturbed(ground: Ground, name: str) -> tuple[dict[str, tuple[Making, Path]], dict[str, float]]:
+    """Commands that are disturbed, the results that they come to, and the seconds that they take undisturbed."""
+    vectors = ground.root / f"vectors-{name}"
     vectors.mkdir()
-    words: dict[str, tuple[Callable[[Path], Sequence[object]], Path]] = {
+    words: dict[str, tuple[Making, Path]] = {
         "batch": (lambda out: (*ground.batch_words, "-o", out), ground.batched),
-        "segment": (lambda out: (*ground.segment_words, "-o", out), finished),
-        "vectorize": (lambda out: vectorize_words(finished, "gpkg", out), vectors),
+        "segment": (lambda out: (*ground.segment_words, "-o", out), ground.finished),
+        "vectorize": (lambda out: vectorize_words(ground.finished, "gpkg", out), vectors),
         "models compose": (lambda out: (*ground.compose_words, "-o", out / "ab.safetensors"), ground.composed),
         "models import": (lambda out: ("models", "import", ground.archive, "-q"), imported(ground)),
     }
     sure(command(*words["vectorize"][0](vectors), cwd=ground.root))
+
+    def took(name: str) -> float:
+        case = ground.place()
+        out = case / "out"
+        out.mkdir()
+        answer = command(*words[name][0](out), cwd=case, env=home_of(name, out))
+        shutil.rmtree(case)
+        return answer.seconds
+
+    return words, {name: apart(functools.partial(took, name), seconds=120) for name in words}
+
+
+def home_of(name: str, out: Path) -> dict[str, str]:
+    """Where models are imported to: what is looked at as the folder of results."""
+    return {"RESEGEO_HOME": str(out)} if name == "models import" else {}
+
+
+def goes_on(ground: Ground, making: Making, name: str, out: Path, reference: Path) -> Verdict:
+    """Give a disturbed command again, which has to come to the undisturbed one's results."""
+    again = command(*making(out), cwd=out.parent, env=home_of(name, out))
+    if again.code == 1 and "exists" in again.err and unlike(out, reference) is None:  # it was disturbed too late
+        again = Answer(0, "", "", 0)
+    verdict = settled(ground, again, out, reference)
+    if not verdict.faults and again.code != 0:
+        table = out / "batch.csv"
+        rows = table.read_text("utf-8", "replace")[-600:] if table.exists() else ""
+        return Verdict(faults=[f"the same command does not go on: {again.err.strip()[-300:]} {rows}"])
+    return verdict
+
+
+def kills(ground: Ground) -> list[Case]:
+    """SIGKILL at random moments of batch, vectorize, models import and models compose; then the same again."""
+    words, seconds = disturbed(ground, "killed")
 
     def attack(name: str, number: int) -> Verdict:
         making, reference = words[name]
         case = ground.place()
         out = case / "out"
         out.mkdir()
-        env = {"RESEGEO_HOME": str(out)} if name == "models import" else {}
         chance = ground.chance("kill", name, number)
         for _ in range(chance.choice((1, 1, 2))):
-            answer = command(*making(out), cwd=case, env=env, kill_after=chance.uniform(0.02, seconds[name]))
+            moment = chance.uniform(0.02, seconds[name])
+            answer = command(*making(out), cwd=case, env=home_of(name, out), kill_after=moment)
             if not answer.killed and (fault := fault_of(answer)):
                 return Verdict(faults=[fault])
             if wrong := not_whole(out):
                 return Verdict(faults=[f"after a kill: {wrong}"])
-        again = command(*making(out), cwd=case, env=env)
-        if again.code == 1 and "exists" in again.err and unlike(out, reference) is None:  # the kill came too late
-            again = Answer(0, "", "", 0)
-        verdict = settled(ground, again, out, reference)
-        if not verdict.faults and again.code != 0:
-            return Verdict(faults=[f"the same command does not go on: {again.err.strip()[-300:]}"])
+        return goes_on(ground, making, name, out, reference)
+
+    count = ground.count(25, 3)
+    return [(f"{name} {number}", functools.partial(attack, name, number)) for number in range(count) for name in words]
+
+
+@contextlib.contextmanager
+def mounted(image: Path, folder: Path) -> Any:
+    """An ext4 disk that is a file; it writes to it as late as it may."""
+    folder.mkdir()
+    subprocess.run(["mount", "-o", "loop,commit=300", image, folder], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        if subprocess.run(["umount", folder], capture_output=True).returncode:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def can_lose_power() -> bool:
+    """Whether disks that are files can be made here."""
+    if os.name == "nt" or os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        return False
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            new_disk(Path(name) / "image")
+            with mounted(Path(name) / "image", Path(name) / "disk"):
+                return True
+        except subprocess.CalledProcessError:
+            return False
+
+
+def new_disk(image: Path) -> None:
+    with image.open("wb") as stream:
+        stream.truncate(96 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^resize_inode", image], check=True, capture_output=True)
+
+
+def power_cuts(ground: Ground) -> list[Case]:
+    """A disk that loses what was not synced, at random moments and right after exit code 0; then the same again."""
+    if not can_lose_power():
+        print("power cuts: left out, since no disk can be made of a file here", flush=True)
+        return []
+    words, seconds = disturbed(ground, "cut")
+
+    def attack(name: str, number: int) -> Verdict:
+        making, reference = words[name]
+        case = ground.place()
+        image = case / "image"
+        new_disk(image)
+        chance = ground.chance("power", name, number)
+        moment = None if number % 3 == 0 else chance.uniform(0.02, 1.1 * seconds[name])
+        with mounted(image, case / "before"):
+            out = case / "before/out"
+            out.mkdir()
+            subprocess.run(["sync", "-f", out], check=True)
+            # Paths are noted by what is written, so both disks get the same place.
+            answer = command(*making(out), cwd=case, env=home_of(name, out), kill_after=moment)
+            subprocess.run(["cp", "--sparse=always", image, case / "image2"], check=True)
+        if not answer.killed and (fault := fault_of(answer)):
+            return Verdict(faults=[fault])
+        (case / "before").rmdir()
+        with mounted(case / "image2", case / "before"):
+            lost = not_whole(out) or unlike(out, reference) if answer.code == 0 else None
+            if lost:
+                verdict = Verdict(faults=[f"LOST AFTER EXIT CODE 0: {lost}"])
+            else:
+                verdict = goes_on(ground, making, name, out, reference)
+        if not verdict.faults:
+            shutil.rmtree(case, ignore_errors=True)
         return verdict
 
-    def took(name: str) -> float:
-        case = ground.place()
-        out = case / "out"
-        out.mkdir()
-        answer = command(*words[name][0](out), cwd=case, env={"RESEGEO_HOME": str(out)} if "import" in name else {})
-        shutil.rmtree(case)
-        return answer.seconds
-
-    seconds = {name: apart(functools.partial(took, name), seconds=120) for name in words}
-    count = ground.count(25, 3)
+    count = ground.count(12, 3)
     return [(f"{name} {number}", functools.partial(attack, name, number)) for number in range(count) for name in words]
 
 
@@ -1168,6 +1257,7 @@ KINDS: dict[str, Callable[[Ground], list[Case]]] = {
     "archives": archives,
     "full-disks": full_disks,
     "kills": kills,
+    "power-cuts": power_cuts,
     "two-runs": two_runs,
     "stores": stores,
     "replaced-scenes": replaced_scenes,

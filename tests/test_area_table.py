@@ -20,6 +20,8 @@ from resegeo.scene.source import GeoReference
 from resegeo_cli.main import main
 from resegeo_cli.tables import of_areas
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 UTM, DEGREES, MERCATOR = (CRS.from_epsg(code) for code in (32633, 4326, 3857))
 CODES = np.random.default_rng(3).integers(0, 4, (30, 40)).astype(np.uint8)
 POINTS = [GroundControlPoint(row, col, 500_000 + 10 * col, 5_200_000 - 12 * row) for row in (0, 30) for col in (0, 40)]

@@ -20,8 +20,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, j
 
 import resegeo.run.compute
 from resegeo.datasets.config import read_dataset
+from resegeo.datasets.dataset import _options as joined
 from resegeo.datasets.dataset import segment_dataset
-from resegeo.errors import ResegeoError, ResegeoWarning, UsageError
+from resegeo.errors import Interrupted, ResegeoError, ResegeoWarning, UsageError
+from resegeo.run.options import Options
+from resegeo.run.prepare import choose
+from resegeo.segments.sam_levels import SamLevel
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::resegeo.errors.IgnoredSettingWarning")
@@ -160,7 +164,7 @@ def test_every_tile_has_its_pictures_at_its_own_size_in_the_colours_of_the_class
 def test_the_same_command_again_computes_nothing_and_tells_the_same(ran, monkeypatch):
     folder, result, lines = ran
     before = {path: path.stat().st_mtime_ns for path in result.pictures.rglob("*.png")}
-    monkeypatch.setattr("resegeo.run.execution.start_machine", None)
+    monkeypatch.setattr("resegeo.batches.batch.segmented", None)  # nor is an image opened for it
     told: list[str] = []
     again = segment_dataset(folder / "config.yml", told=told.append, **FLAGS)
     assert [tile.state for tile in again.tiles] == ["skipped"] * 3
@@ -177,6 +181,30 @@ def test_flags_go_before_the_file_and_the_files_method_is_the_papers(ran):
     assert (said["arch"], said["activation"]) == ("ViT-L-14-quickgelu", "quickgelu")
     assert said["model"] == str(folder / "clip.pt")
     assert [said["sam_levels"][0].crop_n_layers, said["sam_levels"][0].min_mask_region_area] == [1, 100]
+
+
+def test_model_sam_and_attention_are_those_of_the_file(tmp_path):
+    sets = [
+        {"points_per_side": 4, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5, "min_mask_region_area": 500},
+        {"points_per_side": 2, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1},
+    ]
+    attention = {"num_initial_layers": 5, "num_sam_attention_layers": 2, "num_neighbor_attention_layers": 1}
+    model = {"clip_checkpoint": "resegeo-small", "sam_checkpoint": "sam.pth", "img_size": 128, "num_classes": 3}
+    (tmp_path / "sam.pth").write_bytes(b"weights")
+    config = lay(tmp_path, {"a": True}, model=model, attention={**attention, "sam_param_sets": sets})
+    dataset = read_dataset(config)
+    source, settings, sam = choose(dataset.classes, Options.of(joined(dataset, {})).method)
+    assert (source.name, sam.path) == ("resegeo-small", tmp_path / "sam.pth")
+    assert (settings.segments, settings.sam_mode) == ("sam", "exact")
+    assert settings.sam_levels == (SamLevel(4, 0.5, 0.5, 500), SamLevel(2, 0.4, 0.4, 100, 0, 1))
+    schedule = settings.schedule(8)
+    assert (schedule.free, schedule.segment, schedule.local) == (5, 2, 1)
+    dataset.check_model(source)
+    assert Options.of(joined(dataset, {})).view.alpha == "ignore"
+    other = joined(dataset, {"segments": "none", "alpha": "use", "stride": 32})
+    _, settings, sam = choose(dataset.classes, Options.of(other).method)
+    assert (settings.segments, settings.stride, sam) == ("none", 32, None)
+    assert Options.of(other).view.alpha == "use"
 
 
 def test_a_damaged_tile_and_labels_of_another_size_are_named_and_the_rest_is_done(tmp_path, monkeypatch):
@@ -272,13 +300,17 @@ def test_our_own_keys_name_images_and_labels_by_parts_that_differ(tmp_path):
         ({"category_to_index": {"Road": 0, "Building": 1}}, "found the class 'Trees'; expected a name that category"),
         ({"model": {"num_classes": 6}}, r"num_classes is 6; expected 3, as many as category_to_index lists"),
         ({"model": {"clip_model_name": "RN50"}}, "clip_model_name is 'RN50'; expected one of ViT-B/32"),
-        ({"attention": {"max_random_attn": 0.1}}, "max_random_attn is 0.1; expected 0: patches drawn at random"),
+        ({"attention": {"max_random_attn": 0.1}}, "max_random_attn is 0.1; expected 0: attention drawn at random"),
         (
             {"attention": {"num_sam_attention_layers": 4, "sam_param_sets": [{}]}},
             "num_sam_attention_layers is 4; expected 1, as many as there are sam_param_sets",
         ),
         ({"attention": {"sam_param_sets": [{"points": 4}]}}, "set 1 has 'points'; expected one of points_per_side"),
         ({"output": {"visualizations_subdir": "../x"}}, "expected the name of a folder in base_dir"),
+        ({"input": {"dir": "data", "target_image_name": "{a.png"}}, "target_image_name is '{a.png'; expected the name"),
+        ({"input": {"dir": "data", "target_image_name": "../{a}.png"}}, "expected the name of a file"),
+        ({"input": {"dir": "data", "only": "../val.txt"}}, "input.only is '../val.txt'; expected a list of names"),
+        ({"labels": {"values": {"red": "Road"}}}, "'red' is no value of a raster"),
         ({"output": {}}, "names no folder for the results"),
         ({"labels": {"values": {7: "lake"}}}, "the label value 7 stands for 'lake', which is no class"),
         ({"labels": {"ignore": [0]}}, "the label value 0 has a class already"),
@@ -291,6 +323,27 @@ def test_every_mistake_in_the_file_is_answered(tmp_path, changes, expected):
     flags = {name: value for name, value in FLAGS.items() if name != "model" or "img_size" not in str(changes)}
     with pytest.raises(ResegeoError, match=expected):
         segment_dataset(config, **flags)
+
+
+def test_an_interrupted_run_keeps_what_is_there_and_goes_on(tmp_path):
+    config = lay(tmp_path, {"a": True, "b": True})
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="1 of 2 scenes are finished"):
+        segment_dataset(config, told=stop, **FLAGS)
+    with (tmp_path / "out/tiles.csv").open(newline="") as stream:
+        assert [row["state"] for row in csv.DictReader(stream)] == ["done", "waiting"]
+    result = segment_dataset(config, **FLAGS)
+    assert [tile.state for tile in result.tiles] == ["skipped", "done"]
+    assert result.accuracy.pixels == 2 * SIZE[0] * SIZE[1]
+
+
+def test_two_images_never_share_their_results(tmp_path):
+    config = lay(tmp_path, {"tile": False, "Tile": False})
+    with pytest.raises(ResegeoError, match="would have the same results"):
+        segment_dataset(config, **FLAGS)
 
 
 def test_results_never_lie_among_the_images(tmp_path):

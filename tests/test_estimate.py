@@ -15,6 +15,8 @@ from resegeo.errors import ResegeoWarning
 from resegeo.run.store import Store
 from resegeo_cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 

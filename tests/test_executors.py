@@ -228,7 +228,8 @@ def test_a_store_behind_an_object_storage_url_gives_the_same_bytes_and_new_words
         server.stop()
 
 
-def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole):
+def test_a_store_that_cannot_be_reached_is_a_sentence(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr("resegeo.run.store_place.PAUSES", (0.0, 0.0, 0.0))
     with pytest.raises(UsageError, match="there is no protocol 'nosuchprotocol'"):
         resegeo.segment(whole[0] / "scene.tif", WORDS, tmp_path / "out", store="nosuchprotocol://bucket")
     with pytest.raises(ResegeoError, match="cannot be"):

@@ -187,11 +187,11 @@ def test_stores_that_cannot_be_searched_are_counted(stores, tmp_path):
     shutil.copytree(stores / "a", tmp_path / "out/a")
     (tmp_path / "out/broken.store.zarr").mkdir()
     resegeo.segment(scene(tmp_path / "c.tif", []), ["water"], tmp_path / "out/c", vector=(), keep_features=False)
-    with pytest.warns(resegeo.errors.InputNotice, match="1 that are damaged, 1 that hold scores of words"):
+    with pytest.warns(resegeo.errors.InputNotice, match="Left out of 3 stores: 1 damaged, 1 with scores of words"):
         found = find(tmp_path / "out", "water", 5)
     assert found.stores == 3
     assert {each.scene for each in found.places} == {"a"}
-    with pytest.raises(ResegeoError, match="None of 1 stores can be searched: 1 that hold scores"):
+    with pytest.raises(ResegeoError, match="No store can be searched: of 1 there are 1 with scores"):
         find(tmp_path / "out/c", "water")
 
 

@@ -50,7 +50,7 @@ def same_place(scene, raster):
     ],
 )
 @pytest.mark.filterwarnings("ignore::resegeo.ResegeoWarning")
-def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name):
+def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name, quick_model):
     scene = test_data / "scenes" / name
     result = resegeo.segment(scene, WORDS, tmp_path / "out")
     same_place(scene, result.raster)
@@ -68,7 +68,7 @@ def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore::resegeo.ResegeoWarning")
-def test_a_scene_with_rpcs_alone_keeps_them_and_has_no_polygons(test_data, tmp_path):
+def test_a_scene_with_rpcs_alone_keeps_them_and_has_no_polygons(test_data, tmp_path, quick_model):
     scene = test_data / "scenes/rasterio/RGB.byte.rpc.vrt"
     with pytest.warns(GeoreferenceWarning, match="without an elevation model"):
         result = resegeo.segment(scene, WORDS, tmp_path / "out")

@@ -21,6 +21,8 @@ from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.vectors import write_polygons
 from resegeo.run.standing import stands
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 

@@ -315,7 +315,7 @@ def _stages(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
     monkeypatch.setattr(resegeo.run.execution, "label_scene", noting("labels", resegeo.run.execution.label_scene))
-    monkeypatch.setattr(resegeo.run.results, "polygonize", noting("polygons", resegeo.run.results.polygonize))
+    monkeypatch.setattr(resegeo.run.results, "draw", noting("polygons", resegeo.run.results.draw))
     return ran
 
 

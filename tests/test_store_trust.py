@@ -103,7 +103,6 @@ def _set(path: str, value):
         ("scene.crs", 4326),
         ("scene.stamp", "another"),
         ("scene", []),
-        ("outputs", ["../a.tif"]),
         ("layout.items", 10**12),
         ("layout.prompts", 3),
         ("layout.dtype", "int8"),

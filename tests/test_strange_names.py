@@ -21,6 +21,8 @@ from resegeo.run.report import Mark, listed, write_report
 from resegeo_cli.console import console, say
 from resegeo_cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 
 @pytest.fixture
 def scenes(tmp_path, monkeypatch, make_raster, picture) -> Path:

@@ -28,7 +28,7 @@ from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, output_folder, whole, writable_folder
+from resegeo.files import alone, is_file, output_folder, whole, writable_folder
 from resegeo.run.options import Keywords, Options, documented, stamp
 from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_ALONE = SUFFIXES - {".vrt"}
+_ALONE = (SUFFIXES - {".vrt"}) | {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
@@ -403,7 +403,8 @@ class _Batch:
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
 
     def _stages(self, number: int) -> Progress:
-        done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
+        row = self.rows[number]
+        done, total, name = self.done, len(self.rows), shown(row.options.get("name") or Path(row.scene).name)
         return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
 
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
@@ -430,7 +431,7 @@ class _Batch:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
         path = Path(row.scene)
         try:
-            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not is_file(path):
                 return None
             known = f"{self.methods.of(row)[2]}{files.belonging_to(path)}"
         except OSError:  # a name that is too long, a folder that may not be read: its segmentation will tell

@@ -35,10 +35,10 @@ from resegeo.run.compute import Models
 from resegeo.run.correction import read_fitted
 from resegeo.run.example_features import Words, counts, gather
 from resegeo.run.options import Method
-from resegeo.run.prepare import model_of_store
 from resegeo.run.searching import Place, Score, cosine, opened_scene, places_of, probability
 from resegeo.run.store import Store
 from resegeo.run.store_place import is_store
+from resegeo.run.stored import model_of_store
 from resegeo.settings import Settings
 
 MOST = 100_000
@@ -178,9 +178,9 @@ def find(
         )
     said = ", ".join(f"{number:,} {why}" for why, number in search.left_out.items())
     if search.left_out.total() == found.stores:
-        raise ResegeoError(f"None of {found.stores:,} stores can be searched: {said}.")
+        raise ResegeoError(f"No store can be searched: of {found.stores:,} there are {said}.")
     if said:
-        notice(f"Of {found.stores:,} stores are left out {said}.", InputNotice)
+        notice(f"Left out of {found.stores:,} stores: {said}.", InputNotice)
     if target is not None:
         write_places(found, target)
     return found
@@ -250,7 +250,7 @@ class _Search:
                     for place in places_of(store, self._scoring(), best.least):
                         best.add(place)
                 except ResegeoError:
-                    self.left_out["that are damaged"] += 1
+                    self.left_out["damaged"] += 1
             progress("stores", number, number)
         return Ranking(best.sorted(), number)
 
@@ -260,18 +260,18 @@ class _Search:
         try:
             store = Store.open(url)
         except ResegeoError:
-            why = "that are damaged"
+            why = "damaged"
         if store is None:
-            why = why or "that are damaged"
+            why = why or "damaged"
         elif not store.header.finished:
-            why = "that are not finished"
+            why = "unfinished"
         elif not store.header.features:
-            why = "that hold scores of words and no features"
+            why = "with scores of words and no features"
         elif self._source is None:
             self._source = model_of_store(url, store.header, self.method)
             check_prompts(class_list([self.words]), self._source)
         elif store.header.image["model"]["sha256"] != self._source.sha256:
-            why = "that were made with another model than the first"
+            why = "of another model than the first"
         if why and note:
             self.left_out[why] += 1
         return None if why else store

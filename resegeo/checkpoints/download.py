@@ -30,7 +30,7 @@ from resegeo.checkpoints.registry import Remote
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
-from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.files import DAMAGED_ZIP, is_folder, sync, whole
 from resegeo.progress import Progress, silent
 
 TRIES = 5
@@ -159,7 +159,7 @@ def file_sha256(path: Path) -> str:
 
     It is taken once while size and time of the file stay as they are.
     """
-    if path.is_dir():
+    if is_folder(path):
         lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in parts_of(path))
         return hashlib.sha256(lines.encode()).hexdigest()
     stat = path.stat()
@@ -311,7 +311,9 @@ def _from_url(remote: Remote, target: Path, progress: Progress) -> None:
             f"What {url} sent is not {remote.label}: its sha256 is {digest[:16]}…, expected {remote.sha256[:16]}…. "
             "Nothing was kept; try again, or ask whoever runs the network between."
         )
+    sync(whole)
     whole.replace(target)
+    sync(target.parent)
     part.unlink(missing_ok=True)
     _mark(part).unlink(missing_ok=True)
 

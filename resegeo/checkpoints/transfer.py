@@ -26,7 +26,7 @@ from resegeo.checkpoints.sources import resolve_model
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import DAMAGED_ZIP, is_file, is_folder, is_there, whole
+from resegeo.files import DAMAGED_ZIP, is_file, is_folder, is_there, sync, sync_below, whole
 
 _MANIFEST = "resegeo-models.json"
 _FORMAT = 2
@@ -341,7 +341,10 @@ def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
                 target = beside / entry.target.relative_to(place)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(files, entry, target)
+            sync_below(beside)
             beside.replace(place)
+            for folder in (place.parent, place.parent.parent):  # which may be new
+                sync(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return next(place.iterdir())

@@ -22,6 +22,7 @@ from resegeo.classes.palette import colors_for
 from resegeo.documents import compose_yaml, parse_yaml, read_text
 from resegeo.errors import ClassFileError, IgnoredSettingWarning, ResegeoError, escaped, notice, shown
 from resegeo.evaluation.legend import BACKGROUND
+from resegeo.files import is_there
 from resegeo.segments.sam_levels import SamLevel
 from resegeo.settings import Settings
 
@@ -48,6 +49,9 @@ IMAGE, LABEL, PICTURES = "R_G_B_IR.png", "L.png", "visualizations"
 
 OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 """Vision transformers by the names that OpenAI's package gives them."""
+
+PART = re.compile(r"\{([A-Za-z]\w*)\}")
+"""A part of a file's name that may differ from image to image."""
 
 LEVEL = {
     "points_per_side": 16,
@@ -81,11 +85,24 @@ class Dataset:
     pictures: str = PICTURES
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of :func:`resegeo.segment`, as the file says."""
+    knobs: frozenset[str] = frozenset()
+    """Those of them that stand under ``settings`` beside the preset."""
     sizes: tuple[int | None, int | None] = (None, None)
     """Pixels along a window and along a patch, that the model must have."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Mean IoU in per cent by method, as its authors give it."""
     about: str = ""
+
+    def check_files(self, options: Mapping[str, Any]) -> None:
+        """See that the checkpoints are there that the file names and ``options`` still ask for; see ResegeoError."""
+        sam = options.get("segments", "sam") == "sam"
+        for name, key in (("model", "clip_checkpoint"), *((("sam_checkpoint", "sam_checkpoint"),) if sam else ())):
+            said = self.options.get(name)
+            if said is not None and options.get(name) == said and _is_path(said) and not is_there(said):
+                raise ResegeoError(
+                    f"{escaped(self.path.name)}: the file {shown(Path(said))} ({key} in model) does not exist. Correct "
+                    f"the path, or name another by [[{name}]]."
+                )
 
     def check_model(self, source: ModelSource) -> None:
         """See that a model has the sizes that the file says; see :class:`ResegeoError`."""
@@ -127,6 +144,11 @@ def read_dataset(path: str | Path) -> Dataset:
     return _Reader(node, parse_yaml(text, source, error=ClassFileError), where, source, path).dataset()
 
 
+def _is_path(name: str) -> bool:
+    """Whether a checkpoint is named by a path, and not as one that is known."""
+    return re.search(r"[./\\]", name) is not None and not name.startswith("compose:")
+
+
 class _Reader:
     """Takes the sections one by one; nodes tell the line of what is wrong."""
 
@@ -134,7 +156,7 @@ class _Reader:
         self, node: yaml.MappingNode, plain: Any, where: Callable[[int], str], source: str, path: Path
     ) -> None:
         self._node, self._plain, self._where, self._source, self._path = node, plain, where, source, path
-        self._home = path.absolute().parent
+        self._home = path.parent
 
     def dataset(self) -> Dataset:
         """Return all that the file says."""
@@ -142,7 +164,8 @@ class _Reader:
         classes = class_list_of(self._node, self._where, self._source, OTHERS)
         categories = self._categories(classes)
         attention = self._attention(classes)
-        options = self._settings() | self._model() | attention
+        settings = self._settings()
+        options = settings | self._model() | attention
         options.setdefault("preset", "paper" if classes.indexed else "default")
         if options["preset"] != "paper":
             options = {"segments": "sam"} | options if "sam_checkpoint" in options else options
@@ -163,6 +186,7 @@ class _Reader:
             output=None if output is None else self._home / output,
             pictures=self._pictures(),
             options=options,
+            knobs=frozenset(settings) - {"preset"},
             sizes=(self._whole("model", "img_size", least=1), self._whole("model", "patch_size", least=1)),
             published=self._published(),
             about=str(self._plain.get("about") or ""),
@@ -194,17 +218,20 @@ class _Reader:
             self._fail((name,), "keys below it, each with its value")
         return found
 
-    def _fail(self, keys: Sequence[str], expected: str, found: str | None = None) -> NoReturn:
-        """Refuse the value at a path of keys, with its line."""
+    def _place(self, keys: Sequence[str]) -> str:
         node: Any = self._node
-        plain: Any = self._plain
         for key in keys:
             pairs = node.value if isinstance(node, yaml.MappingNode) else []
             node = next((value for name, value in pairs if getattr(name, "value", None) == str(key)), node)
+        return self._where(node.start_mark.line + 1)
+
+    def _fail(self, keys: Sequence[str], expected: str, found: str | None = None) -> NoReturn:
+        """Refuse the value at a path of keys, with its line."""
+        plain: Any = self._plain
+        for key in keys:
             plain = plain.get(key) if isinstance(plain, dict) else plain
-        place = self._where(node.start_mark.line + 1)
         said = found or f"{'.'.join(map(str, keys))} is {shown(repr(plain))}"
-        raise ClassFileError(escaped(f"{place}: {said}; expected {expected}."))
+        raise ClassFileError(escaped(f"{self._place(keys)}: {said}; expected {expected}."))
 
     # one value each
 
@@ -227,13 +254,8 @@ class _Reader:
         value = self._text(section, key)
         if value is None:
             return usual
-        parts = value.split("/")
-        if (
-            Path(value).is_absolute()
-            or "" in parts
-            or ".." in parts
-            or re.sub(r"\{\w+\}", "", value) != re.sub(r"[{}]", "", re.sub(r"\{\w+\}", "", value))
-        ):
+        parts, plain = value.split("/"), PART.sub("", value)
+        if Path(value).is_absolute() or {"", ".", ".."} & set(parts) or "{" in plain or "}" in plain or "\\" in plain:
             self._fail((section, key), "the name of a file, such as R_G_B_IR.png or images/{number}.png")
         return value
 
@@ -242,7 +264,7 @@ class _Reader:
         value = self._section("input").get("only")
         if value is None:
             return ()
-        if isinstance(value, str):
+        if isinstance(value, str) and not re.search(r"[/\\]", value):
             return (value,)
         if not isinstance(value, list) or not value or not all(isinstance(each, str | int) for each in value):
             self._fail(("input", "only"), "a list of names, or the name of a text file below the folder of the images")
@@ -353,7 +375,7 @@ class _Reader:
 
     def _file(self, name: str, *, sam: bool) -> str:
         """Return a checkpoint's path, which counts from the file's folder; names of known ones stay."""
-        if known_model(name, sam=sam) is not None or name.startswith("compose:") or not re.search(r"[./\\]", name):
+        if known_model(name, sam=sam) is not None or not _is_path(name):
             return name
         return str(self._home / name)
 
@@ -364,8 +386,13 @@ class _Reader:
         for key in found:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                self._fail(("settings", key), f"a knob of the method{hint}", f"'{shown(key)}' in settings")
+                hint = f", perhaps {near[0]}" if near else ""
+                self._fail(("settings", key), f"a knob of the method{hint}", f"found '{shown(key)}' in settings")
+        segments = found.get("segments")
+        if isinstance(segments, str):
+            found["segments"] = ",".join(
+                str(self._home / part) if is_there(self._home / part) else part for part in segments.split(",")
+            )
         return {key: value for key, value in found.items() if value is not None}
 
     def _attention(self, classes: ClassList) -> dict[str, Any]:
@@ -375,8 +402,7 @@ class _Reader:
         if random is not None and not (type(random) in (int, float) and random == 0):
             self._fail(
                 ("attention", "max_random_attn"),
-                "0: patches drawn at random for the CLS token would give other labels with each run, and CLS takes no "
-                "part in them",
+                "0: attention drawn at random would give other labels with each run",
             )
         sets = found.get("sam_param_sets")
         if sets is None:
@@ -404,5 +430,6 @@ class _Reader:
             try:
                 levels.append(SamLevel(**{**LEVEL, **given}))
             except ResegeoError as error:
-                self._fail(("attention", "sam_param_sets"), "numbers that SAM can take", f"set {number}: {error.text}")
+                place = self._place(("attention", "sam_param_sets"))
+                raise ClassFileError(f"{place}: set {number} of sam_param_sets: {error.text}") from error
         return {"sam_levels": tuple(levels)}

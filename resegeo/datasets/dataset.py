@@ -23,6 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from resegeo.batches.batch import SceneResult, Watch, refuse_foreign_table, segment_rows
 from resegeo.batches.manifest import Row
 from resegeo.datasets.config import Dataset, read_dataset
+from resegeo.datasets.cutting import cut
 from resegeo.datasets.measuring import (
     FIGURES,
     HEAD,
@@ -98,6 +99,7 @@ def segment_dataset(
     data: str | Path | None = None,
     progress: Watch | None = None,
     told: Tell | None = None,
+    limit: int | None = None,
     **options: Any,
 ) -> DatasetResult:
     """Segment, draw and measure all images of a data set: what ``resegeo dataset`` does.
@@ -114,6 +116,8 @@ def segment_dataset(
         Called with the images done, the images in all, and what is being done.
     told:
         Called with a line after each image: the figures of all images so far.
+    limit:
+        The first so many images, for a quick look.
     **options:
         Any option of :func:`resegeo.segment`; they go before what the file says.
 
@@ -137,12 +141,29 @@ def segment_dataset(
         root = output_folder(where)
         folder = _data_folder(dataset, data, root)
         warnings.simplefilter("ignore", GeoreferenceWarning)
-        run = _Run(dataset, find_tiles(dataset, folder, root), root, _options(dataset, options), told or _quiet)
+        if limit is not None and limit < 1:
+            raise UsageError(f"[[limit={limit}]] leaves no image; expected a whole number of 1 or more.")
+        run = _Run(dataset, _tiles(dataset, folder, root, limit), root, _options(dataset, options), told or _quiet)
         return run.all(progress)
 
 
 def _quiet(text: str) -> None:
     """Say nothing."""
+
+
+def _tiles(dataset: Dataset, folder: Path, root: Path, limit: int | None) -> list[Tile]:
+    """Find the images, cut into squares where the file says so."""
+    found = find_tiles(dataset, folder, root)[:limit]
+    if dataset.tile is None:
+        return found
+    pieces: list[Tile] = []
+    for tile in found:
+        try:
+            pieces += cut(tile, dataset.tile, root)
+        except ResegeoError as error:
+            notice(f"{shown(tile.name)} stays whole: {error.text}")
+            pieces.append(tile)
+    return pieces[:limit]
 
 
 def _data_folder(dataset: Dataset, data: str | Path | None, root: Path) -> Path:
@@ -168,9 +189,11 @@ def _options(dataset: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("segments", "sam") != "sam":
         for name in ("sam_checkpoint", "sam_levels"):
             said.pop(name, None)
-    if "stride" in given or "overlap" in given:
-        said.pop("stride", None)
-        said.pop("overlap", None)
+    if given.get("preset", said["preset"]) != said["preset"]:  # knobs of the file belong to its own preset
+        said = {name: value for name, value in said.items() if name not in dataset.knobs}
+    for pair in (("stride", "overlap"), ("gsd", "resize")):
+        if any(name in given for name in pair):
+            said = {name: value for name, value in said.items() if name not in pair}
     if given.get("settings") is not None:
         loaded = read_yaml(given["settings"], f"[[settings={escaped(given['settings'])}]]", error=UsageError)
         for name in loaded if isinstance(loaded, dict) else ():
@@ -185,6 +208,7 @@ class _Run:
         self.dataset, self.tiles, self.root, self.options, self.told = dataset, tiles, root, options, told
         self.overwrite = bool(options.get("overwrite"))
         chosen = Options.of(options)
+        dataset.check_files(options)
         source, _, _ = choose(dataset.classes, chosen.method)
         if chosen.method.model == dataset.options.get("model"):
             dataset.check_model(source)

@@ -7,23 +7,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
+from resegeo.datasets.config import PART, Dataset
 from resegeo.documents import read_text
-from resegeo.errors import ResegeoError, escaped, shown
+from resegeo.errors import ResegeoError, UsageError, escaped, shown
 from resegeo.evaluation.legend import Legend
 from resegeo.evaluation.metrics import UNKNOWN
 from resegeo.evaluation.truth import Grid, RasterTruth
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect, blocks
-
-if TYPE_CHECKING:
-    from resegeo.datasets.config import Dataset
 
 IGNORED = "not counted"
 """Name, in a legend, of label values that are left out: no class may come of them."""
@@ -61,21 +59,23 @@ def find_tiles(dataset: Dataset, folder: Path, output: Path) -> list[Tile]:
     pattern = _expression(dataset.image)
     fixed = "{" not in dataset.image
     away = output.absolute()
+    files = list(_files(folder, away))
+    elsewhere = _by_name(files) if "{" in dataset.label else {}
     tiles = []
-    for path in _files(folder, away):
+    for path in files:
         place = path.relative_to(folder)
         found = pattern.fullmatch(place.as_posix())
         if found is None:
             continue
         parts = found.groupdict()
-        base = folder / (parts.pop("base") or ".")
-        labels = base / _filled(dataset.label, parts)
+        base = folder / (parts.pop("_base") or ".")
+        labels = _labels(base, _filled(dataset.label, parts), elsewhere)
         name = place.parent if fixed and "/" not in dataset.image else place.with_suffix("")
         tiles.append(
             Tile(
                 folder.absolute().name if str(name) == "." else name.as_posix(),
                 path,
-                labels if labels.is_file() and not labels.samefile(path) else None,
+                None if labels is None or labels.samefile(path) else labels,
                 frozenset({path.name, path.stem, *parts.values()}),
             )
         )
@@ -84,6 +84,14 @@ def find_tiles(dataset: Dataset, folder: Path, output: Path) -> list[Tile]:
             f"No file below {shown(folder)} is called {escaped(dataset.image)}. Check input.dir and "
             f"input.target_image_name in {escaped(dataset.path.name)}."
         )
+    seen: dict[str, Path] = {}
+    for tile in tiles:
+        first = seen.setdefault(tile.name.casefold(), tile.image)  # folders of Windows and macOS know no case
+        if first != tile.image:
+            raise ResegeoError(
+                f"{shown(first)} and {shown(tile.image)} would have the same results, in {shown(tile.name)}; rename a "
+                "folder."
+            )
     return _chosen(tiles, dataset, folder)
 
 
@@ -98,13 +106,29 @@ def _files(folder: Path, away: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
+def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _labels(base: Path, name: str, elsewhere: Mapping[str, Sequence[Path]]) -> Path | None:
+    """Find labels beside an image or, where their name tells which, the only ones of it in another folder."""
+    if (base / name).is_file():
+        return base / name
+    tail = Path(name).parts
+    found = [path for path in elsewhere.get(tail[-1], ()) if path.parts[-len(tail) :] == tail]
+    return found[0] if len(found) == 1 else None
+
+
 def _filled(pattern: str, parts: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda name: parts.get(name[1], name[0]), pattern)
+    return PART.sub(lambda name: parts.get(name[1], name[0]), pattern)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
     """Build the expression of a place below the data's folder that ends in a name with parts in braces."""
-    pieces = re.split(r"\{(\w+)\}", pattern)
+    pieces = PART.split(pattern)
     seen: set[str] = set()
     said = ""
     for number, piece in enumerate(pieces):
@@ -113,7 +137,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
         else:
             said += f"(?P={piece})" if piece in seen else f"(?P<{piece}>[^/]+?)"
             seen.add(piece)
-    return re.compile(rf"(?:(?P<base>.+)/)?{said}")
+    return re.compile(rf"(?:(?P<_base>.+)/)?{said}")
 
 
 def _chosen(tiles: Sequence[Tile], dataset: Dataset, folder: Path) -> list[Tile]:
@@ -210,6 +234,8 @@ def check_labels(tile: Tile, dataset: Dataset) -> ResegeoError | None:
             for _ in labels.read():
                 pass
             strange = labels.strange
+    except UsageError:
+        raise  # values that no labels can have
     except ResegeoError as error:
         return error
     if strange:

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.area_estimation import Estimates, Sample, allocate, estimate
-from resegeo.files import is_there
+from resegeo.files import is_there, name_problem
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.scene.formats import heard, open_raster
 from resegeo.scene.vector_layers import read_layer
@@ -119,6 +119,9 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
 
     if output.suffix.lower() != ".gpkg":
         raise UsageError(f"[[output={output}]]: points are written as a GeoPackage; name a file that ends in .gpkg.")
+    why = name_problem(output)
+    if why is not None:
+        raise ResegeoError(f"{why} Name another file by [[output]].")
     if is_there(output) and not overwrite:
         raise ResegeoError(
             f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."

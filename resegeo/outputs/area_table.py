@@ -19,8 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, whole
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, saving, whole
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.scene.formats import open_raster
@@ -145,14 +145,8 @@ def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None)
         When the disk is full or the folder can't be written to.
 
     """
-    try:
-        with whole(path, note) as beside:
-            beside.write_text(as_csv(rows), "utf-8")
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
-            "permissions."
-        ) from error
+    with saving(path), whole(path, note) as beside:
+        beside.write_text(as_csv(rows), "utf-8")
 
 
 def areas_of(report: Path) -> list[ClassArea]:

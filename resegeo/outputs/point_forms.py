@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from resegeo.errors import ResegeoError
-from resegeo.files import whole
+from resegeo.files import saving, whole
 from resegeo.outputs.layer_styles import Style, add_style
 
 
@@ -24,12 +23,10 @@ def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str
     """
     import pyogrio
 
-    try:
-        with whole(output) as beside:
-            pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
-            add_style(beside, Style("points", "Points to be labelled", qml_points(field, answers)))
-    except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
-        raise ResegeoError(f"{output} could not be written ({error}). Check free space and permissions.") from error
+    errors = (sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError)
+    with saving(output, *errors), whole(output) as beside:
+        pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
+        add_style(beside, Style("points", "Points to be labelled", qml_points(field, answers)))
 
 
 def qml_points(field: str, answers: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from shapely import affinity
 
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.files import LONGEST_PATH, Note, move, saving, workshop
 from resegeo.outputs.layer_styles import Style, add_style
 from resegeo.outputs.polygons import Drawing
 from resegeo.outputs.styles import qml_vector, sld_vector
@@ -190,23 +190,16 @@ def write_polygons(
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
         )
-    try:
-        with workshop(path.parent) as place:
-            _write(polygons, place, suffix, layer_name(path.stem), classes, path)
-            parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
-            files = {
-                part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix))
-                for part in parts
-            }
-            # An older .prj or index of a Shapefile would be taken for one of the new file.
-            gone = [part for part in parts_of(path) if part not in files.values()]
-            open_elsewhere(path)
-            move(files, gone, note)
-    except _WRITE_ERRORS as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({getattr(error, 'strerror', None) or error}). Check "
-            "free space and permissions."
-        ) from error
+    with saving(path, *_WRITE_ERRORS), workshop(path.parent) as place:
+        _write(polygons, place, suffix, layer_name(path.stem), classes, path)
+        parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
+        files = {
+            part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix)) for part in parts
+        }
+        # An older .prj or index of a Shapefile would be taken for one of the new file.
+        gone = [part for part in parts_of(path) if part not in files.values()]
+        open_elsewhere(path)
+        move(files, gone, note)
 
 
 def _frames(polygons: Polygons) -> Iterable[gpd.GeoDataFrame]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import WindowScores
+from resegeo.files import is_folder
 from resegeo.outputs.raster import CACHE_BYTES
 from resegeo.run.clusters import local_workers
 from resegeo.run.compute import Batch, Machine, reduced, start_machine
@@ -219,7 +220,7 @@ def _device_bytes(machine: Machine) -> int:
 
 def _standing(path: Path) -> Path:
     """Return the nearest folder above that exists."""
-    return next(folder for folder in [path.absolute(), *path.absolute().parents] if folder.is_dir())
+    return next(folder for folder in [path.absolute(), *path.absolute().parents] if is_folder(folder))
 
 
 def _peak() -> int:

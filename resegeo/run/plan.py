@@ -18,7 +18,7 @@ from resegeo.classes.merging import Merged
 from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import is_file, is_there, output_folder
+from resegeo.files import is_file, is_there, name_problem, output_folder
 from resegeo.run.header import Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
@@ -382,6 +382,8 @@ def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
         raise ResegeoError(f"[[store={where}]] is an existing file; name a folder or a URL.")
     if where is not None and "://" in where:
         _protocol(where)
+    elif where is not None and name_problem(Path(where)) is not None:
+        raise ResegeoError(f"{name_problem(Path(where))} Name another folder by [[store]].")
     return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,9 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.checkpoints.imported import imported_path
 from resegeo.checkpoints.model_card import Look, ModelCardNotice, caution
-from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
+from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, resolve_sam, unknown_words
 from resegeo.classes.class_file import MOST_TEXTS, class_list, load_class_list
 from resegeo.classes.class_list import ClassList
 from resegeo.classes.merging import Merged, merged, parse_merges, recolored
@@ -32,7 +30,6 @@ from resegeo.errors import (
 from resegeo.files import is_there
 from resegeo.process import undisturbed
 from resegeo.progress import Progress
-from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
 from resegeo.run.report import earlier_report
@@ -40,7 +37,7 @@ from resegeo.run.segmentation import flags
 from resegeo.run.store import Store
 from resegeo.run.store_place import is_store
 from resegeo.run.store_removal import UnusableStoreError
-from resegeo.run.stored import stored_scene
+from resegeo.run.stored import model_of_store, stored_scene
 from resegeo.scene.formats import heard
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
@@ -289,7 +286,7 @@ def _crop(options: Options, scene: Scene, region: Region | None) -> Rect | None:
         raise UsageError("[[crop=True]] cuts results to a region; give one by [[aoi]] or [[bbox]].")
     frame = region.frame(scene.height, scene.width)
     if frame is None:
-        raise ResegeoError(f"The region holds the centre of no pixel of {scene.source}; enlarge it.")
+        raise ResegeoError(f"The region holds the centre of no pixel of {shown(scene.name)}; enlarge it.")
     return frame
 
 
@@ -493,44 +490,6 @@ def _as_it_stands(plan: Plan, options: Options, standing: Mapping[str, Any], cod
         crop=plan.crop if crop is None else Rect(*(int(value) for value in crop)),
         aoi=plan.aoi or codes.get("aoi"),
     )
-
-
-def model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
-    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
-
-    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
-
-    Raises
-    ------
-    ResegeoError:
-        When that is another model, or has to be named.
-
-    """
-    wanted = header.image["model"]
-    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
-    model, arch = method.model, method.arch
-    activation: str | None = method.activation
-    imported = None if model is not None else imported_path(wanted["name"])
-    if imported is not None:
-        import open_clip
-
-        own = header.model.architecture  # a name of open_clip's, never a file
-        model, activation = str(imported), activation or header.model.activation
-        arch = arch or (own if own in open_clip.list_models() else None)
-    found = find_model(model, arch, activation)
-    if found.sha256 != wanted["sha256"]:
-        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
-        raise ResegeoError(
-            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
-            "by [[model]]."
-        )
-    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
-    if changed:
-        raise ResegeoError(
-            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
-            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
-        )
-    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
 
 
 def _fixed_by_a_store(options: Options) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import rasterio
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, checksum, read_limited, whole
+from resegeo.files import LONGEST_PATH, checksum, read_limited, saving, whole
 from resegeo.run.plan import Plan, fingerprint
 from resegeo.settings import POLYGON_KNOBS
 
@@ -207,11 +207,5 @@ def write_report(path: Path, document: Mapping[str, Any]) -> None:
         When the disk is full or the folder can't be written to.
 
     """
-    try:
-        with whole(path) as beside:
-            beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
-            "permissions."
-        ) from error
+    with saving(path), whole(path) as beside:
+        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
+from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
 from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
@@ -179,7 +180,7 @@ def store_of(raster: Path) -> Store | None:
         return None
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
-        return Store.open(str(beside) if beside.exists() else earlier["store"])
+        return Store.open(str(beside) if is_there(beside) else earlier["store"])
     return None
 
 

@@ -79,7 +79,13 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
     """
     needed = plan.kept_bytes(kept)
     if "://" not in url:
-        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResegeoError(
+                f"The folder of the store {shown(url)} cannot be written to ({error.strerror}); name another place by "
+                "[[store]]."
+            ) from error
         free = shutil.disk_usage(Path(url).parent).free
         if needed > free:
             raise ResegeoError(

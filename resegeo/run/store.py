@@ -191,12 +191,6 @@ class Store:
         found = [known.get(tuple(texts)) for texts in prompts]
         return None if None in found else tuple(number for number in found if number is not None)
 
-    def claim(self, names: Iterable[str]) -> None:
-        """Remember the names of files that a run with this store writes, so that they are known as its own."""
-        fresh = tuple(sorted({*self.header.outputs, *names}))
-        if fresh != self.header.outputs:
-            self._note(outputs=fresh)
-
     def put(self, index: int, result: ItemResult) -> None:
         """Store one item, whole or not at all: first its values, then its mark.
 

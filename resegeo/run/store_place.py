@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import fsspec
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import read_limited
+from resegeo.files import is_file, is_folder, read_limited
 from resegeo.run.header import HEADER_BYTES
 
 PAUSES = (0.2, 1.0, 3.0)
@@ -137,13 +137,13 @@ class _Folder:
     def others(self) -> list[str]:
         if not os.path.lexists(self._root):
             return []
-        if not self._root.is_dir():
+        if not is_folder(self._root):
             return [self._root.name]
         return [path.name for path in self._root.iterdir() if not re.fullmatch(_TEMPORARY, path.name)]
 
     def header(self) -> bytes | None:
         path = self._root / "zarr.json"
-        return read_limited(path, HEADER_BYTES) if path.is_file() else None
+        return read_limited(path, HEADER_BYTES) if is_file(path) else None
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -314,7 +314,7 @@ class _Objects:
 
 def _sync(path: Path) -> None:
     """Bring a file or a folder to the disk; Windows opens no folders."""
-    folder = path.is_dir()
+    folder = is_folder(path)
     if folder and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)

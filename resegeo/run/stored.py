@@ -1,8 +1,10 @@
-"""A scene as a finished store remembers it: everything but its pixels, so that new words need no scene."""
+"""What a finished store remembers of its run: the scene but for its pixels, and the model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -14,8 +16,12 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
 
-from resegeo.errors import shown
-from resegeo.run.header import StoredScene
+from resegeo.checkpoints.imported import imported_path
+from resegeo.checkpoints.sources import ModelSource, identity
+from resegeo.composition.recipe import find_model
+from resegeo.errors import ResegeoError, shown
+from resegeo.run.header import StoredScene, StoreHeader
+from resegeo.run.options import Method
 from resegeo.scene.reader import Scene, Stretch
 from resegeo.scene.source import GeoReference
 
@@ -87,3 +93,41 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
 
 def _floats(values: Iterable[Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
+
+
+def model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
+    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
+
+    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
+
+    Raises
+    ------
+    ResegeoError:
+        When that is another model, or has to be named.
+
+    """
+    wanted = header.image["model"]
+    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 13)})"
+    model, arch = method.model, method.arch
+    activation: str | None = method.activation
+    imported = None if model is not None else imported_path(wanted["name"])
+    if imported is not None:
+        import open_clip
+
+        own = header.model.architecture  # a name of open_clip's, never a file
+        model, activation = str(imported), activation or header.model.activation
+        arch = arch or (own if own in open_clip.list_models() else None)
+    found = find_model(model, arch, activation)
+    if found.sha256 != wanted["sha256"]:
+        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
+        raise ResegeoError(
+            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
+            "by [[model]]."
+        )
+    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
+    if changed:
+        raise ResegeoError(
+            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
+            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
+        )
+    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then

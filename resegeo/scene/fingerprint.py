@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from resegeo.files import is_file
+
 TIMEOUT = 10.0
 """Seconds that a server may take to say what it has."""
 
@@ -52,7 +54,7 @@ def _held(file: str) -> tuple[str, str]:
         holder = file if url is None else url[1]
     else:
         paths = (Path(file), *Path(file).parents)
-        holder = next((str(path) for path in paths if path.is_file()), file)
+        holder = next((str(path) for path in paths if is_file(path)), file)
     return holder, file[len(holder) :].lstrip("/")
 
 

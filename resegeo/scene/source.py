@@ -23,7 +23,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
 from resegeo.errors import ResegeoError, notice, shown
-from resegeo.files import LONGEST_PATH, is_file, is_folder, is_there
+from resegeo.files import LONGEST_PATH, is_file, is_folder, is_there, name_problem
 from resegeo.scene.formats import checked, opened, refuse_boundless
 from resegeo.scene.formats import is_local as is_local
 
@@ -121,6 +121,8 @@ def file_source(path: str, *, assigned: bool, formats: Sequence[str] = ()) -> So
         raise ResegeoError("The scene's path is empty; expected a raster file such as a GeoTIFF.")
     local = is_local(path)
     if local and not is_there(Path(path)):
+        if name_problem(Path(path)) is not None:
+            raise ResegeoError(f"{shown(path)} cannot be a file's name; expected the path of a scene.")
         raise ResegeoError(f"{shown(path, LONGEST_PATH)}: no such file. Check the path of the scene.")
     folder = is_folder(path)
     path = path.rstrip("/") if is_file(Path(path)) else path

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError
-from resegeo.files import is_there
+from resegeo.files import is_there, sync
 from resegeo.scene.formats import heard, is_local, open_raster
 from resegeo.scene.grids import difference, name_of
 from resegeo.scene.label_rasters import blank, is_masked, masked
@@ -149,6 +149,7 @@ class Tiled(Anchored):
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tmp", delete=False) as beside:
             np.save(beside, ids)
+        sync(Path(beside.name))  # of a file that power cut short, zeros would be read
         Path(beside.name).replace(path)  # whole or not at all: another process may look for it
         return ids
 
