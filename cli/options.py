@@ -134,7 +134,9 @@ def arguments(what: Declared) -> tuple[tuple[str, ...], dict[str, Any]]:
         return (what.flag,), words | {"callback": _several(what)}
     if what.choices:
         return (what.flag,), words | {"type": click.Choice(what.choices)}
-    return (what.flag,), words | {"type": what.kind if what.kind in (int, float) and not about.metres else str}
+    return (what.flag,), words | {
+        "type": what.kind if what.kind in (int, float) and not (about.metres or about.measure) else str
+    }
 
 
 def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | None], Any]:

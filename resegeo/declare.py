@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from resegeo.errors import UsageError, shown
-from resegeo.units import metres
+from resegeo.units import area, length, metres
 
 Affects = Literal["image", "labels", "polygons", "store", "nothing"]
 """The first that an option changes: features or scores, class raster, polygons, what the store keeps, or no result."""
@@ -66,6 +66,9 @@ class About:
     later: bool = False
     """Whether stores and results are older than the option: at its default it is left out of what they record, so that
     they are the same as before, and what was made then is still known."""
+    measure: Literal["length", "area"] | None = None
+    """Whether it is a length or an area in pixels, or on the ground as text with its unit, which stays text until the
+    size of a pixel is known."""
 
 
 def option(
@@ -87,6 +90,7 @@ def option(
     off: bool = True,
     metres: bool = False,
     later: bool = False,
+    measure: Literal["length", "area"] | None = None,
 ) -> Any:
     """Declare an option as a field of a dataclass; see :class:`About`."""
     about = About(
@@ -106,6 +110,7 @@ def option(
         off,
         metres,
         later,
+        measure,
     )
     return field(default=default, metadata={_ABOUT: about})
 
@@ -276,6 +281,11 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
             value = metres(value, what.name)
         except UsageError as error:
             raise MisfitError(str(error)) from None
+    if what.about.measure is not None and isinstance(value, str):
+        measured = _measured(what, kind, value)
+        if isinstance(measured, str):
+            return measured
+        value = measured
     if text and isinstance(value, str) and kind in (int, float, bool):
         misfit = _NoNumberError(str(_misfit(what, value)))
         try:
@@ -299,6 +309,17 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
     elif isinstance(value, str | os.PathLike):
         return value if kind is Path else os.fspath(value)
     raise _misfit(what, value, kind)
+
+
+def _measured(what: Declared, kind: Any, value: str) -> str | float:
+    """Read a length or an area: a number where it is in pixels, and as it stands where it is on the ground."""
+    try:
+        found = (area if what.about.measure == "area" else length)(value, what.name)
+    except UsageError:
+        raise _misfit(what, value, kind) from None
+    if not found.pixels:
+        return value.strip()
+    return int(found.value) if kind is int and found.value.is_integer() else found.value
 
 
 def _misfit(what: Declared, value: Any, kind: Any = None) -> MisfitError:

@@ -7,7 +7,7 @@ Presets set knobs of the method, never the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from resegeo.declare import declared, option, said, settled, unknown
 from resegeo.documents import read_yaml
 from resegeo.errors import UsageError, escaped
 from resegeo.segments.sam_levels import PAPER_LEVELS, SamLevel
+from resegeo.units import area_in_pixels, length_in_pixels
 
 if TYPE_CHECKING:
     from resegeo.clip.attention import LastLayer, Schedule
@@ -269,24 +270,38 @@ class Settings:
         "float16", "How exactly features are kept; int8 takes half the space.  [default: float16]", "Execution"
     )
     """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
-    min_area: int = option(
+    min_area: int | str = option(
         0,
-        "Smallest area to be mapped: smaller ones join their largest neighbour, in raster and polygons.  [default: 0]",
+        "Smallest area to be mapped, as 50m2, 0.5ha or 20px: smaller ones join their largest neighbour, in raster and "
+        "polygons.  [default: 0]",
         "Results",
         affects="labels",
-        metavar="PIXELS",
+        metavar="AREA",
         least=0,
+        measure="area",
+        expected="an area such as 50m2, 0.5ha or 20px",
     )
-    """Minimum mapping unit in pixels: smaller areas join their largest neighbour, in raster and polygons; 0: none."""
-    simplify: float = option(
+    """Minimum mapping unit in pixels, or on the ground as 50m2 or 0.5ha: smaller areas join their largest neighbour, in
+    raster and polygons; 0: none."""
+    simplify: float | str = option(
         0.0,
-        "Simplify polygon borders by up to so many pixels; shared borders stay shared.  [default: 0, exact]",
+        "Simplify polygon borders by up to so much, as 1.5m or 1.5px; shared borders stay shared.  [default: 0, exact]",
         "Results",
         affects="polygons",
-        metavar="PIXELS",
+        metavar="LENGTH",
         least=0,
+        measure="length",
+        expected="a length such as 1.5m, 50cm or 1.5px",
     )
-    """Tolerance in pixels of the simplification of polygon borders; 0: none."""
+    """Tolerance of the simplification of polygon borders in pixels, or on the ground as 1.5m; 0: none."""
+    smooth: bool = option(
+        False,
+        "Draw polygons with smooth outlines rather than along the edges of pixels; shared borders stay shared.",
+        "Results",
+        affects="polygons",
+        later=True,
+    )
+    """Draw outlines as curves instead of the edges of pixels."""
     keep_background: bool = option(False, "Draw background as polygons too.", "Results", affects="polygons")
     """Draw background as polygons too."""
     vector: tuple[Format, ...] = option(
@@ -361,6 +376,21 @@ class Settings:
     def step(self, window: int) -> int:
         """Return the stride of windows of ``window`` pixels."""
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
+
+    def in_pixels(self, ground: tuple[float, float] | None) -> Settings:
+        """Return these with lengths and areas in pixels, of which ``ground`` is height and width in metres.
+
+        Raises
+        ------
+        UsageError:
+            When one is on the ground and ``ground`` is None.
+
+        """
+        return replace(
+            self,
+            min_area=area_in_pixels(self.min_area, ground, "min_area"),
+            simplify=length_in_pixels(self.simplify, ground, "simplify"),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return all knobs as plain values, for provenance; of later ones those that are not at their default.

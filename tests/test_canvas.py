@@ -21,6 +21,8 @@ from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import VALID, Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.windows import Rect, blocks, window_grid
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest", "road"]
 
 
@@ -227,7 +229,7 @@ def _parcels(path):
     gpd.GeoDataFrame(geometry=boxes, crs="EPSG:32633").to_file(path)
 
 
-def test_a_region_at_another_distance_gives_the_labels_of_the_whole(make_raster, picture, tmp_path, quick_model):
+def test_a_region_at_another_distance_gives_the_labels_of_the_whole(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(300, 310))
     box = (500_600.0, 5_198_000.0, 501_230.0, 5_199_210.0)
     for gsd in (4.0, 23.0):

@@ -352,6 +352,7 @@ COMMANDS = [
     "dataset scene.tif",
     "dataset classes.yml",
     "dataset classes.yml -o set --data tiles --limit 0",
+    "batch lists/tile.csv --prompts classes.yml --mosaic district",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -531,6 +532,7 @@ def prepare(folder: Path) -> None:
         "classes.yml": "classes: [water]\n",
         "other.yml": "classes: [lava, ice]\n",
         "words.csv": "scene,prompts\n../bare.tif,classes.yml\n../scene.tif,\n",
+        "tile.csv": "scene,overlap\n../scene.tif,0.5\n",
         "above.csv": "scene,prompts\n../scene.tif,../classes.yml\n",
         "binary.csv": b"scene\n\0\1\2",
         "cut.json": '{"type": "FeatureCollection",\n "features": [{',

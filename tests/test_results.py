@@ -250,7 +250,7 @@ def test_vectorize_finds_the_scores_of_a_run_that_lies_there_whole(scene, tmp_pa
         codes[:20] = 2
         changed.write(codes, 1)
     frame = drawn(resegeo.run.commands.vectorize(raster, tmp_path / "changed.gpkg"))
-    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "geometry"]
+    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "perim_m", "prompts", "scene", "geometry"]
 
 
 def test_the_minimum_mapping_unit_holds_in_raster_and_polygons_alike(make_raster, picture, tmp_path):

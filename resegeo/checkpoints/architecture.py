@@ -10,7 +10,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from resegeo.checkpoints.formats import Checkpoint, read_checkpoint, shape_of, shape_of_config
+from resegeo.checkpoints.fit import shape_of, shape_of_config
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.model_config import is_plain_name, validated
 from resegeo.checkpoints.normalisation import Normalisation, said_of_colours
 from resegeo.checkpoints.registry import KnownModel

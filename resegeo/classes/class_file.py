@@ -313,7 +313,10 @@ class _Parser:
         known = {"text_queries", "class_mapping", "category_to_index", "attention"}
         ignored = [key for key in keys if key not in known]
         if ignored:
-            notices.append(f"{source}: ignored {_listed(ignored)}; files, model and output are given as options.")
+            notices.append(
+                f"{source}: ignored {_listed(ignored)}; files, model and output are given as options here, while "
+                "`resegeo dataset` takes them from the file."
+            )
         return ClassList(tuple(specs), attention=attention, notices=tuple(notices), indexed=True)
 
     def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:

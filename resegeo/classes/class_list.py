@@ -79,6 +79,10 @@ class ClassList:
         """For each prompt the index of its class in ``classes``."""
         return tuple(index for index, spec in enumerate(self.classes) for _ in spec.prompts)
 
+    def prompts_of(self, code: int) -> str:
+        """Prompts of the classes of a code, comma-separated."""
+        return ", ".join(prompt for spec in self.classes if spec.code == code for prompt in spec.prompts)
+
     def name_of(self, code: int) -> str:
         """Name of a code, those of background, unprocessed and nodata included.
 

@@ -182,20 +182,30 @@ def class_logits(
     """Reduce prompts to classes as logits: (Q, h, w) -> (C, h, w).
 
     ``max`` takes a class's best prompt, ``mean`` the mean of its prompts, ``logsumexp`` the logarithm of the mean of
-    their exponentials: each is the same for one prompt and for five equal ones. A class without prompts gets 0.
+    their exponentials: each is the same for one prompt and for five equal ones. A class without prompts gets 0. Where
+    every class has one prompt these are the logits themselves, not a copy.
     """
+    if list(prompt_class) == list(range(count)):  # one prompt a class
+        return logits
     owner = np.asarray(prompt_class)
     result = np.zeros((count, *logits.shape[1:]), dtype=np.float32)
-    for index, own in ((index, logits[owner == index]) for index in range(count)):
+    for index, own in ((index, _own(logits, owner, index)) for index in range(count)):
         if not len(own):
             continue
         if reduction == "mean":
             result[index] = own.mean(axis=0)
             continue
-        result[index] = own.max(axis=0)
+        np.max(own, axis=0, out=result[index])
         if reduction == "logsumexp":
             result[index] += np.log(np.exp(own - result[index]).mean(axis=0))
     return result
+
+
+def _own(values: NDArray[np.float32], owner: NDArray[np.integer], index: int) -> NDArray[np.float32]:
+    """Rows of the prompts of a class: a view where they stand together, as those of a class list do."""
+    rows = np.flatnonzero(owner == index)
+    together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+    return values[rows[0] : rows[-1] + 1] if together else values[rows]
 
 
 def class_probabilities(
@@ -207,7 +217,7 @@ def class_probabilities(
     the probability that a softmax over the log-sum-exp of each class's logits would give.
     """
     owner = np.asarray(prompt_class)
-    own = [probabilities[owner == index] for index in range(count)]
+    own = [_own(probabilities, owner, index) for index in range(count)]
     if reduction == "max":
         return np.stack([part.max(axis=0) for part in own])
     if reduction == "mean":

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from resegeo.checkpoints.formats import bytes_of, fill, read_checkpoint
+from resegeo.checkpoints.fit import fill
+from resegeo.checkpoints.formats import bytes_of, read_checkpoint
 from resegeo.checkpoints.normalisation import usual
 from resegeo.checkpoints.sources import ModelSource, configuration
 from resegeo.clip.attention import LastLayer, Schedule, layer_masks
 from resegeo.clip.tokens import tokenizer_of
 from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.process import remember_threads
 
 _LIGHT = 300_000_000
 """Parameters of an architecture that is built whatever its file: what does not fit is told one by one then."""
@@ -364,4 +366,5 @@ def set_threads(threads: int | None) -> None:
     if threads is not None:
         if threads < 1:
             raise UsageError(f"[[threads={threads}]] is too few; it must be 1 or more.")
+        remember_threads()
         torch.set_num_threads(threads)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints.architecture import QUICK
-from resegeo.checkpoints.formats import Checkpoint, read_checkpoint, shape_of
+from resegeo.checkpoints.fit import shape_of
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.sources import ModelSource, facts_for_file
 from resegeo.clip.tokens import refuse_cut
 from resegeo.composition.distances import distances, refuse_outliers

@@ -11,7 +11,8 @@ from typing import Any
 
 from resegeo.checkpoints.architecture import BUNDLED, inferred
 from resegeo.checkpoints.download import cached, fetch, file_sha256, parts_of, verify
-from resegeo.checkpoints.formats import Checkpoint, compared, read_checkpoint
+from resegeo.checkpoints.fit import compared
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.imported import imported_models, imported_path, on_disk
 from resegeo.checkpoints.registry import KNOWN
 from resegeo.checkpoints.sources import resolve_model, vocabulary

@@ -25,20 +25,29 @@ from rasterio.windows import Window
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
 from resegeo.errors import ResegeoError, notice
-from resegeo.outputs.areas import areas, stretched
-from resegeo.outputs.borders import Batch, Borders
+from resegeo.outputs.areas import areas, perimeters, stretched
+from resegeo.outputs.borders import Borders
 from resegeo.outputs.raster import read_class_raster_info, sieved_codes
+from resegeo.outputs.smoothing import smoothed
 from resegeo.outputs.strips import Areas, Codes
 from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, missed_by, unplaced
 from resegeo.scene.grids import name_of
+from resegeo.scene.resampling import pixel_on_the_ground
 from resegeo.scene.source import GeoReference
+from resegeo.units import area_in_pixels, length_in_pixels
 
 _VERTICES = 1_000_000
 """Vertices of a batch of polygons, or those of one polygon that has more."""
 
+_EDGES = 8
+"""Edges of pixels that there may well be for a vertex: smoothing takes memory by these."""
+
 _CACHE_BYTES = 16 * 2**20
 """GDAL's block cache: strips are whole blocks, and each is read a few times from its start to its end."""
+
+TEXTS = ("class_name", "prompts", "scene")
+"""Fields of text. Names of fields have ten characters at most, as a Shapefile wants it."""
 
 Place = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -55,6 +64,8 @@ class Drawing:
     crs: Any
     score_mean: NDArray[np.float64] | None
     """Of every polygon."""
+    smooth: bool
+    """Whether outlines are smoothed."""
     simplified: NDArray[Any] | None
     """Polygons in pixel coordinates, where borders were simplified: a simplification needs all at once."""
 
@@ -62,6 +73,12 @@ class Drawing:
     def class_ids(self) -> frozenset[int]:
         """Codes of the classes that occur."""
         return frozenset(np.unique(self.borders.areas.values[1:]).tolist())
+
+    @property
+    def scene(self) -> str:
+        """The scene that the class raster was made of, by the raster's name."""
+        name = self.path.name
+        return name.removesuffix(".classes.tif") if name.endswith(".classes.tif") else self.path.stem
 
     def __len__(self) -> int:
         """Return the number of polygons."""
@@ -80,8 +97,7 @@ class Drawing:
 
     def _placed(self) -> Iterator[NDArray[Any]]:
         if self.simplified is None:
-            for batch in self.borders.batches(_VERTICES):
-                yield _polygons(self.place(batch.points.astype(np.float64)), batch)
+            yield from _shapes(self.borders, self.smooth, self.place)
             return
         sizes = np.cumsum(shapely.get_num_coordinates(self.simplified))
         start = 0
@@ -98,12 +114,16 @@ class Drawing:
             "class_id": values.astype(np.int32),
             "class_name": np.array([self.classes.name_of(int(code)) for code in values], dtype=object),
             "area_m2": areas(shapes, self.crs),
+            "perim_m": perimeters(shapes, self.crs),
         }
         if self.score_mean is not None:
             columns["score_mean"] = self.score_mean[which]
+        prompts = {code: self.classes.prompts_of(code) for code in np.unique(values).tolist()}
+        columns["prompts"] = np.array([prompts[code] for code in values.tolist()], dtype=object)
+        columns["scene"] = np.full(len(shapes), self.scene, dtype=object)
         wkt = None if self.crs is None else self.crs.to_wkt()
         frame = gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(shapes, crs=wkt))
-        return frame.astype({"class_name": "str"})
+        return frame.astype(dict.fromkeys(TEXTS, "str"))
 
 
 def polygonize(
@@ -111,8 +131,9 @@ def polygonize(
     *,
     classes: ClassList | None = None,
     keep_background: bool = False,
-    min_area: int = 0,
-    simplify: float = 0.0,
+    min_area: int | str = 0,
+    smooth: bool = False,
+    simplify: float | str = 0.0,
     scores: Any | None = None,
 ) -> gpd.GeoDataFrame:
     """Draw one polygon a connected region of a class raster; nodata and unprocessed are never drawn.
@@ -126,24 +147,30 @@ def polygonize(
     keep_background:
         Draw background too.
     min_area:
-        Regions of fewer pixels join a neighbour first, see :func:`resegeo.outputs.raster.sieved`.
+        Regions of fewer pixels, or of less than so much ground, such as 50m2 or 0.5ha, join a neighbour first, see
+        :func:`resegeo.outputs.raster.sieved`.
+    smooth:
+        Draw outlines as curves rather than along the pixels' edges, see :mod:`resegeo.outputs.smoothing`; shared
+        borders stay shared.
     simplify:
-        Tolerance in pixels of a simplification that keeps shared borders shared; 0: pixel edges.
+        Tolerance in pixels, or on the ground, such as 1.5m, of a simplification that keeps shared borders shared; 0:
+        pixel edges.
     scores:
         Array (h, w) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`, which may be one on disk.
 
     Returns
     -------
-    class_id, class_name, area_m2 (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
-    without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1),
-    and geometry in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by the
-    first pixel of each region in reading order; exteriors run counter-clockwise.
+    class_id, class_name, area_m2 and perim_m (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
+    without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1), prompts (of
+    the class), scene (that the raster was made of, by its name), and geometry in the raster's CRS; without CRS and
+    transform in pixels, y pointing up. Ordered by the first pixel of each region in reading order; exteriors run
+    counter-clockwise.
 
     Raises
     ------
     ResegeoError:
-        For a scene with RPCs alone or with control points that settle no place, and where the polygons would not be
-        a valid coverage.
+        For a scene with RPCs alone or with control points that settle no place, where lengths on the ground are given
+        and the scene tells none, and where the polygons would not be a valid coverage.
 
     """
     drawing = draw(
@@ -151,6 +178,7 @@ def polygonize(
         classes=classes,
         keep_background=keep_background,
         min_area=min_area,
+        smooth=smooth,
         simplify=simplify,
         scores=scores,
     )
@@ -163,8 +191,9 @@ def draw(
     *,
     classes: ClassList | None = None,
     keep_background: bool = False,
-    min_area: int = 0,
-    simplify: float = 0.0,
+    min_area: int | str = 0,
+    smooth: bool = False,
+    simplify: float | str = 0.0,
     scores: Any | None = None,
 ) -> Drawing:
     """Do as :func:`polygonize`, for polygons that need not be in memory all at once."""
@@ -185,29 +214,32 @@ def draw(
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with open_raster(str(path)) as raster:
+                ground = pixel_on_the_ground(where, raster.height, raster.width)
+                least = area_in_pixels(min_area, ground, "min_area")
+                tolerance = length_in_pixels(simplify, ground, "simplify")
                 codes = Codes(
                     raster.height,
                     raster.width,
                     lambda top, bottom: raster.read(1, window=Window(0, top, raster.width, bottom - top)),
                 )
-                found = Areas.find(sieved_codes(codes, classes, min_area), drawn)
+                found = Areas.find(sieved_codes(codes, classes, least), drawn)
                 means = None if scores is None else _score_means(found, scores)
                 borders = Borders.trace(found)
     except RasterioError as error:
         raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error
     _refuse_faults(path, borders)
     simplified = None
-    if simplify > 0 and len(found.sizes) > 1:
-        whole = [_polygons(batch.points.astype(np.float64), batch) for batch in borders.batches(_VERTICES)]
-        simplified = np.asarray(shapely.coverage_simplify(np.concatenate(whole), simplify), dtype=object)
+    if tolerance > 0 and len(found.sizes) > 1:
+        whole = np.concatenate(list(_shapes(borders, smooth, lambda xy: xy)))
+        simplified = np.asarray(shapely.coverage_simplify(whole, tolerance), dtype=object)
         if not shapely.is_valid(simplified).all():
             raise _fault(path)
     place, crs = _placed(where, path)
     if len(found.sizes) > 1 and crs is not None and crs.is_projected and stretched(crs) is not None:
         notice(
-            f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 is that on the ellipsoid.",
+            f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 and perim_m are on the ellipsoid.",
         )
-    return Drawing(path, classes, borders, place, crs, means, simplified)
+    return Drawing(path, classes, borders, place, crs, means, smooth, simplified)
 
 
 def _score_means(areas: Areas, scores: Any) -> NDArray[np.float64]:
@@ -240,10 +272,19 @@ def _fault(path: Path) -> ResegeoError:
     return ResegeoError(f"The polygons of {path} overlap or leave gaps: a defect of resegeo, please report it.")
 
 
-def _polygons(points: NDArray[np.float64], batch: Batch) -> NDArray[Any]:
-    """Assemble polygons of a batch's rings, of which ``points`` (n, 2) are the vertices."""
-    rings = np.asarray(shapely.linearrings(points, indices=batch.ring_of))
-    shell = np.diff(batch.area_of, prepend=0) > 0
+def _shapes(borders: Borders, smooth: bool, place: Place) -> Iterator[NDArray[Any]]:
+    """Go through polygons in batches, their points moved from pixels by ``place``."""
+    for batch in borders.batches(_VERTICES // _EDGES if smooth else _VERTICES):
+        points, ring_of = batch.points.astype(np.float64), batch.ring_of
+        if smooth:
+            points, ring_of = smoothed(batch, borders.areas.codes.height, borders.areas.codes.width)
+        yield _polygons(place(points), ring_of, batch.area_of)
+
+
+def _polygons(points: NDArray[np.float64], ring_of: NDArray[np.int64], area_of: NDArray[np.int64]) -> NDArray[Any]:
+    """Assemble polygons of rings, of which the first one of each area is the exterior."""
+    rings = np.asarray(shapely.linearrings(points, indices=ring_of))
+    shell = np.diff(area_of, prepend=0) > 0
     owner = np.cumsum(shell) - 1
     result = np.asarray(shapely.polygons(rings[shell]), dtype=object)
     with_holes = np.unique(owner[~shell])

@@ -31,14 +31,14 @@ from pyarrow import parquet
 from shapely import affinity
 
 from resegeo.classes.class_list import ClassList
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, saving, workshop
-from resegeo.outputs.layer_styles import Style, add_style
-from resegeo.outputs.polygons import Drawing
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, move, saving, workshop
+from resegeo.outputs.layer_styles import STYLE, Style, add_style, replace_style
+from resegeo.outputs.polygons import TEXTS, Drawing
 from resegeo.outputs.styles import qml_vector, sld_vector
+from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
 from resegeo.settings import SUFFIXES
 
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _PLAIN = "polygons"
 """Stem of a file while it is written, whatever GDAL would make of the one that it gets."""
 
@@ -54,14 +54,10 @@ _POINTS = 200
 _ROWS = 8192
 """Polygons that are read back at once."""
 
-_TEXTS = ("class_name",)
-"""Fields of text."""
-
 Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
 
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 _SHAPEFILE_LIMIT = 2**31 - 1
-_WRITE_ERRORS = (
+WRITE_ERRORS = (
     OSError,
     sqlite3.Error,
     pyogrio.errors.DataSourceError,
@@ -71,45 +67,7 @@ _WRITE_ERRORS = (
     pyogrio.errors.GeometryError,
     pyogrio.errors.CRSError,
 )
-
-
-PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
-"""Suffixes of files that :func:`readable` knows."""
-
-
-STYLES = (".qml", ".sld")
-"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
-
-
-def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
-
-    A GeoPackage holds its styles itself.
-    """
-    suffix = path.suffix.lower()
-    ends = () if suffix == ".gpkg" else (*(_SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
-    return (path, *(path.with_suffix(end) for end in ends))
-
-
-def open_elsewhere(path: Path) -> None:
-    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
-
-    Raises
-    ------
-    ResegeoError:
-        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
-
-    """
-    if path.suffix.lower() != ".gpkg":
-        return
-    for end in ("-wal", "-shm", "-journal"):
-        beside = path.with_name(path.name + end)
-        if os.path.lexists(beside):
-            raise ResegeoError(
-                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
-                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
-                "once more so that its edits are kept; then run the same command again."
-            )
+"""What writing a vector file may end in."""
 
 
 def readable(path: Path) -> bool:
@@ -190,7 +148,7 @@ def write_polygons(
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
         )
-    with saving(path, *_WRITE_ERRORS), workshop(path.parent) as place:
+    with saving(path, *WRITE_ERRORS), workshop(path.parent) as place:
         _write(polygons, place, suffix, layer_name(path.stem), classes, path)
         parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
         files = {
@@ -247,16 +205,20 @@ def shapefile_bytes(polygons: Polygons) -> int:
     """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
 
     Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
-    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
+    dBase: a row has the width of its fields (9 of a code, 24 of a number, and of text 80, or up to 254 where it is
+    longer).
     """
-    vertices = rings = count = longest = 0
+    vertices = rings = count = numbers = 0
+    longest = dict.fromkeys(TEXTS, 80)
     for frame in _frames(polygons):
         shapes = frame.geometry.values
         count += len(frame)
         vertices += int(shapely.get_num_coordinates(shapes).sum())
         rings += len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
-        longest = max([longest, *(len(name.encode()) for name in frame["class_name"].unique())])
-    row = 1 + 9 + min(254, max(80, longest)) + 24
+        for name in TEXTS:
+            longest[name] = max([longest[name], *(len(text.encode()) for text in frame[name].unique())])
+        numbers = sum(kind == np.float64 for kind in frame.dtypes)
+    row = 1 + 9 + sum(min(254, length) for length in longest.values()) + 24 * numbers
     return max(100 + 52 * count + 4 * rings + 16 * vertices, 200 + row * count)
 
 
@@ -351,11 +313,11 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
         count = _Count()
         frames = _counted(polygons, named if suffix == ".geojson" else None, count)
-        (_write_parquet if suffix == ".parquet" else _write_by_gdal)(frames, path, layer)
+        (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, layer)
         _verify(count, path)
         styles = _styles(polygons, layer, classes)
         if suffix == ".gpkg":
-            add_style(path, Style("classes", "Classes of resegeo", *styles), _DATE)
+            add_style(path, Style(*STYLE, *styles), _DATE)
         else:
             for end, text in zip(STYLES, styles, strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
@@ -390,7 +352,8 @@ def foreign_style(polygons: Polygons, path: Path, classes: ClassList) -> Path | 
     return None
 
 
-def _write_by_gdal(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
+def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, append: bool = False) -> None:
+    """Write frames, at least one, into a layer by GDAL; ``append`` adds them to one that is there."""
     first = next(frames)
     schema = _table(first).schema
     faults: list[Exception] = []
@@ -412,10 +375,11 @@ def _write_by_gdal(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -
                 pyarrow.RecordBatchReader.from_batches(schema, batches()),
                 path,
                 layer=layer,
-                driver=_DRIVERS[path.suffix],
+                driver=DRIVERS[path.suffix],
                 geometry_name="geometry",
                 geometry_type="Polygon",
                 crs=_crs_text(first.crs),
+                append=append,
                 **options,
             )
     except Exception:
@@ -437,7 +401,7 @@ def _crs_text(crs: Any) -> str | None:
 def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
     """Return a frame as a table with its geometry as WKB."""
     columns = {
-        name: pyarrow.array(frame[name], pyarrow.string() if name in _TEXTS else None)
+        name: pyarrow.array(frame[name], pyarrow.string() if name in TEXTS else None)
         for name in frame.columns
         if name != "geometry"
     }
@@ -469,3 +433,22 @@ def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -
         whole = [west.min(), south.min(), east.max(), north.max()]
         about["columns"][about["primary_column"]]["bbox"] = [float(value) for value in whole]
         writer.add_key_value_metadata({"geo": json.dumps(about)})
+
+
+def restyle(
+    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
+) -> None:
+    """Let the style that this program gave a layer name the classes that occur now; a user's own stays.
+
+    Parameters
+    ----------
+    database:
+        An open GeoPackage.
+    layer:
+        The layer.
+    classes:
+        The class list, of which ``before`` occurred when the style was made, and ``now`` do.
+
+    """
+    texts = qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))
+    replace_style(database, layer, qml_vector(classes, set(before)), Style(*STYLE, *texts), _DATE)

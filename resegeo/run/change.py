@@ -35,7 +35,8 @@ from resegeo.files import LONGEST_PATH, is_there, output_folder, whole, writable
 from resegeo.outputs.area_table import pixel_areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import read_class_raster_info, sidecars, write_class_raster
-from resegeo.outputs.vectors import open_elsewhere, write_polygons
+from resegeo.outputs.vector_files import open_elsewhere
+from resegeo.outputs.vectors import write_polygons
 from resegeo.process import undisturbed
 from resegeo.run.results import scores_of
 from resegeo.run.segmentation import Segmentation

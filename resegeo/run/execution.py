@@ -18,7 +18,7 @@ import rasterio
 from resegeo.checkpoints.model_card import ModelCardNotice, doubts
 from resegeo.clip.encoder import Encoder, set_threads
 from resegeo.errors import Interrupted, ResegeoError, notice
-from resegeo.files import alone, sweep, sweep_locks, writable_folder
+from resegeo.files import alone, writable_folder
 from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
@@ -41,14 +41,12 @@ from resegeo.run.results import (
     make_raster,
 )
 from resegeo.run.resume import keeps_features, new_store
+from resegeo.run.reuse import reused
 from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import Standing, look
 from resegeo.run.store import Store
 from resegeo.run.store_removal import remove
 from resegeo.scene.reader import describe
-
-PATIENCE = 60.0
-"""Seconds that new words for a finished store wait for another run that uses it."""
 
 
 class _Clock:
@@ -78,34 +76,10 @@ class _Progress:
         self.report(self.stage, self.done, self.total)
 
 
-def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions) -> Segmentation:
-    """Run a plan into files; what is complete already, from an earlier or an interrupted run, is not computed again.
-
-    Parameters
-    ----------
-    plan, outputs:
-        What to compute, and where the results go.
-    url:
-        Path or URL of the store.
-    job:
-        The plan by reference, for other processes; None where there is none (a scene in memory, a finished store).
-    options:
-        Who computes and what is kept.
-
-    Raises
-    ------
-    ResegeoError:
-        With one sentence that says what is wrong and how to mend it.
-    Interrupted:
-        When the user interrupts; the same command goes on.
-
-    """
-    locks = _locks(plan, outputs, url)
-    found = look(plan, outputs, url, options, alone=False)
-    if found.complete:
-        sweep_locks(locks)
-        sweep(outputs.folder)
-        return _reused(found, outputs, url, options)
+def compute_files(
+    plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, locks: Mapping[Path, float]
+) -> Segmentation:
+    """Compute what is not there yet, alone with the files of ``locks``; see :func:`resegeo.run.beginning.run_files`."""
     drawable = can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
@@ -117,27 +91,8 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         # Again: another run may have ended meanwhile.
         found = look(plan, outputs, url, options, alone=True)
         if found.complete:
-            return _reused(found, outputs, url, options)
+            return reused(found, outputs, url, options)
         return _run(plan, outputs, url, job, options, found, drawable=drawable)
-
-
-def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) -> Segmentation:
-    """Return the results of an equal run that lie there complete."""
-    if options.discard_store and Store.open(url) is not None:
-        remove(url)
-    beside = tuple(path for path in (*outputs.beside, *outputs.companions) if path.name in found.known)
-    return Segmentation(
-        outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True, beside=beside
-    )
-
-
-def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
-    """What no other run may write to meanwhile, and the seconds that its end is waited for."""
-    locks = {outputs.raster: 0.0}
-    # New words for a finished store take seconds: a second run waits for the first.
-    if "://" not in url:
-        locks[Path(url)] = 0.0 if plan.made_with is None else PATIENCE
-    return locks
 
 
 def _run(
@@ -289,7 +244,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
             if part is not None:
                 rect = part.rect
                 codes[rect.row : rect.bottom, rect.col : rect.right] = part.codes
-    return sieved(codes, legend, plan.settings.min_area)
+    return sieved(codes, legend, plan.min_area)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import Scene, open_scene
 from resegeo.scene.region import Region, region_of, transform_of
-from resegeo.scene.resampling import Canvas, canvas_of
+from resegeo.scene.resampling import Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect, WindowGrid, window_grid
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
@@ -93,6 +93,7 @@ class Plan:
     canvas: Canvas
     classes: ClassList
     settings: Settings
+    """With lengths and areas in pixels."""
     source: ModelSource
     geometry: Geometry
     schedule: Schedule
@@ -221,6 +222,16 @@ class Plan:
         return (*fitted, *(outputs.scores if self.scores else ()))
 
     @property
+    def min_area(self) -> int:
+        """Smallest area to be mapped, in pixels."""
+        return int(self.settings.min_area)
+
+    @property
+    def simplify(self) -> float:
+        """Tolerance of the simplification of borders, in pixels."""
+        return float(self.settings.simplify)
+
+    @property
     def items(self) -> int:
         """Number of work items."""
         down, across = self.grid.item_shape
@@ -321,6 +332,7 @@ def make_plan(
     """
     model = geometry(source)
     canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
+    settings = settings.in_pixels(ground_sample_distance(scene))
     return Plan(
         scene=scene,
         canvas=canvas,

@@ -108,9 +108,11 @@ class Run:
 
         """
         with undisturbed():
-            from resegeo.run.execution import run_codes, run_files
+            from resegeo.run.beginning import run_files
 
             if self.in_memory:
+                from resegeo.run.execution import run_codes
+
                 return _as_array(self.plan, run_codes(self.plan, self.options))
             return run_files(self.plan, self.outputs, self.url, self.job, self.options)
 
@@ -512,6 +514,8 @@ def _fixed_by_a_store(options: Options) -> list[str]:
 
 def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     """Codes as a DataArray on the scene's grid."""
+    import rioxarray  # noqa: F401  registers the .rio accessor
+
     frame = plan.frame
     shown_ = {"y": slice(frame.row, frame.bottom), "x": slice(frame.col, frame.right)}
     array = plan.scene.array.isel(band=0, drop=True)

@@ -27,7 +27,14 @@ from resegeo.run.standing import Standing, State
 from resegeo.run.store import Store
 from resegeo.scene.gcps import unplaced
 from resegeo.scene.region import outline
+from resegeo.scene.resampling import ground_sample_distance
 from resegeo.scene.windows import Rect
+from resegeo.units import area_in_pixels
+
+_FEW_PIXELS = 5
+"""Areas of fewer pixels are hardly more than noise, whatever they measure on the ground."""
+_MANY = 100
+"""Polygons too small from which on there may be a word about it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def make_raster(
             **where,
             classes=plan.legend,
             tags=provenance_tags(plan),
-            min_area=plan.settings.min_area,
+            min_area=plan.min_area,
             note=journal.note,
         )
     marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
@@ -259,9 +266,36 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
         outputs.raster,
         classes=plan.legend,
         keep_background=settings.keep_background,
-        simplify=settings.simplify,
+        smooth=settings.smooth,
+        simplify=plan.simplify,
         scores=scores,
     )
+    _suggest_min_area(plan, drawing.borders.areas.sizes[1:])
     for done, path in enumerate(outputs.vectors):
         write_polygons(drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
+
+
+def smallest_worth(ground: tuple[float, float] | None) -> tuple[int, str]:
+    """Return the pixels below which an area is hardly worth a polygon, and how ``min_area`` says it.
+
+    Parameters
+    ----------
+    ground:
+        Height and width of a pixel in metres; None where the scene does not tell.
+
+    """
+    pixels = 0 if ground is None else area_in_pixels("10m2", ground, "min_area")
+    return (pixels, "10m2") if pixels >= _FEW_PIXELS else (_FEW_PIXELS, f"{_FEW_PIXELS}px")
+
+
+def _suggest_min_area(plan: Plan, sizes: NDArray[np.int64]) -> None:
+    """Suggest a smallest area where a good part of many polygons is too small to tell anything."""
+    least, text = smallest_worth(ground_sample_distance(plan.scene))
+    small = int(np.count_nonzero(sizes < least))
+    if plan.min_area <= 1 and small >= _MANY and small > len(sizes) / 3:
+        what = "10 m²" if text == "10m2" else f"{least} pixels"
+        notice(
+            f"{small:,} of {len(sizes):,} polygons are smaller than {what}; [[min_area={text}]] lets such areas join a "
+            "neighbour."
+        )

@@ -9,7 +9,7 @@ from resegeo.errors import ResegeoError, notice, shown
 from resegeo.run.header import Kept, StoredModel, StoreHeader
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan, differences
-from resegeo.run.store import Store
+from resegeo.run.store import Store, stored_header
 from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError
 from resegeo.run.stored import scene_facts
 
@@ -123,6 +123,9 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
 def lacks_anything(plan: Plan, url: str, options: RunOptions) -> bool:
     """Whether a finished run has to be taken up again: its features are wanted now, or its store lost a part."""
     try:
+        header = stored_header(url)
+        if header is not None and header.finished and not options.keep_features:
+            return False  # whatever became of its arrays
         store = Store.open(url)
     except ResegeoError:
         if options.keep_features:

@@ -23,7 +23,7 @@ from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, name_problem, read_limited
 from resegeo.outputs.area_table import ClassArea, as_csv
 from resegeo.outputs.raster import sidecars
-from resegeo.outputs.vectors import PARTS, open_elsewhere, parts_of, readable
+from resegeo.outputs.vector_files import PARTS, open_elsewhere, parts_of
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Outputs, Plan, differences
 from resegeo.run.report import LARGEST, Journal, Mark, earlier_report, marks_of, raster_options, rescued, versions
@@ -289,6 +289,8 @@ def _opens(path: Path) -> bool:
                     for _, window in raster.block_windows(1):
                         raster.read(window=window)
         elif suffix in PARTS:
+            from resegeo.outputs.vectors import readable
+
             return readable(path)
         elif suffix == ".csv":
             return _sound_table(read_limited(path, LARGEST).decode())

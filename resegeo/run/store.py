@@ -21,10 +21,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError, shown
@@ -32,6 +31,41 @@ from resegeo.run.header import FORMAT, StoreHeader
 from resegeo.run.store_arrays import DECODING, PatientArray, crc, cuts, laid_out, open_group, opened
 from resegeo.run.store_place import ARRAY_FILES, place_of, tried
 from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError, clear, group_document, header_at
+
+if TYPE_CHECKING:
+    import zarr
+
+
+_REMAKE = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
+
+
+def stored_header(url: str) -> StoreHeader | None:
+    """Read what a store says of itself, without its arrays; None where there is none, or one not made to its end.
+
+    Raises
+    ------
+    ForeignFolderError:
+        When what lies there is no store of ours, or cannot be told to be one.
+    UnusableStoreError:
+        When it is damaged, or of another version's layout.
+    ResegeoError:
+        When it cannot be reached.
+
+    """
+    document = header_at(url)
+    if document is None:
+        return None
+    if document["format"] != FORMAT:
+        raise UnusableStoreError(
+            f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
+            f"{FORMAT}. {_REMAKE}"
+        )
+    if document.keys() == {"format", "id"}:
+        return None
+    try:
+        return StoreHeader.read(document)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {_REMAKE}") from error
 
 
 class DamagedItemError(ResegeoError):
@@ -123,22 +157,10 @@ class Store:
             When it cannot be reached.
 
         """
-        document = header_at(url)
-        if document is None:
-            return None
-        remedy = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
-        if document["format"] != FORMAT:
-            raise UnusableStoreError(
-                f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
-                f"{FORMAT}. {remedy}"
-            )
-        if document.keys() == {"format", "id"}:
+        header = stored_header(url)
+        if header is None:
             return None
         place = place_of(url)
-        try:
-            header = StoreHeader.read(document)
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {remedy}") from error
         link = place.link()
         if link is not None:
             raise ForeignFolderError(
@@ -150,7 +172,7 @@ class Store:
             arrays[name] = opened(url, group, name, spec)
             if arrays[name] is None:
                 raise UnusableStoreError(
-                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {remedy}"
+                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {_REMAKE}"
                 )
         if sweep:
             place.sweep()

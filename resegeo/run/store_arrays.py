@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from resegeo.run.header import ArraySpec
 from resegeo.run.store_place import tried
+
+if TYPE_CHECKING:
+    import zarr
 
 DECODING = (ValueError, TypeError, RuntimeError, IndexError)
 """What decoders of damaged metadata and chunks raise."""
@@ -20,11 +21,15 @@ DECODING = (ValueError, TypeError, RuntimeError, IndexError)
 
 def open_group(url: str) -> zarr.Group:
     """Open the Zarr group of a store."""
+    import zarr
+
     return tried(url, lambda: zarr.open_group(store=url, mode="r+", use_consolidated=False))
 
 
 def laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
     """Lay out an array, empty yet."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     checked = [ZstdCodec(level=0), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
     return tried(
         url,
@@ -42,6 +47,8 @@ def laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
 
 def opened(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any | None:
     """Open an array; None where it is not there as :func:`laid_out` laid it out."""
+    import zarr
+
     try:
         array: Any = tried(url, lambda: group[name], KeyError, *DECODING)
         if not isinstance(array, zarr.Array):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -24,6 +23,30 @@ from resegeo.run.header import StoredScene, StoreHeader
 from resegeo.run.options import Method
 from resegeo.scene.reader import Scene, Stretch
 from resegeo.scene.source import GeoReference
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class _Validity:
+    """Pixels of which only the validity (height, width) is kept; the colours are black."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, valid: Any) -> None:
+        self._valid = valid
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
+        """Read rows top … bottom - 1, columns left … right - 1, validity last."""
+        values = np.zeros((4, bottom - top, right - left), dtype=np.uint8)
+        values[3] = self._valid[top:bottom, left:right]
+        return values
+
+    def lazy(self) -> xr.DataArray:
+        """Return the DataArray (band, y, x)."""
+        import xarray as xr
+
+        return xr.DataArray(self.read(0, 0, *self._valid.shape), dims=("band", "y", "x"))
 
 
 def scene_facts(scene: Scene) -> StoredScene:
@@ -60,9 +83,6 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
 
     """
     height, width = facts.height, facts.width
-    good = da.from_array(valid, chunks=valid.chunks).astype(np.uint8)[None]  # type: ignore[no-untyped-call]
-    colours = da.zeros((3, height, width), dtype=np.uint8, chunks=(3, *valid.chunks))
-    array = xr.DataArray(da.concatenate([colours, good]), dims=("band", "y", "x"))  # type: ignore[no-untyped-call]
     try:
         georeference = GeoReference(
             crs=None if facts.crs is None else CRS.from_wkt(facts.crs),
@@ -85,7 +105,7 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
         nodata=facts.nodata,
         # Only said, never applied: pixels come as zeros of uint8.
         stretch=None if facts.stretch is None else Stretch(*facts.stretch),
-        array=array,
+        pixels=_Validity(valid),
         fingerprint=facts.fingerprint,
         stamp=facts.stamp,
     )

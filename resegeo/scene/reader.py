@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
@@ -31,9 +30,12 @@ from resegeo.errors import (
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.formats import known_formats
-from resegeo.scene.pixels import lazy_pixels
+from resegeo.scene.pixels import Pixels, pixels_of
 from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source, stem_of
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ALPHA = ("auto", "ignore", "use")
 """What may be said of an alpha band."""
@@ -74,8 +76,8 @@ class Scene:
     """Nodata of the three used bands."""
     stretch: Stretch | None
     """None where uint8 passes through."""
-    array: xr.DataArray
-    """(band, y, x): the three used bands and, last, validity as 0 and 1 in the same dtype."""
+    pixels: Pixels
+    """The three used bands and, last, validity as 0 and 1 in the same dtype."""
     fingerprint: str
     palette: NDArray[np.uint8] | None = None
     """Colours (256 or 65536, 3) of a palette image, else None."""
@@ -89,6 +91,11 @@ class Scene:
     """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
     alpha: str | None = None
     """What an alpha band that serves as no colour means here, in words; None where there is none."""
+
+    @property
+    def array(self) -> xr.DataArray:
+        """The pixels as a DataArray (band, y, x) over dask."""
+        return self.pixels.lazy()
 
     def is_unchanged(self) -> bool:
         """Whether its files are still those that it was opened from."""
@@ -134,10 +141,8 @@ class Scene:
         return inside, self._compute(top, left, bottom, right)
 
     def _compute(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
-        part = self.array.data[:, top:bottom, left:right]
         try:
-            # The caller decides on threads; a few small chunks are read fastest right here.
-            return np.asarray(part.compute(scheduler="synchronous"))
+            return self.pixels.read(top, left, bottom, right)
         except (RasterioError, OSError) as error:
             where = f"rows {top} to {bottom - 1}, columns {left} to {right - 1}"
             raise damaged(self.source, where, error) from error
@@ -185,12 +190,10 @@ def open_scene(
         When the source can't be read as an image, with one sentence that says why.
 
     """
-    if isinstance(source, xr.DataArray):
-        raw = array_source(source)
-    elif isinstance(source, str | PathLike):
+    if isinstance(source, str | PathLike):
         raw = file_source(str(source), assigned=assign_crs is not None, formats=formats or ())
     else:
-        raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
+        raw = array_source(source)
     if name is not None:
         if name.strip(". ") == "" or stem_of(f"{name}.tif") != name or "\\" in name or not name.isprintable():
             raise UsageError(f"[[name={shown(name)}]] cannot be part of a file's name; expected one such as tile_7.")
@@ -207,10 +210,10 @@ def open_scene(
             f"{raw.label} is a palette image: [[stretch]] does not apply to its colours.",
             IgnoredSettingWarning,
         )
-    array = lazy_pixels(raw, used)
-    sample = list(sample_squares(raw, used, array))
-    if given is None and raw.palette is None and array.dtype != np.uint8:
-        given = Stretch(*value_range(raw, used, array, sample))
+    pixels = pixels_of(raw, used)
+    sample = list(sample_squares(raw, used, pixels))
+    if given is None and raw.palette is None and pixels.dtype != np.uint8:
+        given = Stretch(*value_range(raw, used, pixels, sample))
     elif given is None and raw.palette is None and any(raw.bits):  # 1 or 4 bits of the 8 that their type has
         most = tuple(2.0 ** (raw.bits[band - 1] or 8) - 1 for band in used)
         given = Stretch((0.0,) * 3, most)
@@ -230,7 +233,7 @@ def open_scene(
         georeference=georeference,
         nodata=raw.nodata_of(used),
         stretch=None if raw.palette is not None else given,
-        array=array,
+        pixels=pixels,
         fingerprint=_fingerprint(raw, sample, alpha),
         palette=raw.palette,
         stamp=found,

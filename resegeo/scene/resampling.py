@@ -21,6 +21,7 @@ from resegeo.errors import UsageError, notice, shown
 from resegeo.scene.gcps import fit_affine, unplaced
 from resegeo.scene.grids import name_of
 from resegeo.scene.reader import Scene
+from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect
 
 STRIP_PIXELS = 8_000_000
@@ -166,14 +167,18 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
     scale there; in a geographic one by the geodesic through the centre. GCPs count by the affine transform that fits
     them best.
     """
-    where = scene.georeference
+    return pixel_on_the_ground(scene.georeference, scene.height, scene.width)
+
+
+def pixel_on_the_ground(where: GeoReference, height: int, width: int) -> tuple[float, float] | None:
+    """Do as :func:`ground_sample_distance` for a raster of ``height`` × ``width`` pixels."""
     transform, crs = where.transform, where.crs
     if transform is None and where.gcps and where.gcps_crs is not None:
         transform, crs = fit_affine(where.gcps), where.gcps_crs
     if transform is None or crs is None:
         return None
     if crs.is_geographic:
-        row, col = scene.height / 2, scene.width / 2
+        row, col = height / 2, width / 2
         ends = [transform @ at for at in ((col, row - 0.5), (col, row + 0.5), (col - 0.5, row), (col + 0.5, row))]
         if not all(abs(lat) <= 90 for _, lat in ends):
             return None
@@ -184,7 +189,7 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
         across = geod.inv(*ends[2], *ends[3])[2]
     elif crs.is_projected:
         metres = crs.linear_units_factor[1]
-        scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
+        scale = scale_at(crs, *(transform @ (width / 2, height / 2)))
         down = math.hypot(transform.b, transform.e) * metres / scale
         across = math.hypot(transform.a, transform.d) * metres / scale
     else:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-import rioxarray  # noqa: F401  registers the .rio accessor
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
@@ -290,6 +289,11 @@ def _palette(raster: DatasetReader) -> tuple[NDArray[np.uint8] | None, tuple[int
 
 def array_source(array: xr.DataArray) -> Source:
     """Read what a DataArray (band, y, x) or (y, x) says of itself; see :class:`ResegeoError`."""
+    import rioxarray  # noqa: F401  registers the .rio accessor
+    import xarray as xr
+
+    if not isinstance(array, xr.DataArray):
+        raise ResegeoError(f"The scene is of type {type(array).__name__}; expected a path, a URL or a DataArray.")
     if array.ndim == 2:
         array = array.expand_dims("band")
     if 0 in array.shape:  # rioxarray finds no place for it either
