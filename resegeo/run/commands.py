@@ -217,7 +217,7 @@ def vectorize(
     from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
     from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
-    from resegeo.run.results import scores_of
+    from resegeo.run.results import scene_of, scores_of
 
     output = Path(output)
     known = declared(Settings)
@@ -253,6 +253,7 @@ def vectorize(
         smooth=smooth,
         simplify=simplify,
         scores=scores_of(path),
+        scene=scene_of(path),
     )
     if append:
         append_polygons(drawing, output, classes, overwrite=overwrite)

@@ -3,10 +3,10 @@
     python tests/benchmarks/polygons.py [SMALL LARGE] [--patch PIXELS]
 
 Makes class rasters of so many pixels a side (default: 10,000 and 20,000), each by laying one random tile side by side,
-mirrored so that patches go on across its edges, with a large class that winds through all of it. Prints for
-``resegeo vectorize`` into a GeoPackage the peak of memory, the bytes of the vertices, and the seconds of computing beside those of
-``gdal_polygonize`` (GDAL's command line) and of the same with a simplification. Exits with 1 where a bound fails: 2 GB
-at the large one; 1.2 times the peak of the small one, the vertices left out; no slower than GDAL's.
+mirrored so that patches go on across its edges. Prints for ``resegeo vectorize`` into a GeoPackage the peak of memory,
+the number of vertices, and the seconds of computing beside those of ``gdal_polygonize`` (GDAL's command line). Exits
+with 1 where a bound fails: 2 GB at the large one; 1.2 times the peak of the small one, the vertices left out; no slower
+than GDAL's.
 """
 
 from __future__ import annotations
