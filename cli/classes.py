@@ -33,24 +33,38 @@ def template() -> None:
 @shows
 def check(file: str, model: str | None, arch: str | None) -> None:
     """Read a class FILE and print its codes, colours, names and prompts."""
+    from resegeo.checkpoints.sources import half_known, unknown_words
     from resegeo.classes.class_file import added_synonyms, load_class_list
     from resegeo.classes.land_cover import near_synonyms
     from resegeo.clip.tokens import check_prompts
     from resegeo.composition.recipe import find_model
 
     found = load_class_list(Path(file))
-    check_prompts(found, find_model(model, arch))
+    source = find_model(model, arch)
+    check_prompts(found, source)
     for spec in found.classes:
         colour = "#{:02x}{:02x}{:02x}".format(*spec.color)
         say(f"{spec.code:5}  {colour}  {spec.name}: {', '.join(spec.prompts)}")
     added = added_synonyms([(spec.name, spec.prompts) for spec in found.classes])
-    for spec, words in zip(found.classes, added, strict=True):
-        if words:
-            complain(f"Note: `synonyms: true` would add to {spec.name}: {', '.join(words)}.")
+    for spec, more in zip(found.classes, added, strict=True):
+        if more:
+            complain(f"Note: `synonyms: true` would add to {spec.name}: {', '.join(more)}.")
     for one, other, kind in near_synonyms([(spec.name, spec.prompts) for spec in found.classes]):
         complain(
-            f"Warning: {one} and {other} both have words for {kind} and will split its pixels; make them one class, or "
-            "take that word from one of them."
+            f"Warning: {one} and {other} both have words for {kind} and will split its pixels; make them one class, "
+            f'take that word from one of them, or show them as one by --merge "{one},{other}={kind}".'
+        )
+    words = [prompt for spec in found.classes for prompt in spec.prompts] if source.bundled else []
+    strange = unknown_words(words)
+    if strange:
+        complain(
+            f"Warning: the bundled model was never taught {', '.join(strange)}; take words of `resegeo classes "
+            "vocabulary`, or a larger CLIP by --model."
+        )
+    for prompt, phrases, rest in half_known(words):
+        complain(
+            f"Warning: of '{prompt}' the bundled model was taught {', '.join(phrases)} and never {', '.join(rest)}, so "
+            f"that it may find any {phrases[-1]}."
         )
     if len(found.classes) == 1:
         complain(

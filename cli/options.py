@@ -154,6 +154,9 @@ def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | 
 LOOKS = tuple(arguments(OPTIONS[name]) for name in ("bands", "formats", "alpha"))
 """What ``info`` takes too."""
 
+FORMATS = arguments(OPTIONS["formats"])
+"""What ``evaluate`` takes for its rasters."""
+
 
 def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     return [arguments(what) for what in OPTIONS.values() if what.about.heading == heading]
@@ -161,9 +164,13 @@ def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
 
 _PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, prompts, colours (YAML)."}
 
+REPORT = under(
+    "Results", option("--report", is_flag=True, help="Write a page for readers too, as `resegeo report` does.")
+)
+
 RESULTS = under(
     "Results",
-    option("--prompts", required=True, **_PROMPTS),
+    option("--prompts", **_PROMPTS),
     option("-o", "--output", metavar="DIR", help="Folder for the results.  [default: ./<scene>_resegeo]"),
     *_declared("Results"),
 )
@@ -181,6 +188,19 @@ BATCH_RESULTS = under(
     option("--prompts", **_PROMPTS),
     option("-o", "--output", default="batch_resegeo", show_default=True, metavar="DIR", help="Folder for all results."),
     *_declared("Results"),
+)
+
+DATASET = under(
+    "Data set",
+    option("--data", metavar="DIR", help="Folder of the images, instead of the file's input.dir."),
+    option("--limit", type=int, metavar="N", help="The first N images alone, for a quick look."),
+    option("--latex", is_flag=True, help="Print the figures as a table in LaTeX, in per cent."),
+)
+
+DATASET_RESULTS = under(
+    "Results",
+    option("-o", "--output", metavar="DIR", help="Folder for all results, instead of the file's output.base_dir."),
+    *(each for each in _declared("Results") if each[0] != ("--name",)),
 )
 
 SECTIONS = ("Scene", "Model", "Segments", "Method", "Execution")

@@ -18,6 +18,7 @@ from .console import Bars, say_path, shows
 @click.option("--field", metavar="NAME", help="Field of the examples that names the class.")
 @click.option("--model", metavar="MODEL", help="The model of the store, where it is not the bundled one.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
+@click.option("--replace-edited", is_flag=True, help="Let --overwrite replace points that were labelled already too.")
 @shows
 def suggest(
     store: str,
@@ -28,6 +29,7 @@ def suggest(
     field: str | None,
     model: str | None,
     overwrite: bool,
+    replace_edited: bool,
 ) -> None:
     """Suggest points of STORE, the .store.zarr of a finished run, that are worth labelling next.
 
@@ -49,6 +51,7 @@ def suggest(
             output,
             count,
             overwrite=overwrite,
+            replace_edited=replace_edited,
             progress=bars,
             examples=examples,
             field=field,

@@ -1,7 +1,7 @@
 """What a few clicks add to words: IoU against the number of points, through the command line.
 
-For each held-out picture of a road, solar panels, a forest or water, and for buildings of Dubai, so many points are
-drawn by a fixed seed inside the class and as many beside it (called `other`, a class without words), and given to
+For held-out pictures of roads, solar panels, buildings, water and forest, so many points are drawn by a fixed seed
+inside the class and as many beside it (called `other`, a class without words), and given to
 `resegeo segment STORE --examples`. Points themselves are not judged. The random forest is fitted on the colours of the
 same points' pixels. A row is the median over pictures.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
-from bundled_model_data import MEASURED, measured_pictures
-from measuring import FALSE, TRUE, limited, markdown, write_classes, write_json, write_scene
+from bundled_model_data import answer_key, measured_pictures
+from measuring import FALSE, TRUE, UNKNOWN, markdown, write_classes, write_json
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
@@ -29,24 +30,31 @@ from rasterio.errors import NotGeoreferencedWarning
 from resegeo_cli.main import main as command_line
 
 POINTS = (5, 25, 100)
-BUILDING = (0x3C, 0x10, 0x98)
-"""Colour of buildings in the masks of Dubai."""
-UNLABELLED = (0x9B, 0x9B, 0x9B)
+ASKED = (("road", "road"), ("solar_panel", "solar panel"), ("dubai", "building"), ("naip", "water"), ("forest", "tree"))
+"""Set and class of the pictures that are looked at."""
 SIDE = 600
-"""Largest side of a picture of Dubai that is looked at."""
+"""Largest side of a picture that is looked at."""
 
 
-def buildings(data: Path, folder: Path, limit: int) -> list[tuple[Path, Path, str]]:
-    """Write pictures of Dubai with buildings and their truths."""
+def pictures_of(data: Path, folder: Path, limit: int) -> list[tuple[Path, Path, str]]:
+    """Write held-out pictures and the truths of the class that is asked for in each; return paths and class."""
     found = []
-    for mask in sorted((data / "labelled/dubai_tiles").glob("tile8*.png"))[:limit]:
-        colours = np.asarray(Image.open(mask).convert("RGB"))[:SIDE, :SIDE]
-        rgb = np.asarray(Image.open(mask.with_suffix(".jpg")).convert("RGB"))[:SIDE, :SIDE]
-        true, unknown = (colours == BUILDING).all(axis=2), (colours == UNLABELLED).all(axis=2)
-        scene, truth = folder / f"{mask.stem}.png", folder / f"{mask.stem}.truth.png"
-        Image.fromarray(rgb).save(scene)
-        Image.fromarray(np.where(true, TRUE, np.where(unknown, 0, FALSE)).astype(np.uint8)).save(truth)
-        found.append((scene, truth, "building"))
+    held_out = measured_pictures(data, test=True)
+    for source, name in ASKED:
+        count = 0
+        for picture in (picture for picture in held_out if picture.source == source):
+            part = replace(picture, rgb=picture.rgb[:SIDE, :SIDE], codes=picture.codes[:SIDE, :SIDE])
+            true, known = answer_key(part, name)
+            if min((true & known).sum(), (known & ~true).sum()) < 0.005 * known.size:
+                continue  # too little to draw points from and to judge the rest
+            scene = folder / f"{picture.name.replace('/', '_')}.png"
+            truth = scene.with_suffix(".truth.png")
+            Image.fromarray(part.rgb).save(scene)
+            Image.fromarray(np.where(true, TRUE, np.where(known, FALSE, UNKNOWN)).astype(np.uint8)).save(truth)
+            found.append((scene, truth, name))
+            count += 1
+            if count == limit:
+                break
     return found
 
 
@@ -115,15 +123,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=4, help="at most so many pictures a class")
     args = parser.parse_args()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    pictures = limited(measured_pictures(args.data, test=True), args.limit, list(MEASURED))
     figures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="resegeo-clicks-") as name:
         folder = Path(name)
         prompts = folder / "classes.yml"
         write_classes(prompts)
-        scenes = [(*write_scene(picture, folder), MEASURED[picture.source]) for picture in pictures]
-        scenes += buildings(args.data, folder, args.limit)
-        for scene, truth, wanted in scenes:
+        for scene, truth, wanted in pictures_of(args.data, folder, args.limit):
             figures.append(measured(scene, truth, wanted, prompts, folder / "out"))
             write_json(args.out, {"pictures": figures})
     print(table(figures))

@@ -24,6 +24,9 @@ from resegeo.units import area, length, metres
 Affects = Literal["image", "labels", "polygons", "store", "nothing"]
 """The first that an option changes: features or scores, class raster, polygons, what the store keeps, or no result."""
 
+LARGEST = 1e15
+"""Largest number, either way from 0, that any option takes."""
+
 _ABOUT = "resegeo"
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
@@ -60,6 +63,9 @@ class About:
     """Whether there is a flag to turn it off too."""
     metres: bool = False
     """Whether it is a length on the ground, which text may give with its unit, such as 20cm."""
+    later: bool = False
+    """Whether stores and results are older than the option: at its default it is left out of what they record, so that
+    they are the same as before, and what was made then is still known."""
     measure: Literal["length", "area"] | None = None
     """Whether it is a length or an area in pixels, or on the ground as text with its unit, which stays text until the
     size of a pixel is known."""
@@ -83,6 +89,7 @@ def option(
     repeated: bool = False,
     off: bool = True,
     metres: bool = False,
+    later: bool = False,
     measure: Literal["length", "area"] | None = None,
 ) -> Any:
     """Declare an option as a field of a dataclass; see :class:`About`."""
@@ -102,6 +109,7 @@ def option(
         repeated,
         off,
         metres,
+        later,
         measure,
     )
     return field(default=default, metadata={_ABOUT: about})
@@ -279,25 +287,22 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
             return measured
         value = measured
     if text and isinstance(value, str) and kind in (int, float, bool):
+        misfit = _NoNumberError(str(_misfit(what, value)))
         try:
             value = _FLAGS[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise _NoNumberError(str(_misfit(what, value))) from None
-        if value in (float("inf"), float("-inf")):
-            raise _NoNumberError(str(_misfit(what, value)))
+            raise misfit from None
+        if not abs(value) <= LARGEST:
+            raise misfit
     if kind is bool:
         if isinstance(value, bool):
             return value
     elif kind in (int, float):
         right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         least, most = what.about.least, what.about.most
-        try:
-            if right and (least is None or value >= least) and (most is None or value <= most) and value == value:
-                if kind is float and value in (float("inf"), float("-inf")):
-                    raise _misfit(what, value, kind)
-                return kind(value)
-        except OverflowError:  # a whole number beyond all floats
-            pass
+        inside = right and abs(value) <= LARGEST  # nor is what is no number
+        if inside and (least is None or value >= least) and (most is None or value <= most):
+            return kind(value)
     elif get_origin(kind) is Literal:
         if isinstance(value, str) and (value in get_args(kind) or (what.several and value.lower() in get_args(kind))):
             return value if value in get_args(kind) else value.lower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import rasterio
 import shapely
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -105,6 +107,25 @@ COMMANDS = [
     "evaluate finished/scene.classes.tif polygons.gpkg",
     "evaluate finished/scene.classes.tif polygons.gpkg --field crop",
     "evaluate --pairs missing.csv",
+    "evaluate finished missing",
+    "evaluate finished foreign",
+    "evaluate images finished",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --bootstrap 100",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --ignore-border 9km",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --boundary wide",
+    "evaluate finished/scene.classes.tif points.gpkg --design --latex",
+    "calibrate finished/scene.store.zarr finished/scene.classes.tif --prompts classes.yml -o classes.yml",
+    "calibrate scene.tif finished/scene.classes.tif --prompts classes.yml -o new.yml",
+    "calibrate finished/scene.store.zarr missing.tif --prompts classes.yml -o new.yml",
+    # a page of it
+    "report missing",
+    "report images",
+    "report finished -o page.txt",
+    "report finished --truth missing.tif",
+    # words tried
+    "try scene.tif --prompts classes.yml -o sheet.jpg",
+    "try scene.tif --prompts classes.yml -o scene.png -n 0",
+    "try finished/scene.store.zarr --prompts classes.yml",
     # words
     "segment scene.tif --prompts missing.yml",
     "segment scene.tif --prompts scene.tif",
@@ -157,6 +178,11 @@ COMMANDS = [
     f"{USUAL} --local-radius -1",
     f"{USUAL} --preset best",
     f"{USUAL} --preset paper",
+    f"{USUAL} --last-attention qx",
+    f"{USUAL} --resize 0",
+    f"{USUAL} --resize 1",
+    f"{USUAL} --resize 40 --gsd 20",
+    f"{USUAL} --templates mine",
     f"{USUAL} --stride 500",
     f"{USUAL} --stride 0",
     f"{USUAL} --stride half",
@@ -217,6 +243,74 @@ COMMANDS = [
     # how it runs
     f"{USUAL} --read-ahead -1",
     f"{USUAL} --feature-dtype int4",
+    # examples
+    *(
+        f"segment finished/scene.store.zarr --prompts classes.yml {options}"
+        for options in (
+            "--examples missing.gpkg",
+            "--examples images",
+            "--examples scene.tif",
+            "--examples classes.yml",
+            "--examples ''",
+            "--examples clicks/cut.gpkg",
+            "--examples clicks/table.csv",
+            "--examples clicks/one.gpkg",
+            "--examples clicks/beside.gpkg",
+            "--examples clicks/blank.gpkg",
+            "--examples clicks/kind.gpkg",
+            "--examples clicks/kind.gpkg --field sort",
+            "--examples clicks/kind.gpkg --field geometry",
+            "--examples clicks/number.gpkg",
+            "--examples clicks/many.gpkg",
+            "--examples clicks/long.gpkg",
+            "--examples clicks/nowhere.gpkg",
+            "--examples clicks/good.gpkg --softmax-over prompts",
+            "--examples clicks/good.gpkg --preset paper",
+            "--field class",
+            "--examples missing.safetensors",
+            "--examples cut.safetensors",
+            "--examples resegeo-small.safetensors",
+            "--examples fit/scene.fitted.safetensors --reduction mean",
+        )
+    ),
+    "segment finished/scene.store.zarr --prompts lists/classes.yml --examples fit/scene.fitted.safetensors",
+    f"{USUAL} --examples clicks/good.gpkg --no-keep-features",
+    "segment points.tif --prompts classes.yml --examples clicks/good.gpkg",
+    "suggest scene.tif --prompts classes.yml -o a.gpkg",
+    "suggest finished/scene.store.zarr --prompts classes.yml -o a.shp",
+    "suggest finished/scene.store.zarr --prompts classes.yml -o clicks/good.gpkg",
+    "suggest finished/scene.store.zarr --prompts classes.yml -o clicks/good.gpkg --overwrite",
+    "suggest finished/scene.store.zarr --prompts lists/classes.yml -o a.gpkg",
+    "suggest finished/scene.store.zarr --prompts classes.yml -o a.gpkg --examples clicks/one.gpkg",
+    # labels shown in another way
+    "segment finished/scene.store.zarr --merge water",
+    "segment finished/scene.store.zarr --merge lake,water=wet",
+    "segment finished/scene.store.zarr --merge water=",
+    "segment finished/scene.store.zarr --merge water=wet --merge water=blue",
+    "segment finished/scene.store.zarr --crop",
+    "segment finished/scene.store.zarr --aoi far.geojson",
+    "segment finished/scene.store.zarr --aoi missing.gpkg --crop",
+    "segment finished/scene.store.zarr --bbox 500001,5199991,500002,5199992 --crop",
+    "segment finished/scene.store.zarr --colors missing.yml",
+    "segment finished/scene.store.zarr --colors lists/other.yml",
+    "segment images.store.zarr --colors classes.yml",
+    f"{USUAL} --merge lake=wet",
+    f"{USUAL} --crop",
+    # what was found
+    "find",
+    "find finished",
+    "find nowhere water",
+    "find images water",
+    "find scene.tif water",
+    "find finished ''",
+    "find finished water -n 0",
+    "find finished water -o a.csv",
+    "find finished water -o clicks/good.gpkg",
+    "find finished water --field class",
+    "find finished lake --examples clicks/good.gpkg",
+    "find finished water --examples clicks/one.gpkg",
+    "find finished lake --examples fit/scene.fitted.safetensors",
+    "find images.store.zarr water",
     "segment missing.store.zarr --prompts classes.yml",
     "segment images.store.zarr --prompts classes.yml",
     # many scenes
@@ -252,6 +346,13 @@ COMMANDS = [
     "batch bare.tif scene.tif --prompts classes.yml --mosaic district",
     "batch scene.tif --prompts classes.yml --mosaic a/b",
     "batch lists/overlap.csv --prompts classes.yml --mosaic district",
+    # a data set
+    "dataset",
+    "dataset missing.yml",
+    "dataset scene.tif",
+    "dataset classes.yml",
+    "dataset classes.yml -o set --data tiles --limit 0",
+    "batch lists/tile.csv --prompts classes.yml --mosaic district",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -303,6 +404,9 @@ CLASS_FILES = [
     "classes:\n  - name: 'water\n",
     "classes:\n  - name: water: lake\n",
     "stride: 64\n",
+    "classes: [water, forest]\nmerge: [water]\n",
+    "classes: [water, forest]\nmerge: {wet: [lake]}\n",
+    "classes: [water, forest]\nmerge: {wet: []}\n",
     "text_queries: [water]\n",
     "text_queries: [water, lake]\nclass_mapping: {0: water}\ncategory_to_index: {water: 0}\n",
 ]
@@ -331,10 +435,37 @@ SETTINGS_FILES = [
     "64: stride\n",
 ]
 
+_WORDS = "text_queries: [water, forest]\nclass_mapping: {0: Water, 1: Forest}\n"
+_SET = f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\noutput: {{base_dir: set}}\n"
+DATASET_FILES = [
+    _SET,
+    f"{_SET}input: {{dir: nowhere}}\n",
+    f"{_SET}input: {{dir: images}}\n",
+    f"{_SET}input: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles, only: [b]}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\ninput: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{num_classes: 6}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_model_name: RN50}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_checkpoint: gone/clip.pt}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{sam_checkpoint: gone/sam.pth}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{img_size: 336}}\nsettings: {{preset: default}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention:\n  max_random_attn: 0.2\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{num_sam_attention_layers: 4, sam_param_sets: [{{}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{sam_param_sets: [{{points_per_side: 1}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  values: {{9: lake}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  ignore: [0]\n",
+    f"{_SET}input: {{dir: tiles}}\nsettings: {{strid: 4}}\n",
+    f"{_SET}input: tiles\n",
+]
+
 MISTAKES = [
     *map(Mistake, COMMANDS),
     *(Mistake("segment scene.tif --prompts mine.yml", text) for text in CLASS_FILES),
     *(Mistake(f"{USUAL} --settings mine.yml", text) for text in SETTINGS_FILES),
+    *(Mistake("dataset mine.yml", text) for text in DATASET_FILES),
+    Mistake("dataset mine.yml --segments superpixels", DATASET_FILES[3]),
+    Mistake("dataset mine.yml --segments superpixels --data tiles -o tiles", DATASET_FILES[3]),
 ]
 
 
@@ -382,7 +513,15 @@ def prepare(folder: Path) -> None:
     (folder / "foreign").mkdir()
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
+    _examples(folder)
+    resegeo.segment(
+        good, folder / "classes.yml", folder / "fit", stride=128, vector=(), examples=folder / "clicks/good.gpkg"
+    )
+    shutil.rmtree(folder / "fit/scene.store.zarr")
     raster("scene.jp2", picture)
+    (folder / "tiles" / "a").mkdir(parents=True)
+    Image.fromarray(picture.transpose(1, 2, 0)).save(folder / "tiles" / "a" / "R_G_B_IR.png")
+    Image.fromarray(np.full(picture.shape[1:], 7, np.uint8)).save(folder / "tiles" / "a" / "L.png")
     lists = {
         "none.csv": "scene,gsd\n",
         "image.csv": "image,gsd\n../scene.tif,1\n",
@@ -391,7 +530,9 @@ def prepare(folder: Path) -> None:
         "comma.csv": "scene,bands\n../scene.tif,4,3,2\n",
         "overlap.csv": "scene,overlap\n../bare.tif,\n../scene.tif,1.5\n",
         "classes.yml": "classes: [water]\n",
+        "other.yml": "classes: [lava, ice]\n",
         "words.csv": "scene,prompts\n../bare.tif,classes.yml\n../scene.tif,\n",
+        "tile.csv": "scene,overlap\n../scene.tif,0.5\n",
         "above.csv": "scene,prompts\n../scene.tif,../classes.yml\n",
         "binary.csv": b"scene\n\0\1\2",
         "cut.json": '{"type": "FeatureCollection",\n "features": [{',
@@ -403,6 +544,28 @@ def prepare(folder: Path) -> None:
         (folder / "lists" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (folder / "images").mkdir()
     (folder / "images.store.zarr").mkdir()
+
+
+def _examples(folder: Path) -> None:
+    """Points that cannot be learnt from, and some that can."""
+    (folder / "clicks").mkdir()
+
+    def points(name: str, values: list[object], *, field: str = "class", east: float = 500_000) -> None:
+        spots = [shapely.Point(east + 105 + 100 * (n % 10), 5_199_505 + n // 10) for n in range(len(values))]
+        gpd.GeoDataFrame({field: values}, geometry=spots, crs="EPSG:32633").to_file(folder / "clicks" / name)
+
+    points("good.gpkg", ["water", "forest"] * 4)
+    points("one.gpkg", ["water"] * 3)
+    points("beside.gpkg", ["water", "forest"], east=600_000)
+    points("blank.gpkg", [None, "", " "])
+    points("kind.gpkg", ["water", "forest"], field="kind")
+    points("number.gpkg", [7, 8], field="class_id")
+    points("many.gpkg", [f"c{number}" for number in range(101)])
+    points("long.gpkg", ["water", "w" * 300])
+    nothing = gpd.GeoSeries([shapely.Point(), None], crs="EPSG:32633")
+    gpd.GeoDataFrame({"class": ["water", "forest"]}, geometry=nothing).to_file(folder / "clicks/nowhere.gpkg")
+    (folder / "clicks/table.csv").write_text("class,x,y\nwater,1,2\n")
+    (folder / "clicks/cut.gpkg").write_bytes((folder / "clicks/good.gpkg").read_bytes()[:5000])
 
 
 def _weights(folder: Path) -> None:

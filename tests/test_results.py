@@ -117,7 +117,7 @@ def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
 
 def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_path, monkeypatch):
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole")
-    label, inner = resegeo.run.results.label_scene, Scene.read
+    label, inner = resegeo.run.execution.label_scene, Scene.read
 
     def lost(self, *args):
         raise ResegeoError("the share is gone")
@@ -128,7 +128,7 @@ def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_pat
         return label(plan, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run.results, "label_scene", labelling)
+        patch.setattr(resegeo.run.execution, "label_scene", labelling)
         broken = resegeo.segment(scene, WORDS, tmp_path / "out")
     monkeypatch.undo()
     assert Scene.read is inner

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from resegeo.checkpoints.sources import half_known
 from resegeo.classes.class_file import added_synonyms, load_class_list, parse_class_list, with_synonyms
-from resegeo.classes.land_cover import kinds
+from resegeo.classes.land_cover import kinds, near_synonyms
 from resegeo.errors import ClassFileError
 from resegeo_cli.main import main
 
@@ -54,3 +55,20 @@ def test_the_check_shows_what_would_be_added_and_warns(tmp_path):
     assert "forest and tree both have words for" in result.stderr
     (tmp_path / "one.yml").write_text("classes: [road]")
     assert "road is the only class" in run("classes", "check", tmp_path / "one.yml").stderr
+
+
+def test_words_that_the_model_knows_in_part_or_not_at_all_are_told(tmp_path):
+    (tmp_path / "classes.yml").write_text("classes: [palm tree, roof of a house, zebras, paved roads, solar panels]")
+    said = run("classes", "check", tmp_path / "classes.yml").stderr
+    assert "of 'palm tree' the bundled model was taught tree and never palm, so that it may find any tree." in said
+    assert "the bundled model was never taught zebras;" in said
+    assert said.count("of '") == 1  # whole phrases, plurals and little words are known
+    assert half_known(["Water of the harbour", "water"]) == []
+    assert half_known(["frozen water, bright"]) == [("frozen water, bright", ("water",), ("frozen", "bright"))]
+
+
+def test_a_word_in_singular_and_plural_in_two_classes_is_told():
+    assert near_synonyms([("yacht", ["yacht"]), ("Yachts", ["Yachts"]), ("mast", ["mast"])]) == [
+        ("yacht", "Yachts", "yacht")
+    ]
+    assert near_synonyms([("bus", ["bus"]), ("gas", ["gas"])]) == []

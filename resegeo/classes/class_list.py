@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,8 @@ from resegeo.errors import ResegeoError
 
 MOST_CODES, MOST_NAME = 65_000, 200
 """Most codes of a class raster, and most characters of a class name; a Shapefile's field takes 254 bytes."""
+MOST_SCALE = 100
+"""Largest power of a class's probability."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class ClassSpec:
     color: tuple[int, int, int]
     threshold: float | None = None
     background: bool = False
+    scale: float | None = None
+    """Power of its probability before all are normed anew, as :mod:`resegeo.run.calibration` fits it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,12 @@ class ClassList:
     threshold: float | None = None
     attention: Mapping[str, int] | None = None
     """Layer counts from the reference's configuration, named as in :class:`resegeo.settings.Settings`."""
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Names of classes that the map shows as one, by its name; labels do not depend on it."""
     notices: tuple[str, ...] = ()
+    indexed: bool = False
+    """Whether codes are the index + 1 of the reference's configuration: label rasters of such a data set hold the
+    index."""
 
     @cached_property
     def dtype(self) -> str:
@@ -118,10 +127,16 @@ class ClassList:
         """Return plain values, from which :meth:`from_json` builds the list again."""
         return {
             "classes": [
-                {**asdict(spec), "prompts": list(spec.prompts), "color": list(spec.color)} for spec in self.classes
+                {
+                    **{key: value for key, value in asdict(spec).items() if key != "scale" or value is not None},
+                    "prompts": list(spec.prompts),
+                    "color": list(spec.color),
+                }
+                for spec in self.classes
             ],
             "templates": list(self.templates),
             "threshold": self.threshold,
+            **({"indexed": True} if self.indexed else {}),
         }
 
     @classmethod
@@ -139,7 +154,8 @@ class ClassList:
                 ClassSpec(**{**spec, "prompts": _tuple(spec["prompts"]), "color": _tuple(spec["color"])})
                 for spec in plain["classes"]
             )
-            found = cls(specs, _tuple(plain["templates"]), plain["threshold"])
+            indexed = plain.get("indexed", False) is True
+            found = cls(specs, _tuple(plain["templates"]), plain["threshold"], indexed=indexed)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no class list ({type(error).__name__})") from error
         codes = [spec.code for spec in specs if not spec.background]
@@ -166,6 +182,7 @@ def _sound(spec: ClassSpec) -> bool:
         and len(spec.color) == 3
         and all(type(channel) is int and 0 <= channel <= 255 for channel in spec.color)
         and _share(spec.threshold)
+        and (spec.scale is None or (isinstance(spec.scale, int | float) and 0 < spec.scale <= MOST_SCALE))
     )
 
 

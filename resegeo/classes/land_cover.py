@@ -60,8 +60,17 @@ def synonyms_of(name: str, prompts: Iterable[str], taken: Iterable[str]) -> tupl
     return tuple(word for word in kind.synonyms if word not in known)
 
 
+def _meaning(word: str) -> str:
+    """Return the kind that a word names, or else the word in lower case and singular."""
+    kind = kind_of(word)
+    plain = " ".join(word.lower().replace("_", " ").replace("-", " ").split())
+    return plain.removesuffix("s") if kind is None else kind.name
+
+
 def near_synonyms(classes: Iterable[tuple[str, Iterable[str]]]) -> list[tuple[str, str, str]]:
-    """Find classes that share a kind and will split each other: pairs of names, and the kind's name.
+    """Find classes that share a kind, or a word in singular and plural, and will split each other's pixels.
+
+    Returns pairs of names, and the name of what they share.
 
     Parameters
     ----------
@@ -72,7 +81,7 @@ def near_synonyms(classes: Iterable[tuple[str, Iterable[str]]]) -> list[tuple[st
     owner: dict[str, str] = {}
     found = []
     for name, prompts in classes:
-        own = {kind.name for kind in map(kind_of, (name, *prompts)) if kind is not None}
+        own = {_meaning(word) for word in (name, *prompts)}
         for kind_name in sorted(own):
             if owner.setdefault(kind_name, name) != name:
                 found.append((owner[kind_name], name, kind_name))

@@ -19,7 +19,8 @@ from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, move, workshop
 from resegeo.outputs.polygons import Drawing
-from resegeo.outputs.vectors import WRITE_ERRORS, layer_name, open_elsewhere, restyle, write_layer, write_polygons
+from resegeo.outputs.vector_files import open_elsewhere
+from resegeo.outputs.vectors import WRITE_ERRORS, layer_name, restyle, write_layer, write_polygons
 
 _FIELDS = {"class_id", "class_name", "area_m2", "perim_m", "prompts", "scene"}
 

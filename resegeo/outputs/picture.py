@@ -19,8 +19,9 @@ from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.outputs.raster import CACHE_BYTES
+from resegeo.scene.formats import open_raster
 from resegeo.scene.reader import Scene
-from resegeo.scene.windows import look_shape
+from resegeo.scene.windows import Rect, look_shape
 
 SCENE_SHARE = 0.45
 """How much of a class's colour gives way to the scene below."""
@@ -65,6 +66,16 @@ class Quicklook:
     def cols(self) -> NDArray[np.int64]:
         """Columns of the scene that are shown."""
         return _spread(self.width, self.rgb.shape[1])
+
+    def part(self, frame: Rect) -> Quicklook:
+        """Return the look at a part of the scene, from the nearest of the pixels that are shown."""
+        result = Quicklook.blank(frame.height, frame.width)
+        rows, cols = (
+            _nearest(known, wanted + first)
+            for known, wanted, first in ((self.rows, result.rows, frame.row), (self.cols, result.cols, frame.col))
+        )
+        result.rgb[...] = self.rgb[np.ix_(rows, cols)]
+        return result
 
     def put(self, row: int, col: int, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
         """Take what is shown from a block of the scene."""
@@ -218,6 +229,13 @@ def _spread(size: int, count: int) -> NDArray[np.int64]:
     return (np.arange(count) * 2 + 1) * size // (2 * count)
 
 
+def _nearest(known: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the sorted positions that lie nearest to those wanted."""
+    after = np.searchsorted(known, wanted).clip(1, len(known) - 1) if len(known) > 1 else np.zeros_like(wanted)
+    before = np.maximum(after - 1, 0)
+    return np.where(wanted - known[before] <= known[after] - wanted, before, after)
+
+
 def _strip(width: int) -> int:
     return max(64, min(512, STRIP_PIXELS // width))
 
@@ -233,7 +251,7 @@ def _thinned(
     step = _strip(look.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(class_raster) as raster:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_raster(str(class_raster)) as raster:
             for top in range(0, look.height, step):
                 count = min(step, look.height - top)
                 strip = raster.read(1, window=Window(0, top, look.width, count))

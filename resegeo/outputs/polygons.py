@@ -30,6 +30,7 @@ from resegeo.outputs.borders import Borders
 from resegeo.outputs.raster import read_class_raster_info, sieved_codes
 from resegeo.outputs.smoothing import smoothed
 from resegeo.outputs.strips import Areas, Codes
+from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, missed_by, unplaced
 from resegeo.scene.grids import name_of
 from resegeo.scene.resampling import pixel_on_the_ground
@@ -212,7 +213,7 @@ def draw(
             rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 ground = pixel_on_the_ground(where, raster.height, raster.width)
                 least = area_in_pixels(min_area, ground, "min_area")
                 tolerance = length_in_pixels(simplify, ground, "simplify")

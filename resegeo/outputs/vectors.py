@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -31,13 +31,14 @@ from pyarrow import parquet
 from shapely import affinity
 
 from resegeo.classes.class_list import ClassList
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, move, saving, workshop
+from resegeo.outputs.layer_styles import STYLE, Style, add_style, replace_style
 from resegeo.outputs.polygons import TEXTS, Drawing
 from resegeo.outputs.styles import qml_vector, sld_vector
+from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
 from resegeo.settings import SUFFIXES
 
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _PLAIN = "polygons"
 """Stem of a file while it is written, whatever GDAL would make of the one that it gets."""
 
@@ -55,7 +56,6 @@ _ROWS = 8192
 
 Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
 
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 _SHAPEFILE_LIMIT = 2**31 - 1
 WRITE_ERRORS = (
     OSError,
@@ -70,52 +70,13 @@ WRITE_ERRORS = (
 """What writing a vector file may end in."""
 
 
-PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
-"""Suffixes of files that :func:`readable` knows."""
-
-
-STYLES = (".qml", ".sld")
-"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
-
-
-def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
-
-    A GeoPackage holds its styles itself.
-    """
-    suffix = path.suffix.lower()
-    ends = () if suffix == ".gpkg" else (*(_SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
-    return (path, *(path.with_suffix(end) for end in ends))
-
-
-def open_elsewhere(path: Path) -> None:
-    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
-
-    Raises
-    ------
-    ResegeoError:
-        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
-
-    """
-    if path.suffix.lower() != ".gpkg":
-        return
-    for end in ("-wal", "-shm", "-journal"):
-        beside = path.with_name(path.name + end)
-        if os.path.lexists(beside):
-            raise ResegeoError(
-                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
-                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
-                "once more so that its edits are kept; then run the same command again."
-            )
-
-
 def readable(path: Path) -> bool:
     """Whether a vector file can be read to its end."""
     whole = path.with_suffix(".shp") if path.suffix.lower() in (".shx", ".dbf") else path
     try:
         sound = all(not shapely.is_missing(shapes).any() for _, shapes in _read(whole))
         return sound and (whole.suffix.lower() != ".shp" or _sound_shapefile(whole))
-    except (*WRITE_ERRORS, ValueError, RuntimeError):
+    except Exception:  # readers of damaged files raise anything, IndexError for one
         return False
 
 
@@ -187,23 +148,16 @@ def write_polygons(
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
         )
-    try:
-        with workshop(path.parent) as place:
-            _write(polygons, place, suffix, layer_name(path.stem), classes, path)
-            parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
-            files = {
-                part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix))
-                for part in parts
-            }
-            # An older .prj or index of a Shapefile would be taken for one of the new file.
-            gone = [part for part in parts_of(path) if part not in files.values()]
-            open_elsewhere(path)
-            move(files, gone, note)
-    except WRITE_ERRORS as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({getattr(error, 'strerror', None) or error}). Check "
-            "free space and permissions."
-        ) from error
+    with saving(path, *WRITE_ERRORS), workshop(path.parent) as place:
+        _write(polygons, place, suffix, layer_name(path.stem), classes, path)
+        parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
+        files = {
+            part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix)) for part in parts
+        }
+        # An older .prj or index of a Shapefile would be taken for one of the new file.
+        gone = [part for part in parts_of(path) if part not in files.values()]
+        open_elsewhere(path)
+        move(files, gone, note)
 
 
 def _frames(polygons: Polygons) -> Iterable[gpd.GeoDataFrame]:
@@ -363,7 +317,7 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         _verify(count, path)
         styles = _styles(polygons, layer, classes)
         if suffix == ".gpkg":
-            _add_style(path, layer, styles, _DATE)
+            add_style(path, Style(*STYLE, *styles), _DATE)
         else:
             for end, text in zip(STYLES, styles, strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
@@ -421,7 +375,7 @@ def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, a
                 pyarrow.RecordBatchReader.from_batches(schema, batches()),
                 path,
                 layer=layer,
-                driver=_DRIVERS[path.suffix],
+                driver=DRIVERS[path.suffix],
                 geometry_name="geometry",
                 geometry_type="Polygon",
                 crs=_crs_text(first.crs),
@@ -481,23 +435,6 @@ def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -
         writer.add_key_value_metadata({"geo": json.dumps(about)})
 
 
-def _add_style(path: Path, layer: str, styles: tuple[str, str], date: str) -> None:
-    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
-            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
-            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        _insert_style(database, layer, styles, date)
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
-            (date,),
-        )
-
-
 def restyle(
     database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
 ) -> None:
@@ -513,20 +450,5 @@ def restyle(
         The class list, of which ``before`` occurred when the style was made, and ``now`` do.
 
     """
-    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'layer_styles'").fetchone() is None:
-        return
-    ours = (layer, qml_vector(classes, set(before)))
-    if database.execute("DELETE FROM layer_styles WHERE f_table_name = ? AND styleQML = ?", ours).rowcount > 0:
-        _insert_style(database, layer, (qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))), _DATE)
-
-
-def _insert_style(database: sqlite3.Connection, layer: str, styles: tuple[str, str], date: str) -> None:
-    column = database.execute(
-        "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-    ).fetchone()[0]
-    database.execute(
-        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-        "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-        "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-        (layer, column, *styles, date.replace("Z", "000Z")),
-    )
+    texts = qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))
+    replace_style(database, layer, qml_vector(classes, set(before)), Style(*STYLE, *texts), _DATE)

@@ -68,6 +68,40 @@ def read_clicks(path: str, field: str | None, scene: Scene, region: Region | Non
         When the file can't be read, or fewer than two classes have a place in the scene.
 
     """
+    drawn = read_drawn(path, field, classes)
+    places, outside, valid = on_scene(drawn, scene, region)
+    skipped = drawn.skipped + Counter({"outside the scene": outside, "in nodata": int((~valid).sum())})
+    places = places.part(valid)
+    found = counts(places.label, tuple(spec.name for spec in drawn.classes.classes))
+    said = [f"{count:,} {why}" for why, count in skipped.items() if count]
+    if said:
+        notice(f"{drawn.what}: left out are {', '.join(said)}.", InputNotice)
+    refuse_one_class(found, drawn.what)
+    both = len(places) - len(np.unique(np.stack([places.rows, places.cols]), axis=1).T)
+    if both:
+        notice(f"{drawn.what}: {both:,} pixels are given to more than one class.", InputNotice)
+    return Clicks(places, drawn.classes, drawn.field, found)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Shapes of a file of examples that name a class, wherever they lie."""
+
+    geometry: NDArray[Any]
+    label: NDArray[np.int64]
+    """Index of the class of each."""
+    crs: Any
+    classes: ClassList
+    """The class list, and behind it the classes that the file adds: they have no words."""
+    field: str
+    what: str
+    """How messages call the file."""
+    skipped: Counter[str]
+    """How many were left out, by reason."""
+
+
+def read_drawn(path: str, field: str | None, classes: ClassList) -> Drawn:
+    """Read the shapes of a file of examples; the parameters and errors are those of :func:`read_clicks`."""
     what = f"[[examples={escaped(path)}]]"
     frame = read_layer(
         path, what, field=(field,) if field else FIELDS, shapes=_drawn, holds="points, lines or polygons"
@@ -75,23 +109,15 @@ def read_clicks(path: str, field: str | None, scene: Scene, region: Region | Non
     name = _field_of(frame, field, what)
     extended, label, skipped = _labels(frame[name].tolist(), classes, what, name)
     used = label >= 0
-    places, outside = _pixels(
-        np.asarray(frame.geometry.values, dtype=object)[used], label[used], frame.crs, scene, what
-    )
+    geometry = np.asarray(frame.geometry.values, dtype=object)[used]
+    return Drawn(geometry, label[used], frame.crs, extended, name, what, skipped)
+
+
+def on_scene(drawn: Drawn, scene: Scene, region: Region | None) -> tuple[Places, int, NDArray[np.bool_]]:
+    """Return the pixels of a scene under shapes, thinned; how many shapes have none there; which pixels are valid."""
+    places, outside = _pixels(drawn.geometry, drawn.label, drawn.crs, scene, drawn.what)
     places = places.thinned()
-    valid = _valid(scene, region, places)
-    skipped["outside the scene"] = outside
-    skipped["in nodata"] = int((~valid).sum())
-    places = places.part(valid)
-    found = counts(places.label, tuple(spec.name for spec in extended.classes))
-    said = [f"{count:,} {why}" for why, count in skipped.items() if count]
-    if said:
-        notice(f"{what}: left out are {', '.join(said)}.", InputNotice)
-    refuse_one_class(found, what)
-    both = len(places) - len(np.unique(np.stack([places.rows, places.cols]), axis=1).T)
-    if both:
-        notice(f"{what}: {both:,} pixels are given to more than one class.", InputNotice)
-    return Clicks(places, extended, name, found)
+    return places, outside, _valid(scene, region, places)
 
 
 def refuse_one_class(found: Mapping[str, int], what: str) -> None:

@@ -11,11 +11,12 @@ from resegeo.checkpoints.sources import resolve_model
 from resegeo.classes.class_file import class_list
 from resegeo.declare import declared, taken
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import LONGEST_PATH, name_problem, sweep
+from resegeo.files import LONGEST_PATH, is_folder, name_problem, sweep
 from resegeo.process import undisturbed
 from resegeo.run.options import Keywords, Options, View, documented
 from resegeo.run.plan import look_at, make_plan, plan_outputs
 from resegeo.run.prepare import Classes, Run, settle, warn
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import describe
 from resegeo.scene.resampling import ground_sample_distance
 from resegeo.settings import SUFFIXES, Settings
@@ -45,7 +46,7 @@ class Segments(Protocol[P]):
     def __call__(
         self,
         scene: str | Path,
-        classes: Classes,
+        classes: Classes | None = None,
         output: str | Path | None = None,
         *args: P.args,
         **options: P.kwargs,
@@ -58,7 +59,7 @@ class Prepares(Protocol[P, R_co]):
     def __call__(
         self,
         scene: str | Path | xr.DataArray,
-        classes: Classes,
+        classes: Classes | None = None,
         output: str | Path | None = None,
         *args: P.args,
         **options: P.kwargs,
@@ -79,7 +80,7 @@ def _prepares(
 
 @_segments(Keywords)
 def segment(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Segmentation | xr.DataArray:
     """Segment a scene by words: what ``resegeo segment`` does.
 
@@ -91,7 +92,8 @@ def segment(
         Path or URL of a raster, a DataArray (band, y, x) with its CRS as rioxarray keeps it, or the store
         ``….store.zarr`` of a finished run, which gets new words without a look at a pixel.
     classes:
-        A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file.
+        A class file, a :class:`ClassList`, or a list of names or of mappings as in a class file. None with a store: its
+        finished run is shown in another way, in its place, as ``merge``, ``colors``, ``aoi`` or ``crop`` say.
     output:
         Folder for the results, by default ``<stem>_resegeo``. A DataArray without ``output`` is
         answered by a DataArray.
@@ -115,7 +117,7 @@ def segment(
 
 @_prepares(Keywords)
 def prepare(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Run:
     """Settle all of a run but the running; the parameters are those of :func:`segment`. Writes nothing.
 
@@ -144,7 +146,7 @@ def prepare(
 
 @_prepares(Keywords)
 def estimate(
-    scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None = None, **options: Any
+    scene: str | Path | xr.DataArray, classes: Classes | None = None, output: str | Path | None = None, **options: Any
 ) -> Estimate:
     """Say what :func:`segment` with the same arguments would need: items, memory, disk, time.
 
@@ -166,6 +168,7 @@ def estimate(
     return prepare(scene, classes, output, **options).estimate()
 
 
+@heard
 def info(
     scene: str | Path | xr.DataArray,
     *,
@@ -189,6 +192,7 @@ def info(
     }
 
 
+@heard
 def vectorize(
     raster: str | Path,
     output: str | Path,
@@ -216,7 +220,8 @@ def vectorize(
     from resegeo.outputs.collecting import append_polygons
     from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
-    from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
+    from resegeo.outputs.vector_files import STYLES, open_elsewhere, parts_of
+    from resegeo.outputs.vectors import foreign_style, write_polygons
     from resegeo.run.results import scene_of, scores_of
 
     output = Path(output)
@@ -236,7 +241,7 @@ def vectorize(
     parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
     _refuse_existing(next(parts, None), overwrite=overwrite or append)
     open_elsewhere(output)
-    if not output.parent.is_dir():
+    if not is_folder(output.parent):
         raise ResegeoError(
             f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resegeo.clip.blending import Grouping
 from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
-from resegeo.files import Note, whole
+from resegeo.files import Note, saving, whole
 from resegeo.run.clicks import refuse_one_class
 from resegeo.run.correction import FORMAT, KEY, identity_of, words_of
 from resegeo.run.example_features import Words, counts, gather
@@ -26,12 +26,14 @@ from resegeo.run.store import Store
 class Found:
     """A correction that was fitted, or read."""
 
-    fitted: Fitted = field(repr=False)
+    fitted: Fitted | None = field(repr=False)
+    """None where labels that lie there already are shown, and only the facts are known."""
     facts: Mapping[str, Any]
     """What the report says of it."""
 
     def vectors(self, texts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Prompts (Q, D), and behind them the residuals (C, D)."""
+        assert self.fitted is not None
         return np.concatenate([texts, self.fitted.residuals])
 
 
@@ -49,7 +51,11 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
         return None
     if correction.fitted is not None:
         return Found(correction.fitted, correction.facts())
-    assert correction.places is not None
+    if correction.places is None:
+        raise ResegeoError(
+            "The labels of this store's run were corrected by examples, and they have to be fitted again for this; "
+            "give them by [[examples]], with the class file by [[classes]]."
+        )
     words = Words(
         texts,
         Grouping.of(classes, settings.reduction, settings.softmax_over),
@@ -102,6 +108,14 @@ def _sentence(found: Mapping[str, int], judged: Judged | None, names: tuple[str,
     )
 
 
+def load_fitted(path: Path) -> Fitted:
+    """Read the vectors of a file whose mark says that :func:`write_fitted` wrote it."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(path)
+    return Fitted(arrays["residuals"], arrays["biases"])
+
+
 def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = None) -> None:
     """Write fitted vectors, for other scenes and the same words and model.
 
@@ -113,6 +127,7 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
     """
     from safetensors.numpy import save
 
+    assert found.fitted is not None
     said = {
         "format": FORMAT,
         "classes": plan.classes.to_json(),
@@ -123,10 +138,5 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
     }
     arrays = {"residuals": found.fitted.residuals, "biases": found.fitted.biases}
     content = save(arrays, metadata={KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
-    try:
-        with whole(path, note) as beside:
-            beside.write_bytes(content)
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path)} could not be written ({error.strerror or error}). Check free space and permissions."
-        ) from error
+    with saving(path), whole(path, note) as beside:
+        beside.write_bytes(content)

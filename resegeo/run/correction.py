@@ -19,7 +19,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.clip.fitting import Fitted
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, escaped, shown
-from resegeo.files import checksum, read_limited
+from resegeo.files import checksum, is_file, is_there, read_limited
 from resegeo.run.clicks import extended_by, is_fitted, read_clicks
 from resegeo.run.example_features import Places
 from resegeo.scene.reader import Scene
@@ -47,15 +47,21 @@ class Correction:
     """Places of each class, by name."""
     column: str | None = None
     """Field that names the classes."""
+    kind: str = "places"
+    """``places`` in this very scene, or ``fitted`` by an earlier run."""
     places: Places | None = field(default=None, repr=False)
-    """Of examples of this very scene."""
+    """Of examples of this very scene; None where only what became of them is known."""
     fitted: Fitted | None = field(default=None, repr=False)
     """Of a file that an earlier run has fitted."""
 
     def facts(self) -> dict[str, Any]:
         """Return what the results depend on, as plain values."""
-        kind = "places" if self.fitted is None else "fitted"
-        return {"kind": kind, "sha256": self.sha256, "field": self.column, "counts": dict(self.counts)}
+        return {"kind": self.kind, "sha256": self.sha256, "field": self.column, "counts": dict(self.counts)}
+
+
+def correction_known(facts: Mapping[str, Any]) -> Correction:
+    """Return the correction of a finished run from what its report says of it; see :meth:`Correction.facts`."""
+    return Correction("the examples", facts["sha256"], dict(facts["counts"]), facts["field"], facts["kind"])
 
 
 def correction_of(
@@ -81,15 +87,15 @@ def correction_of(
     if settings.softmax_over != "classes":
         raise UsageError(
             f"[[examples={name}]] corrects the scores of classes, and [[softmax_over={settings.softmax_over}]] (of "
-            "[[preset=paper]]) compares prompts first; leave that out."
+            "presets such as paper) compares prompts first; leave that out."
         )
     if is_fitted(path):
         return _read_fitted(Path(path), classes, settings, source)
-    if not Path(path).is_file() and "://" not in str(path) and not str(path).startswith("/vsi"):
+    if not is_there(path) and "://" not in str(path) and not str(path).startswith("/vsi"):
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
-    said = checksum(Path(path)) if Path(path).is_file() else ""
-    return Correction(Path(path).name, said, clicks.counts, clicks.field, clicks.places), clicks.classes
+    said = checksum(Path(path)) if is_file(path) else ""
+    return Correction(Path(path).name, said, clicks.counts, clicks.field, places=clicks.places), clicks.classes
 
 
 def words_of(settings: Settings) -> dict[str, Any]:
@@ -103,15 +109,48 @@ def identity_of(source: ModelSource) -> dict[str, Any]:
     return plain
 
 
-def _read_fitted(
-    path: Path, classes: ClassList, settings: Settings, source: ModelSource
-) -> tuple[Correction, ClassList]:
-    """Read fitted vectors, and see that they were fitted to the same words and model."""
+@dataclass(frozen=True)
+class FittedFile:
+    """What a file of fitted vectors says."""
+
+    what: str
+    """How messages call it."""
+    classes: ClassList
+    """Those with words first; behind them those that examples added."""
+    model: Mapping[str, Any]
+    """Identity of the model."""
+    words: Mapping[str, Any]
+    """See :func:`words_of`."""
+    counts: Mapping[str, int]
+    """Places that it was fitted on, by class."""
+    fitted: Fitted = field(repr=False)
+
+    def refuse_other_model(self, source: ModelSource) -> None:
+        """Refuse a model that it was not fitted with; see :class:`ResegeoError`."""
+        wanted = identity_of(source)
+        same = {name: self.model.get(name) for name in wanted} == wanted
+        if not same or self.fitted.residuals.shape[1] != _dimension(source):
+            raise ResegeoError(
+                f"{self.what} was fitted with the model {shown(self.model.get('name'))} (sha256 "
+                f"{shown(self.model.get('sha256'), 12)}…), not with {shown(source.name)} (sha256 "
+                f"{source.sha256[:12]}…). Name that model by [[model]]."
+            )
+
+
+def read_fitted(path: Path) -> FittedFile:
+    """Read a file of fitted vectors, of which nothing is trusted but shapes, finite numbers and names.
+
+    Raises
+    ------
+    ResegeoError:
+        When it is none, or damaged, or of another version.
+
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     what = f"[[examples={escaped(path)}]]"
-    if not path.is_file():
+    if not is_file(path):
         raise ResegeoError(f"{what}: no such file. Check the path.")
     content = read_limited(path, _MOST)
     damaged = f"{what} is damaged, or no file of fitted vectors that a run with [[examples]] wrote."
@@ -145,12 +184,16 @@ def _read_fitted(
     )
     if not sound:
         raise ResegeoError(damaged)
-    wanted = identity_of(source)
-    if {name: model.get(name) for name in wanted} != wanted or residuals.shape[1] != _dimension(source):
-        raise ResegeoError(
-            f"{what} was fitted with the model {shown(model.get('name'))} (sha256 {shown(model.get('sha256'), 12)}…), "
-            f"not with {shown(source.name)} (sha256 {source.sha256[:12]}…). Name that model by [[model]]."
-        )
+    return FittedFile(what, its, model, words, told, Fitted(residuals, biases))
+
+
+def _read_fitted(
+    path: Path, classes: ClassList, settings: Settings, source: ModelSource
+) -> tuple[Correction, ClassList]:
+    """Read fitted vectors, and see that they were fitted to the same words and model."""
+    read = read_fitted(path)
+    its, what = read.classes, read.what
+    read.refuse_other_model(source)
     own = len(classes.classes)
     same = [(spec.name, spec.prompts) for spec in classes.classes] == [
         (spec.name, spec.prompts) for spec in its.classes[:own]
@@ -161,15 +204,15 @@ def _read_fitted(
             f"{what} corrects the words of another class file, with the classes {shown(listed, 200)}; take the class "
             "file that it was fitted with by [[prompts]], or fit anew on the points."
         )
-    changed = [name for name, value in words_of(settings).items() if words.get(name) != value]
+    changed = [name for name, value in words_of(settings).items() if read.words.get(name) != value]
     if changed:
         flag = changed[0].replace("_", "-")
         raise ResegeoError(
-            f"{what} was fitted with --{flag} {shown(words.get(changed[0]))}, not "
+            f"{what} was fitted with --{flag} {shown(read.words.get(changed[0]))}, not "
             f"{shown(getattr(settings, changed[0]))}; take the settings that it was fitted with."
         )
     extended = extended_by(classes, [spec.name for spec in its.classes[own:]])
-    return Correction(path.name, checksum(path), told, None, None, Fitted(residuals, biases)), extended
+    return Correction(path.name, checksum(path), read.counts, None, "fitted", None, read.fitted), extended
 
 
 def _dimension(source: ModelSource) -> int:

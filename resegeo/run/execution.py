@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,21 +15,24 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from resegeo.checkpoints.model_card import ModelCardNotice, doubts
 from resegeo.clip.encoder import Encoder, set_threads
-from resegeo.errors import Interrupted, ResegeoError
-from resegeo.files import alone, sweep, sweep_locks, writable_folder
+from resegeo.errors import Interrupted, ResegeoError, notice
+from resegeo.files import alone, writable_folder
 from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
 from resegeo.run.clusters import connect
+from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
 from resegeo.run.corrected import Found, fitted_on, write_fitted
 from resegeo.run.executors import Task, run_here, run_on_cluster
 from resegeo.run.header import Kept
-from resegeo.run.labelling import Scorer, label_scene
+from resegeo.run.labelling import Block, Scorer, label_scene
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, fingerprint
+from resegeo.run.recoding import keeps_scores, labelled_already, recoded
 from resegeo.run.report import Journal, listed, versions, write_report
 from resegeo.run.results import (
     can_draw_polygons,
@@ -38,13 +41,12 @@ from resegeo.run.results import (
     make_raster,
 )
 from resegeo.run.resume import keeps_features, new_store
+from resegeo.run.reuse import reused
 from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import Standing, look
-from resegeo.run.store import Store, remove
+from resegeo.run.store import Store
+from resegeo.run.store_removal import remove
 from resegeo.scene.reader import describe
-
-PATIENCE = 60.0
-"""Seconds that new words for a finished store wait for another run that uses it."""
 
 
 class _Clock:
@@ -74,34 +76,10 @@ class _Progress:
         self.report(self.stage, self.done, self.total)
 
 
-def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions) -> Segmentation:
-    """Run a plan into files; what is complete already, from an earlier or an interrupted run, is not computed again.
-
-    Parameters
-    ----------
-    plan, outputs:
-        What to compute, and where the results go.
-    url:
-        Path or URL of the store.
-    job:
-        The plan by reference, for other processes; None where there is none (a scene in memory, a finished store).
-    options:
-        Who computes and what is kept.
-
-    Raises
-    ------
-    ResegeoError:
-        With one sentence that says what is wrong and how to mend it.
-    Interrupted:
-        When the user interrupts; the same command goes on.
-
-    """
-    locks = _locks(plan, outputs, url)
-    found = look(plan, outputs, url, options, alone=False)
-    if found.complete:
-        sweep_locks(locks)
-        sweep(outputs.folder)
-        return _reused(found, outputs, url, options)
+def compute_files(
+    plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, locks: Mapping[Path, float]
+) -> Segmentation:
+    """Compute what is not there yet, alone with the files of ``locks``; see :func:`resegeo.run.beginning.run_files`."""
     drawable = can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
@@ -113,27 +91,8 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         # Again: another run may have ended meanwhile.
         found = look(plan, outputs, url, options, alone=True)
         if found.complete:
-            return _reused(found, outputs, url, options)
+            return reused(found, outputs, url, options)
         return _run(plan, outputs, url, job, options, found, drawable=drawable)
-
-
-def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) -> Segmentation:
-    """Return the results of an equal run that lie there complete."""
-    if options.discard_store and Store.open(url) is not None:
-        remove(url)
-    beside = tuple(path for path in outputs.beside if path.name in found.known)
-    return Segmentation(
-        outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True, beside=beside
-    )
-
-
-def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
-    """What no other run may write to meanwhile, and the seconds that its end is waited for."""
-    locks = {outputs.raster: 0.0}
-    # New words for a finished store take seconds: a second run waits for the first.
-    if "://" not in url:
-        locks[Path(url)] = 0.0 if plan.made_with is None else PATIENCE
-    return locks
 
 
 def _run(
@@ -151,54 +110,76 @@ def _run(
     started, clock = datetime.now(UTC), _Clock()
     store = found.store
     raster = kept_raster(plan, outputs, store, found, scored=drawable)
-    kept_scores = outputs.scores if raster is not None and plan.scores else ()
-    ready = _Ready.load(plan, url, store, options)
+    source = None
+    if raster is None and store is not None:
+        source = labelled_already(plan, outputs, store, scored=drawable)
+    if raster is None and source is None and plan.aoi is not None and plan.region is None:
+        raise ResegeoError(
+            f"{outputs.report} tells of a region of the scene, which has to be labelled anew; give it again by "
+            "[[aoi]] or [[bbox]]."
+        )
+    kept_scores = outputs.scores if plan.scores and (raster is not None or source is not None) else ()
+    ready = None if source is not None else _Ready.load(plan, url, store, options)
     clock.lap("model")
-    with _workers(ready, job, options) as workers:  # found before anything is written
+    with contextlib.nullcontext() if ready is None else _workers(ready, job, options) as workers:
+        # Workers were found before anything is written.
         journal.keep(found.known)
         for path in found.left:
             path.unlink(missing_ok=True)
         outputs.report.unlink(missing_ok=True)  # the mark of an earlier run
-        store = store or new_store(plan, url, ready.kept)
-        _compute_items(plan, store, ready, job, options, workers)
-        clock.lap("windows")
-        _refuse_nothing(plan, store)
-    found_here = fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
-    if found_here is not None:
+        if ready is not None:
+            store = store or new_store(plan, url, ready.kept)
+            _compute_items(plan, store, ready, job, options, workers)
+            clock.lap("windows")
+            _refuse_nothing(plan, store)
+    assert store is not None
+    kept_whole = None
+    if ready is None:
+        assert source is not None
+        model, corrected, blocks = source.model, source.found, recoded(plan, source, options.progress)
+        kept_whole = source.scores if keeps_scores(outputs.raster, source) else None
+    else:
+        model, corrected = ready.facts(plan), fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
+        blocks = ready.blocks(plan, store, corrected, options, scored=drawable)
+    if corrected is not None:
         clock.lap("examples")
     if raster is None:
-        scorer, scale = ready.scorer(plan, store, found_here), ready.encoder.logit_scale
-        biases = None if found_here is None else found_here.fitted.biases
+        ranked = plan.scores and not kept_scores
         raster = make_raster(
-            plan, outputs, store, scorer, scale, options, scored=drawable, journal=journal, biases=biases
+            plan, outputs, store, blocks, scored=drawable, ranked=ranked, journal=journal, scores=kept_whole
         )
     beside = plan.beside(outputs)
-    if found_here is not None and outputs.fitted in beside:
-        write_fitted(outputs.fitted, plan, found_here, note=journal.note)
+    if corrected is not None and outputs.fitted in beside:
+        write_fitted(outputs.fitted, plan, corrected, note=journal.note)
     clock.lap("labels")
     if drawable:
         make_polygons(plan, outputs, raster.scores, options.progress, journal)
         clock.lap("polygons")
     options.progress("picture", 0, 1)
-    write_overlay(outputs.picture, raster.look, outputs.raster, plan.classes, note=journal.note)
+    write_overlay(outputs.picture, raster.look, outputs.raster, plan.legend, note=journal.note)
     options.progress("picture", 1, 1)
     clock.lap("picture")
-    covered = class_areas(outputs.raster, plan.classes, raster.scores)
+    covered = class_areas(outputs.raster, plan.legend, raster.scores)
     write_areas(outputs.areas, covered, journal.note)
     clock.lap("areas")
     written = outputs.vectors if drawable else ()
+    marks = {path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written
+    write_companions(plan, outputs, written, covered, marks, journal.note)
+    beside = (*beside, *outputs.companions)
+    clock.lap("companions")
     document = {
+        **listed(marks | journal.written),
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
         "versions": versions(),
         "scene": describe(plan.scene),
-        "model": ready.facts(plan),
+        "model": dict(model),
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
         "areas": [asdict(row) for row in covered],
+        "doubts": dict(raster.doubts),
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
-        **({} if found_here is None else {"examples": dict(found_here.facts)}),
-        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
+        **({} if corrected is None else {"examples": dict(corrected.facts)}),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,
@@ -209,6 +190,7 @@ def _run(
     journal.end()
     if options.discard_store:
         remove(url)
+    _mention_doubts(plan, raster.doubts)
     failed = document["windows"]["failed"] + raster.unreadable
     return Segmentation(
         outputs.raster,
@@ -220,6 +202,16 @@ def _run(
         failed=failed,
         beside=beside,
     )
+
+
+def _mention_doubts(plan: Plan, found: Mapping[str, Any]) -> None:
+    """Say at the end where the scores speak against the result; scaled by the user's own factor they tell nothing."""
+    if not found or plan.settings.logit_scale is not None or len(plan.classes.classes) < 2:
+        return
+    ties = {name: (tie["with"], tie["share"]) for name, tie in found["near_ties"].items()}
+    said = doubts(plan.scene.name, found["mean_scores"], ties)
+    if said is not None:
+        notice(said, ModelCardNotice)
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
@@ -238,20 +230,21 @@ def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
 
 def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]:
     """Run a plan of a scene in memory and return its codes (height, width)."""
-    codes = np.full((plan.scene.height, plan.scene.width), plan.classes.nodata, dtype=plan.classes.dtype)
+    legend, frame = plan.legend, plan.frame
+    codes = np.full((frame.height, frame.width), legend.nodata, dtype=legend.dtype)
     with tempfile.TemporaryDirectory(prefix="resegeo-") as folder:
         url = str(Path(folder) / "scene.store.zarr")
         ready = _Ready.load(plan, url, None, options)
         store = new_store(plan, url, ready.kept)
         _compute_items(plan, store, ready, None, options, None)
         _refuse_nothing(plan, store)
-        scale = ready.encoder.logit_scale
-        found = fitted_on(plan, store, ready.texts, scale)
-        scorer, biases = ready.scorer(plan, store, found), None if found is None else found.fitted.biases
-        for block in label_scene(plan, scorer, scale, options.progress, threads=options.threads, biases=biases):
-            rect = block.rect
-            codes[rect.row : rect.bottom, rect.col : rect.right] = block.codes
-    return sieved(codes, plan.classes, plan.min_area)
+        found = fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
+        for block in ready.blocks(plan, store, found, options):
+            part = block.within(frame)
+            if part is not None:
+                rect = part.rect
+                codes[rect.row : rect.bottom, rect.col : rect.right] = part.codes
+    return sieved(codes, legend, plan.min_area)
 
 
 @dataclass(frozen=True)
@@ -285,6 +278,21 @@ class _Ready:
         if self.kept.features:
             return Scorer(store, self.texts if found is None else found.vectors(self.texts))
         return Scorer(store, None, store.channels(plan.classes.prompt_texts))
+
+    def blocks(
+        self, plan: Plan, store: Store, found: Found | None, options: RunOptions, *, scored: bool = False
+    ) -> Iterator[Block]:
+        """Label the scene block by block, as examples corrected the words."""
+        return label_scene(
+            plan,
+            self.scorer(plan, store, found),
+            self.encoder.logit_scale,
+            options.progress,
+            threads=options.threads,
+            scored=scored,
+            biases=None if found is None or found.fitted is None else found.fitted.biases,
+            ranked=plan.scores,
+        )
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """What the report says of the model."""

@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from affine import Affine
+
 from resegeo.checkpoints.sources import Geometry, ModelSource, SamSource, geometry, identity, resolve_model
 from resegeo.classes.class_list import ClassList
+from resegeo.classes.merging import Merged
 from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import output_folder
+from resegeo.files import is_file, is_there, name_problem, output_folder
 from resegeo.run.header import Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import Scene, open_scene
-from resegeo.scene.region import Region, region_of
+from resegeo.scene.region import Region, region_of, transform_of
 from resegeo.scene.resampling import Canvas, canvas_of, ground_sample_distance
-from resegeo.scene.windows import WindowGrid, window_grid
+from resegeo.scene.source import GeoReference
+from resegeo.scene.windows import Rect, WindowGrid, window_grid
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
 
 if TYPE_CHECKING:
@@ -49,6 +53,15 @@ class Outputs:
     """What examples come to; written where the run has some of its own."""
     scores: tuple[Path, ...]
     """Scores of all classes, and confidence; written where they are asked for."""
+    project: Path
+    """For QGIS."""
+    item: Path
+    """Of STAC."""
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """What is written for other programs, after the results that it tells of."""
+        return (self.project, self.item)
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -57,7 +70,7 @@ class Outputs:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, *self.companions, self.report)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,14 @@ class Plan:
     """Examples that correct the words."""
     scores: bool = False
     """Whether the scores of all classes are written."""
+    merge: Merged | None = None
+    """Classes that the map shows as one."""
+    crop: Rect | None = None
+    """The part of the scene that results show; None: all of it."""
+    aoi: str | None = None
+    """Checksum of the region inside a finished store; of labels that lie there already it may be all that is known."""
+    in_place: bool = False
+    """Whether the results of a finished run are shown in another way, in their place."""
     sources: Mapping[str, Any] = field(default_factory=dict)
     """Identity of segment files and model as it was when the plan was made; files may change while a run lasts."""
 
@@ -124,7 +145,9 @@ class Plan:
                 "segment_files": self.sources["segment_files"],
                 "sam": None if self.sam is None else self.sam.sha256,
                 "region": None if self.region is None else self.region.fingerprint,
-                "settings": knobs | {"stride": self.grid.stride},
+                "settings": knobs
+                | {"stride": self.grid.stride}
+                | ({"padding": "has segments"} if self.settings.padding_has_segments else {}),
                 "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
                 "model": {"name": self.source.name, **self.sources["model"]},
             }
@@ -156,12 +179,16 @@ class Plan:
         settings = self.settings.as_dict()
         asked: dict[str, Any] = {} if self.correction is None else {"examples": self.correction.facts()}
         asked |= {"scores": True} if self.scores else {}
+        asked |= {} if self.merge is None else {"merge": self.merge.facts()}
+        asked |= {} if self.aoi is None else {"aoi": self.aoi}
+        if self.crop is not None:
+            asked["crop"] = [self.crop.row, self.crop.col, self.crop.height, self.crop.width]
         return _plain(
             asked
             | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
-                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
+                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS) if name in settings},
             }
         )
 
@@ -170,9 +197,28 @@ class Plan:
         image, labels = self.image_options(), self.label_options()
         return image | labels | {"settings": _plain(self.settings.as_dict())}
 
+    @property
+    def legend(self) -> ClassList:
+        """The classes as the map shows them."""
+        return self.classes if self.merge is None else self.merge.classes
+
+    @property
+    def frame(self) -> Rect:
+        """The part of the scene that results show, in its pixels."""
+        return self.crop or Rect(0, 0, self.scene.height, self.scene.width)
+
+    @property
+    def georeference(self) -> GeoReference:
+        """Where results lie."""
+        own = self.scene.georeference
+        if self.crop is None:
+            return own
+        shifted = transform_of(self.scene, "crop") @ Affine.translation(self.crop.col, self.crop.row)
+        return GeoReference(own.crs, shifted)
+
     def beside(self, outputs: Outputs) -> tuple[Path, ...]:
         """Return what the run writes beside raster, polygons and picture."""
-        fitted = (outputs.fitted,) if self.correction is not None and self.correction.fitted is None else ()
+        fitted = (outputs.fitted,) if self.correction is not None and self.correction.kind == "places" else ()
         return (*fitted, *(outputs.scores if self.scores else ()))
 
     @property
@@ -270,10 +316,12 @@ def make_plan(
     made_with: Mapping[str, Any] | None = None,
     correction: Correction | None = None,
     scores: bool = False,
+    merge: Merged | None = None,
+    crop: Rect | None = None,
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
-    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``. ``made_with`` is for a
+    ``canvas`` is given where it is known already; by default it follows from the settings. ``made_with`` is for a
     finished store, see :class:`Plan`.
 
     Raises
@@ -283,7 +331,7 @@ def make_plan(
 
     """
     model = geometry(source)
-    canvas = canvas or canvas_of(scene, settings.gsd)
+    canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
     settings = settings.in_pixels(ground_sample_distance(scene))
     return Plan(
         scene=scene,
@@ -302,10 +350,13 @@ def make_plan(
         ),
         sam=sam,
         region=region,
-        only=codes_of(classes, only) if only else None,
+        only=codes_of(classes if merge is None else merge.classes, only) if only else None,
         made_with=made_with,
         correction=correction,
         scores=scores,
+        merge=merge,
+        crop=crop,
+        aoi=None if region is None or made_with is None else region.fingerprint,  # else it is one of the image side
         sources={} if made_with is not None else _sources(settings, source),
     )
 
@@ -339,10 +390,12 @@ def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
         raise UsageError(
             f"[[store={where!r}]] is no place for a store; name a folder or a URL such as s3://bucket/work."
         )
-    if where is not None and Path(where).is_file():
+    if where is not None and is_file(where):
         raise ResegeoError(f"[[store={where}]] is an existing file; name a folder or a URL.")
     if where is not None and "://" in where:
         _protocol(where)
+    elif where is not None and name_problem(Path(where)) is not None:
+        raise ResegeoError(f"{name_problem(Path(where))} Name another folder by [[store]].")
     return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
 
 
@@ -384,13 +437,15 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         report=where / f"{stem}.json",
         fitted=where / f"{stem}.fitted.safetensors",
         scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
+        project=where / f"{stem}.qgz",
+        item=where / f"{stem}.stac.json",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 
 
 def _segment_stamp(segments: str) -> str | None:
     """Stamp of the files that ``segments`` names: a changed file is another run."""
-    files = [segments] if Path(segments).exists() else segments.split(",")
+    files = [segments] if is_there(segments) else segments.split(",")
     beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
     return stamp([*files, *beside])
 

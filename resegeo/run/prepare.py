@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.checkpoints.imported import imported_path
-from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
-from resegeo.classes.class_file import class_list, load_class_list
+from resegeo.checkpoints.model_card import Look, ModelCardNotice, caution
+from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, resolve_sam, unknown_words
+from resegeo.classes.class_file import MOST_TEXTS, class_list, load_class_list
 from resegeo.classes.class_list import ClassList
+from resegeo.classes.merging import Merged, merged, parse_merges, recolored
+from resegeo.classes.openai_templates import OPENAI_TEMPLATES
 from resegeo.clip.tokens import check_prompts
 from resegeo.composition.recipe import find_model
 from resegeo.errors import (
@@ -25,17 +27,22 @@ from resegeo.errors import (
     notice,
     shown,
 )
+from resegeo.files import is_there
 from resegeo.process import undisturbed
 from resegeo.progress import Progress
-from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
+from resegeo.run.report import earlier_report
 from resegeo.run.segmentation import flags
-from resegeo.run.store import Store, UnusableStoreError, is_store
-from resegeo.run.stored import stored_scene
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.run.store_removal import UnusableStoreError
+from resegeo.run.stored import model_of_store, stored_scene
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
+from resegeo.scene.windows import Rect
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
 
 if TYPE_CHECKING:
@@ -44,11 +51,13 @@ if TYPE_CHECKING:
     from resegeo.run.correction import Correction
     from resegeo.run.estimation import Estimate
     from resegeo.run.segmentation import Segmentation
-
-BUNDLED_RANGE = (0.1, 30.0)
-"""Ground sample distances in metres that the bundled model was trained on."""
+    from resegeo.run.standing import Standing
 
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
+
+
+_SQUARE = 32
+"""Side of the squares, nine at most, of which a scene's brightness is told."""
 
 
 class VocabularyWarning(ResegeoWarning):
@@ -70,6 +79,7 @@ class Run:
     in_memory: bool = False
     """Whether the scene is an array, and its labels are returned as one."""
 
+    @heard
     def estimate(self) -> Estimate:
         """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
 
@@ -82,8 +92,10 @@ class Run:
         with undisturbed():
             from resegeo.run.estimation import estimate_run
 
-            return estimate_run(self.plan, self.url, self.options)
+            found = None if self.in_memory else _foreseen(self)
+            return estimate_run(self.plan, self.url, found, self.options)
 
+    @heard
     def execute(self) -> Segmentation | xr.DataArray:
         """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
 
@@ -96,9 +108,11 @@ class Run:
 
         """
         with undisturbed():
-            from resegeo.run.execution import run_codes, run_files
+            from resegeo.run.beginning import run_files
 
             if self.in_memory:
+                from resegeo.run.execution import run_codes
+
                 return _as_array(self.plan, run_codes(self.plan, self.options))
             return run_files(self.plan, self.outputs, self.url, self.job, self.options)
 
@@ -109,7 +123,7 @@ class Run:
         return {
             "scene": plan.scene.source,
             "size": f"{plan.scene.height:,} × {plan.scene.width:,} pixels",
-            "classes": ", ".join(spec.name for spec in plan.classes.drawn),
+            "classes": ", ".join(spec.name for spec in plan.legend.drawn),
             "model": plan.source.name,
             "windows": f"{plan.grid.count:,} in {plan.items:,} work items",
             **where,
@@ -127,7 +141,22 @@ class Run:
         return f"<table><caption>resegeo run</caption>{rows}</table>"
 
 
-def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Path | None, options: Options) -> Run:
+def _foreseen(run: Run) -> Standing:
+    """What the run would find; where it would be refused, that is said, and what is there counts as to be replaced."""
+    from resegeo.run.standing import foresee
+
+    try:
+        return foresee(run.plan, run.outputs, run.url, run.options)
+    except ResegeoError as error:
+        found = foresee(run.plan, run.outputs, run.url, replace(run.options, overwrite=True))
+        notice(f"This run would be refused: {error.text}")
+        return found
+
+
+@heard
+def settle(
+    scene: str | Path | xr.DataArray, classes: Classes | None, output: str | Path | None, options: Options
+) -> Run:
     """Settle a run from what the user says; the parameters are those of :func:`resegeo.segment`.
 
     Raises
@@ -136,22 +165,21 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
         With one sentence that says what is wrong and how to mend it.
 
     """
-    wanted = as_class_list(classes)
     if isinstance(scene, str | Path) and is_store(str(scene)):
-        url = str(scene).rstrip("/")
-        plan = _plan_of_store(url, wanted, options)
-        if output is None and "://" in url:
-            raise UsageError(f"{shown(scene)} is a URL: name a folder for the results by [[output]].")
-        folder = output if output is not None else url.rpartition("/")[0] or "."
-        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
-        outputs = plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}")
-        _spare_inputs(outputs, plan, classes, options)
-        return Run(plan, outputs, url, None, options.run)
+        return _settle_store(str(scene).rstrip("/"), classes, output, options)
+    if classes is None:
+        raise UsageError(
+            "Classes are missing: give a class file by [[classes]]; `resegeo classes template` prints one. Only the "
+            ".store.zarr of a finished run has classes already."
+        )
+    wanted = as_class_list(classes)
     view = options.view
     opened = look_at(scene, view)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
+    wanted = _templated(wanted, settings)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     correction, listed = _corrected(wanted, options, settings, found, opened, region)
+    listed, merge = shown_as(listed, options)
     plan = make_plan(
         opened,
         listed,
@@ -162,6 +190,8 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
         only=options.only,
         correction=correction,
         scores=options.kept.scores,
+        merge=merge,
+        crop=_crop(options, opened, region),
     )
     outputs = plan_outputs(plan, output)
     _spare_inputs(outputs, plan, classes, options)
@@ -185,6 +215,83 @@ def settle(scene: str | Path | xr.DataArray, classes: Classes, output: str | Pat
     return Run(plan, outputs, store_url(plan, outputs, options.store), job, options.run, in_memory)
 
 
+def _settle_store(url: str, classes: Classes | None, output: str | Path | None, options: Options) -> Run:
+    """Settle what becomes of a finished store: new words, or its run's labels shown in another way."""
+    if output is None and "://" in url:
+        raise UsageError(f"{shown(url)} is a URL: name a folder for the results by [[output]].")
+    beside = url.rpartition("/")[0] or "."
+    folder = output if output is not None else beside
+    opened = _opened(url)
+    if classes is not None:
+        plan = _plan_of_store(url, opened, as_class_list(classes), options, opened.header.settings)
+        word = Path(classes).stem if isinstance(classes, str | Path) else "words"
+        outputs = plan_outputs(plan, folder, name=f"{plan.scene.name}.{word}")
+    else:
+        report_path = Path(beside) / f"{opened.header.scene.name}.json"
+        report = None if "://" in url else earlier_report(report_path)
+        if not report:
+            raise UsageError(
+                f"{url} lies beside no report of the run that made it, which tells the classes; give a class file by "
+                "[[classes]]."
+            )
+        said = report["resegeo"]
+        try:
+            full = ClassList.from_json(said["classes"])
+            plan = _plan_of_store(url, opened, full, options, said["settings"], said)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResegeoError(f"{report_path} is damaged; give a class file by [[classes]].") from error
+        outputs = plan_outputs(plan, folder)
+        plan = replace(plan, in_place=outputs.report.exists() and outputs.report.samefile(report_path))
+    _spare_inputs(outputs, plan, classes, options)
+    return Run(plan, outputs, url, None, options.run)
+
+
+def shown_as(
+    classes: ClassList, options: Options, standing: Mapping[str, Any] | None = None
+) -> tuple[ClassList, Merged | None]:
+    """Return a class list with the colours asked for, and how the map merges it.
+
+    ``standing`` is how a finished run merges it; see :meth:`Merged.facts`.
+
+    Raises
+    ------
+    ResegeoError:
+        When a class is merged that there is not, or no class has a colour in the file of colours.
+
+    """
+    given, colors = options.kept.merge, options.kept.colors
+    if standing is None:
+        merge = merged(classes, classes.merge if given is None else parse_merges(given))
+    else:
+        owner = tuple(int(index) for index in standing["owner"])
+        merge = Merged(classes, ClassList.from_json(standing["classes"]), owner)
+    if colors is None:
+        return classes, merge
+    source = load_class_list(Path(colors))
+    lists = [classes] if merge is None else [classes, merge.classes]
+    names = {spec.name.casefold() for each in lists for spec in each.classes}
+    unknown = [spec.name for spec in source.classes if spec.name.casefold() not in names]
+    said, listed = f"[[colors={shown(colors)}]]", shown(", ".join(unknown), 200)
+    if len(unknown) == len(source.classes):
+        raise ResegeoError(f"{said} has no class of this map; it has {listed}.")
+    if unknown:
+        notice(f"{said}: no class of this map is called {listed}.", InputNotice)
+    classes = recolored(classes, source)
+    return classes, None if merge is None else Merged(classes, recolored(merge.classes, source), merge.owner)
+
+
+def _crop(options: Options, scene: Scene, region: Region | None) -> Rect | None:
+    """Return the part of the scene that results are cut to; None: all of it."""
+    if not options.kept.crop:
+        return None
+    if region is None:
+        raise UsageError("[[crop=True]] cuts results to a region; give one by [[aoi]] or [[bbox]].")
+    frame = region.frame(scene.height, scene.width)
+    if frame is None:
+        raise ResegeoError(f"The region holds the centre of no pixel of {shown(scene.name)}; enlarge it.")
+    return frame
+
+
 def choose(
     classes: ClassList, method: Method, progress: Progress | None = None
 ) -> tuple[ModelSource, Settings, SamSource | None]:
@@ -197,10 +304,31 @@ def choose(
 
     """
     found = find_model(method.model, method.arch, method.activation, progress=progress)
-    check_prompts(classes, found)
-    attention = _fitting(classes.attention, found)
-    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
+    of_classes = {**(_fitting(classes.attention, found) or {}), **_templates_of(classes)}
+    suited = None if found.card is None else found.card.segments
+    settings = resolve_settings(
+        method.knobs, preset=method.preset, file=method.settings, of_classes=of_classes, segments=suited
+    )
+    check_prompts(_templated(classes, settings), found)
     return found, settings, _sam_of(settings, method, progress)
+
+
+def _templates_of(classes: ClassList) -> dict[str, str]:
+    """Return what a class list says of the knob ``templates``: its own go before a preset's."""
+    return {"templates": "file"} if classes.templates else {}
+
+
+def _templated(classes: ClassList, settings: Settings) -> ClassList:
+    """Put prompts into the templates that the settings ask for; see :class:`UsageError` for more than are sensible."""
+    if settings.templates == "file":
+        return classes
+    count = len(classes.prompt_class) * len(OPENAI_TEMPLATES)
+    if count > MOST_TEXTS:
+        raise UsageError(
+            f"[[templates=openai]] makes {count:,} texts of {len(classes.prompt_class):,} prompts, more than "
+            f"{MOST_TEXTS:,}. Name fewer prompts, or templates of your own in the class file."
+        )
+    return replace(classes, templates=OPENAI_TEMPLATES)
 
 
 def _corrected(
@@ -234,30 +362,47 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
         "the class file": [classes],
         "the file of [[settings]]": [method.settings],
         "the examples": [options.kept.examples],
+        "the file of [[colors]]": [options.kept.colors],
         "the model": [method.model, method.sam_checkpoint],
     }
-    for path in (path for path in (*outputs.files(), *outputs.beside) if path.exists()):
+    for path in (path for path in (*outputs.files(), *outputs.beside) if is_there(path)):
         for what, names in inputs.items():
-            found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
+            found = [Path(name) for name in names if isinstance(name, str | Path) and is_there(name)]
             if any(path.samefile(name) for name in found):
                 raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
 
 
 def _absolute(path: str) -> str:
     """Make a local path independent of the working folder, which workers need not share."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
+    return str(Path(path).resolve()) if is_there(path) else path
 
 
 def _absolute_files(segments: str) -> str:
     """Do so for what ``segments`` names, be it one file or several."""
-    return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
+    return _absolute(segments) if is_there(segments) else ",".join(map(_absolute, segments.split(",")))
 
 
-def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
-    """Lay the plan of new words over a finished store."""
+def _opened(url: str) -> Store:
+    """Open a store that a run has made."""
     store = Store.open(url)
     if store is None:
         raise ResegeoError(f"{url} is no store of resegeo, or its making was interrupted. Run `resegeo segment` again.")
+    return store
+
+
+def _plan_of_store(
+    url: str,
+    store: Store,
+    classes: ClassList,
+    options: Options,
+    settings: Mapping[str, Any],
+    standing: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Lay the plan of new words over a finished store.
+
+    ``settings`` are those that hold where none are given. ``standing`` are the options of a finished run that is shown
+    in another way: what is said of neither codes nor region stays as it was.
+    """
     header = store.header
     method = options.method
     given = [f"[[{name}]]" for name in _fixed_by_a_store(options)]
@@ -268,14 +413,22 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             f"{url} is not finished: {len(store.done())} of {store.items} work items are done. Run `resegeo segment "
             f"{header.scene.source}` with the same options again; it continues."
         )
-    found = _model_of_store(url, header, method)
-    check_prompts(classes, found)
+    found = model_of_store(url, header, method)
     resolved = resolve_settings(
-        {**header.settings, "stride": header.image["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+        {**settings, "stride": header.image["settings"]["stride"]}
+        | {"overlap": None}
+        | _templates_of(classes)
+        | dict(method.knobs)
     )
+    classes = _templated(classes, resolved)
+    check_prompts(classes, found)
+    view = options.view
     try:
         scene = stored_scene(header.scene, store.require("valid"))
-        correction, classes = _corrected(classes, options, resolved, found, scene, None)
+        region = region_of(scene, None if view.aoi is None else str(view.aoi), view.bbox)
+        correction, classes = _corrected(classes, options, resolved, found, scene, region)
+        codes = standing if standing is not None and not _codes_given(options) else {}
+        classes, merge = shown_as(classes, options, codes.get("merge"))
         plan = make_plan(
             scene,
             classes,
@@ -286,7 +439,12 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
             made_with=header.image,
             correction=correction,
             scores=options.kept.scores,
+            region=region,
+            merge=merge,
+            crop=_crop(options, scene, region),
         )
+        if standing is not None:
+            plan = _as_it_stands(plan, options, standing, codes)
     except ValueError as error:
         raise UnusableStoreError(
             f"The header of the store {url} is damaged ({shown(error)}). Run `resegeo segment` on the scene with "
@@ -313,42 +471,27 @@ def _plan_of_store(url: str, classes: ClassList, options: Options) -> Plan:
     return plan
 
 
-def _model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
-    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
+def _codes_given(options: Options) -> bool:
+    """Whether anything is said of the codes that labels are shown by."""
+    kept, view = options.kept, options.view
+    return kept.merge is not None or bool(kept.only) or kept.crop or view.aoi is not None or view.bbox is not None
 
-    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
 
-    Raises
-    ------
-    ResegeoError:
-        When that is another model, or has to be named.
+def _as_it_stands(plan: Plan, options: Options, standing: Mapping[str, Any], codes: Mapping[str, Any]) -> Plan:
+    """Keep of a finished run what nothing else is said of; ``codes`` are its options where that goes for codes too."""
+    examples = standing.get("examples")
+    if options.kept.examples is None and examples is not None:
+        from resegeo.run.correction import correction_known
 
-    """
-    wanted = header.image["model"]
-    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
-    model, arch = method.model, method.arch
-    activation: str | None = method.activation
-    imported = None if model is not None else imported_path(wanted["name"])
-    if imported is not None:
-        import open_clip
-
-        own = header.model.architecture  # a name of open_clip's, never a file
-        model, activation = str(imported), activation or header.model.activation
-        arch = arch or (own if own in open_clip.list_models() else None)
-    found = find_model(model, arch, activation)
-    if found.sha256 != wanted["sha256"]:
-        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
-        raise ResegeoError(
-            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
-            "by [[model]]."
-        )
-    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
-    if changed:
-        raise ResegeoError(
-            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
-            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
-        )
-    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
+        plan = replace(plan, correction=correction_known(examples))
+    only, crop = codes.get("only"), codes.get("crop")
+    return replace(
+        plan,
+        scores=plan.scores or bool(standing.get("scores")),
+        only=plan.only if only is None else frozenset(int(code) for code in only),
+        crop=plan.crop if crop is None else Rect(*(int(value) for value in crop)),
+        aoi=plan.aoi or codes.get("aoi"),
+    )
 
 
 def _fixed_by_a_store(options: Options) -> list[str]:
@@ -357,7 +500,7 @@ def _fixed_by_a_store(options: Options) -> list[str]:
     given = {
         "preset": method.preset if method.preset != "default" else None,
         "settings": method.settings,
-        **asdict(options.view),
+        **{name: value for name, value in asdict(options.view).items() if name not in ("aoi", "bbox")},
         "sam_checkpoint": method.sam_checkpoint,
         "sam_arch": method.sam_arch,
         "store": options.store,
@@ -371,15 +514,20 @@ def _fixed_by_a_store(options: Options) -> list[str]:
 
 def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     """Codes as a DataArray on the scene's grid."""
-    result = plan.scene.array.isel(band=0, drop=True).copy(data=codes)
+    import rioxarray  # noqa: F401  registers the .rio accessor
+
+    frame = plan.frame
+    shown_ = {"y": slice(frame.row, frame.bottom), "x": slice(frame.col, frame.right)}
+    array = plan.scene.array.isel(band=0, drop=True)
+    result = (array if plan.crop is None else array.isel(shown_)).copy(data=codes)
     result.name = "classes"
-    result.attrs = flags(plan.classes)
-    georeference = plan.scene.georeference
+    result.attrs = flags(plan.legend)
+    georeference = plan.georeference
     if georeference.crs is not None:
         result = result.rio.write_crs(georeference.crs)
     if georeference.transform is not None:
         result = result.rio.write_transform(georeference.transform)
-    return result.rio.write_nodata(plan.classes.nodata)  # type: ignore[no-any-return]
+    return result.rio.write_nodata(plan.legend.nodata)  # type: ignore[no-any-return]
 
 
 def as_class_list(classes: Classes) -> ClassList:
@@ -422,8 +570,7 @@ def warn(plan: Plan) -> None:
     for text in plan.classes.notices:
         notice(text, IgnoredSettingWarning)
     if plan.source.bundled:
-        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
-        unknown = unknown_words(prompts)
+        unknown = unknown_words(text for texts in plan.classes.prompt_texts for text in texts[:1])
         if unknown:
             quoted = ", ".join(f"'{text}'" for text in unknown)
             notice(
@@ -431,13 +578,32 @@ def warn(plan: Plan) -> None:
                 "expect nonsense there. Use a word of the list, or a larger CLIP by [[model]].",
                 VocabularyWarning,
             )
-        own = ground_sample_distance(plan.scene)
-        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
-        low, high = BUNDLED_RANGE
-        near = low if seen is not None and seen < low else high
-        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
-            notice(
-                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
-                f"expect little of it. Pass [[gsd]] with a value in that range, such as [[gsd={near:g}]].",
-                InputNotice,
-            )
+    if plan.source.card is not None:
+        said = caution(plan.source.card, _seen(plan), {spec.name: spec.prompts for spec in plan.classes.drawn})
+        if said is not None:
+            notice(said, ModelCardNotice)
+
+
+def _seen(plan: Plan) -> Look:
+    """Look at a scene as its model will: the size of its pixels, and a few squares of them."""
+    scene = plan.scene
+    own = ground_sample_distance(scene)
+    gsd = plan.settings.gsd
+    if gsd is None and own is not None:
+        gsd = math.sqrt(own[0] * plan.canvas.down * own[1] * plan.canvas.across)
+    grey = scene.palette is None and len(set(scene.bands)) == 1
+    total, count = 0.0, 0
+    side = min(_SQUARE, scene.height), min(_SQUARE, scene.width)
+    rows, cols = (
+        sorted({k * (size - part) // 2 for k in range(3)})
+        for size, part in zip((scene.height, scene.width), side, strict=True)
+    )
+    # A store keeps no pixels that could be looked at.
+    for row, col in product(rows, cols) if plan.made_with is None else ():
+        try:
+            rgb, valid = scene.read(row, col, *side)
+        except ResegeoError:  # the run itself says it of its blocks
+            continue
+        total += float(rgb[valid].sum()) / 3
+        count += int(valid.sum())
+    return Look(gsd, total / count if count else None, grey)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
+from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
 from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
 from resegeo.outputs.vectors import no_geojson, write_polygons
 from resegeo.progress import Progress
-from resegeo.run.labelling import Block, Scores, label_scene, look_of
-from resegeo.run.options import RunOptions
+from resegeo.run.labelling import Block, Doubt, look_of
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
 from resegeo.run.score_rasters import score_rasters
@@ -29,6 +29,7 @@ from resegeo.scene.gcps import unplaced
 from resegeo.scene.region import outline
 from resegeo.scene.resampling import ground_sample_distance
 from resegeo.scene.source import stem_of
+from resegeo.scene.windows import Rect
 from resegeo.units import area_in_pixels
 
 _FEW_PIXELS = 5
@@ -51,69 +52,71 @@ class MadeRaster:
     scores: Any | None
     """Array (height, width) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`; None if nobody
     asked."""
+    doubts: Mapping[str, Any]
+    """See :meth:`resegeo.run.labelling.Doubt.facts`."""
 
 
 def make_raster(
     plan: Plan,
     outputs: Outputs,
     store: Store,
-    scorer: Scores,
-    logit_scale: float,
-    options: RunOptions,
+    labelled: Iterator[Block],
     *,
     scored: bool,
+    ranked: bool,
     journal: Journal,
-    biases: NDArray[np.float32] | None = None,
+    scores: Any | None = None,
 ) -> MadeRaster:
     """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
 
-    ``scored`` keeps the pixels' scores too, for the polygons.
+    ``labelled`` are its blocks; ``scored`` keeps the pixels' scores too, for the polygons, where ``scores`` does not
+    say that they are in the store already; ``ranked`` writes those of all classes.
     """
-    scene = plan.scene
+    scene, frame = plan.scene, plan.frame
     stored = store.header.finished
     look = Quicklook.blank(scene.height, scene.width)
+    near = look if plan.crop is None else Quicklook.blank(frame.height, frame.width)
     valid = None if stored else store.keep_array("valid")
-    scores = _fresh_scores(store, plan, outputs, scored=scored)
+    fresh = None if scores is not None else _fresh_scores(store, plan, outputs, scored=scored)
+    kept_scores = fresh if scores is None else scores
     unreadable = 0
+    doubt: Doubt | None = None
 
     def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
-        nonlocal unreadable
+        nonlocal unreadable, doubt
         for block in blocks:
             unreadable += not block.readable
+            if block.doubt is not None:
+                doubt = block.doubt if doubt is None else doubt + block.doubt
+            part = block.within(frame)
+            if part is None:
+                continue
+            if near is not look:
+                near.put(part.rect.row, part.rect.col, part.rgb, part.valid)
             if every is not None:
-                every.put(block)
-            yield block.rect.row, block.rect.col, block.codes
+                every.put(part)
+            yield part.rect.row, part.rect.col, part.codes
         plan.refuse_changes()  # after the last read, and before the raster gets its name
 
-    labelled = label_scene(
-        plan,
-        scorer,
-        logit_scale,
-        options.progress,
-        threads=options.threads,
-        scored=scored,
-        biases=biases,
-        ranked=plan.scores,
-    )
-    where: dict[str, Any] = {"height": scene.height, "width": scene.width, "georeference": scene.georeference}
+    where: dict[str, Any] = {"height": frame.height, "width": frame.width, "georeference": plan.georeference}
     with contextlib.ExitStack() as stack:
         every = None
-        if plan.scores:
-            every = stack.enter_context(score_rasters(outputs.scores, plan.classes, **where, note=journal.note))
+        if ranked:
+            every = stack.enter_context(score_rasters(outputs.scores, plan.legend, **where, note=journal.note))
         counts = write_class_raster(
             outputs.raster,
-            codes(look_of(labelled, look, valid, scores)),
+            codes(look_of(labelled, look, valid, fresh)),
             **where,
-            classes=plan.classes,
+            classes=plan.legend,
             tags=provenance_tags(plan),
             min_area=plan.min_area,
             note=journal.note,
         )
     marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
-    if scores is not None:
-        _name_owner(store, outputs.raster, scores, raster_identity(plan.options(), marks[outputs.raster.name]))
+    if kept_scores is not None:
+        _name_owner(store, outputs.raster, kept_scores, raster_identity(plan.options(), marks[outputs.raster.name]))
     if stored:
-        look = _stored_look(plan, store)
+        near = _stored_look(plan, store)
     else:
         kept = store.keep_array("quicklook")
         kept[...] = look.rgb
@@ -121,8 +124,9 @@ def make_raster(
             store.seal("quicklook")
             store.seal("valid")
             store.finish()
-    pixels = {plan.classes.name_of(code): count for code, count in sorted(counts.items())}
-    return MadeRaster(pixels, marks, unreadable, look, scores)
+    pixels = {plan.legend.name_of(code): count for code, count in sorted(counts.items())}
+    doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.classes.classes])
+    return MadeRaster(pixels, marks, unreadable, near, _framed(kept_scores, plan.crop), doubts)
 
 
 def kept_raster(
@@ -138,33 +142,63 @@ def kept_raster(
     if scored and scores is None:
         return None
     marks = {path.name: standing.known[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
-    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores)
+    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores, earlier.get("doubts") or {})
 
 
 def _stored_look(plan: Plan, store: Store) -> Quicklook:
-    """Return the quicklook that an earlier run kept."""
-    return Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.require("quicklook")[...]))
+    """Return the quicklook that an earlier run kept, of the part that results show."""
+    whole = Quicklook(plan.scene.height, plan.scene.width, np.asarray(store.require("quicklook")[...]))
+    return whole if plan.crop is None else whole.part(plan.crop)
 
 
-def stored_scores(store: Store, raster: Path, report: Mapping[str, Any]) -> Any | None:
-    """Return the scores of a class raster that :func:`make_raster` kept, a Zarr array (height, width).
+@dataclass(frozen=True)
+class _Framed:
+    """The part of an array (height, width) on disk that results show."""
+
+    array: Any
+    frame: Rect
+
+    def __getitem__(self, rows: slice) -> NDArray[np.uint8]:
+        first, end, _ = rows.indices(self.frame.height)
+        row, col = self.frame.row, self.frame.col
+        return np.asarray(self.array[row + first : row + end, col : col + self.frame.width])
+
+
+def _framed(array: Any | None, frame: Rect | None) -> Any | None:
+    return array if array is None or frame is None else _Framed(array, frame)
+
+
+def stored_scores(store: Store, raster: Path, report: Mapping[str, Any], *, framed: bool = True) -> Any | None:
+    """Return the scores of a class raster that :func:`make_raster` kept, an array (height, width) on disk.
+
+    It has the raster's size, or the scene's where ``framed`` is False.
 
     None where there are none of that very raster, which ``report`` tells: a store serves several folders, and names may
     be the same there.
     """
-    return store.array(_name(raster), **{_OWNER: raster_identity(report["resegeo"], marks_of(report)[raster.name])})
+    owner = raster_identity(report["resegeo"], marks_of(report)[raster.name])
+    crop = report["resegeo"].get("crop") if framed else None
+    return _framed(store.array(array_name(raster), **{_OWNER: owner}), None if crop is None else Rect(*crop))
+
+
+def store_of(raster: Path) -> Store | None:
+    """Find the store that the report of a finished run's class raster names; None where it is gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    if not earlier or not earlier.get("store"):
+        return None
+    beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
+    with contextlib.suppress(ResegeoError):
+        return Store.open(str(beside) if is_there(beside) else earlier["store"])
+    return None
 
 
 def scores_of(raster: Path) -> Any | None:
     """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
     earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
-    if not earlier or not earlier.get("store") or raster.name not in marks_of(earlier):
+    if not earlier or raster.name not in marks_of(earlier) or not marks_of(earlier)[raster.name].fits(raster):
         return None
-    if not marks_of(earlier)[raster.name].fits(raster):
-        return None
-    beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
+    store = store_of(raster)
     with contextlib.suppress(ResegeoError):
-        store = Store.open(str(beside) if beside.exists() else earlier["store"])
         return None if store is None else stored_scores(store, raster, earlier)
     return None
 
@@ -180,19 +214,20 @@ def scene_of(raster: Path) -> str | None:
 _OWNER = "raster"
 
 
-def _name(raster: Path) -> str:
+def array_name(raster: Path) -> str:
+    """Return the name under which a store keeps the scores of a class raster."""
     return f"scores-{raster.stem}"
 
 
 def _name_owner(store: Store, raster: Path, scores: Any, identity: str) -> None:
     """Write to an array of scores whose they are: last, so that those of a run that was killed are nobody's."""
     if not isinstance(scores, np.ndarray):
-        store.seal(_name(raster), **{_OWNER: identity})
+        store.seal(array_name(raster), **{_OWNER: identity})
 
 
 def _fresh_scores(store: Store, plan: Plan, outputs: Outputs, *, scored: bool) -> Any | None:
     """Lay out an array for the scores of a class raster; those of the one that it replaces are gone in any case."""
-    name = _name(outputs.raster)
+    name = array_name(outputs.raster)
     try:
         if scored:
             return store.keep_array(name)
@@ -212,7 +247,7 @@ def can_draw_polygons(plan: Plan) -> bool:
         When a format that was asked for cannot hold them.
 
     """
-    georeference = plan.scene.georeference
+    georeference = plan.georeference
     if not plan.settings.vector:
         return False
     why = unplaced(georeference)
@@ -224,8 +259,7 @@ def can_draw_polygons(plan: Plan) -> bool:
         return False
     crs = georeference.crs or georeference.gcps_crs
     transform = georeference.transform
-    scene = plan.scene
-    where = None if transform is None else outline(scene.height, scene.width, transform)
+    where = None if transform is None else outline(plan.frame.height, plan.frame.width, transform)
     why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
     if why is not None:
         remedy = "Pass [[assign_crs=EPSG:xxxx]], or choose" if crs is None else "Choose"
@@ -239,7 +273,7 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
     progress("polygons", 0, len(outputs.vectors))
     drawing = draw(
         outputs.raster,
-        classes=plan.classes,
+        classes=plan.legend,
         keep_background=settings.keep_background,
         smooth=settings.smooth,
         simplify=plan.simplify,
@@ -248,7 +282,7 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
     )
     _suggest_min_area(plan, drawing.borders.areas.sizes[1:])
     for done, path in enumerate(outputs.vectors):
-        write_polygons(drawing, path, plan.classes, note=journal.note)
+        write_polygons(drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from resegeo.outputs.point_forms import write_point_form
 from resegeo.progress import Progress, silent
 from resegeo.run.corrected import fitted_on
 from resegeo.run.execution import ready_for
-from resegeo.run.labelling import label_scene
 from resegeo.run.options import Options
 from resegeo.run.prepare import settle
-from resegeo.run.store import Store, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.region import transform_of
 
 MOST = 10_000
@@ -35,6 +37,7 @@ _CELLS = 40
 """Cells along the longer side of the scene at most, or four a point."""
 
 
+@heard
 def suggest(
     store: str | Path,
     classes: str | Path,
@@ -42,6 +45,7 @@ def suggest(
     count: int = 20,
     *,
     overwrite: bool = False,
+    replace_edited: bool = False,
     progress: Progress = silent,
     **options: Any,
 ) -> Path:
@@ -61,7 +65,7 @@ def suggest(
     count:
         Number of points; fewer where the scene has no room for them.
     overwrite:
-        Whether the file may be replaced.
+        Whether the file may be replaced; one with points that somebody labelled only with ``replace_edited`` too.
     progress:
         See :class:`resegeo.run.options.RunOptions`.
     **options:
@@ -80,25 +84,29 @@ def suggest(
         raise UsageError(f"[[output={shown(output)}]]: points go into a GeoPackage; its suffix is .gpkg.")
     if os.path.lexists(output) and not overwrite:
         raise ResegeoError(f"{shown(output)} exists; pass [[overwrite=True]] to replace it, or name another file.")
+    if os.path.lexists(output) and not replace_edited and _labelled(output):
+        raise ResegeoError(
+            f"{shown(output)} has points that were labelled already. Name another file, and give this one by "
+            "[[examples]], or pass [[overwrite=True]] [[replace_edited=True]] to lose them."
+        )
     if not 1 <= count <= MOST:
         raise UsageError(f"[[count={count}]]: expected 1 to {MOST:,} points.")
     if not is_store(str(store)):
         raise UsageError(f"{shown(store)} is no store; give the .store.zarr of a finished run.")
     listed = load_class_list(Path(classes)) if isinstance(classes, str | Path) else classes
-    run = settle(str(store), listed, output.parent, Options.of(options))
-    plan, scene = run.plan, run.plan.scene
+    run = settle(str(store), listed, output.parent, Options.of({**options, "progress": progress}))
+    # Examples are of the classes, whatever the map merges.
+    plan, scene = replace(run.plan, merge=None, scores=True), run.plan.scene
     if len(plan.classes.classes) < 2:
         raise ResegeoError("A list with one class leaves nothing in doubt; add others to the class file.")
     transform = transform_of(scene, "suggest")
     opened = Store.open(run.url)
     assert opened is not None
     ready = ready_for(plan, run.url, opened, run.options)
-    scale = ready.encoder.logit_scale
-    found = fitted_on(plan, opened, ready.texts, scale)
-    scorer, biases = ready.scorer(plan, opened, found), None if found is None else found.fitted.biases
+    found = fitted_on(plan, opened, ready.texts, ready.encoder.logit_scale)
     cell = max(1, math.ceil(max(scene.height, scene.width) / max(_CELLS, math.ceil(4 * math.sqrt(count)))))
     candidates = _Candidates(cell, scene.width, len(plan.classes.classes))
-    for block in label_scene(plan, scorer, scale, progress, biases=biases, ranked=True):
+    for block in ready.blocks(plan, opened, found, run.options):
         if block.ranks is not None:
             candidates.add(block.rect.row, block.rect.col, block.ranks, block.valid)
     taken = np.zeros((0, 2))
@@ -124,6 +132,17 @@ def suggest(
     with writable_folder(output.parent):
         write_point_form(frame, output, "class", names)
     return output
+
+
+def _labelled(path: Path) -> bool:
+    """Whether a GeoPackage has points with a class."""
+    import geopandas as gpd
+
+    try:
+        frame = gpd.read_file(path, engine="pyogrio", layer=path.stem)
+    except Exception:  # whatever it is, nobody labelled points in it
+        return False
+    return "class" in frame.columns and bool((frame["class"].fillna("").astype(str).str.strip() != "").any())
 
 
 class _Candidates:

@@ -38,6 +38,16 @@ class Region:
         """Checksum of the polygons."""
         return hashlib.sha256(b"".join(shapely.to_wkb(self._polygons))).hexdigest()
 
+    def frame(self, height: int, width: int) -> Rect | None:
+        """Return the least rectangle that holds all pixels of a scene whose centre may lie in it; None without any."""
+        places = shapely.get_coordinates(self._polygons)
+        cols, rows = ~self._transform @ places.T
+        (top, left), (bottom, right) = (
+            [max(0, math.ceil(each.min() - 0.5)) for each in (rows, cols)],
+            [min(size, math.floor(each.max() - 0.5) + 1) for each, size in ((rows, height), (cols, width))],
+        )
+        return Rect(top, left, bottom - top, right - left) if top < bottom and left < right else None
+
     def mask(
         self,
         rect: Rect,

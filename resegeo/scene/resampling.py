@@ -218,15 +218,24 @@ def scale_at(crs: Any, x: float, y: float) -> float:
     return math.sqrt(areal)
 
 
-def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
-    """Lay the canvas of ``gsd`` metres over a scene; the scene's own pixels where ``gsd`` is None.
+def canvas_of(scene: Scene, gsd: float | None, resize: int | None = None) -> Canvas:
+    """Lay a canvas over a scene: of ``gsd`` metres, of ``resize`` pixels along the longer side, or the scene's own.
 
     Raises
     ------
     UsageError:
-        When the size of a scene pixel is unknown, or too far from ``gsd``.
+        When the size of a scene pixel is unknown, or too far from what is asked for.
 
     """
+    if resize is not None:
+        factor = max(scene.height, scene.width) / resize
+        canvas = Canvas(scene, factor, factor)
+        if not _sensible(canvas):
+            raise UsageError(
+                f"[[resize={resize}]] is too far from the scene's own {scene.width} × {scene.height} pixels (columns × "
+                f"rows): the model would see {canvas.width} × {canvas.height}. Give a value nearer to the scene's."
+            )
+        return canvas
     if gsd is None:
         return Canvas(scene)
     own = ground_sample_distance(scene)
@@ -250,10 +259,16 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
             )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)
-    outside = not all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (down, across))
-    if outside or (canvas.height == 1 < scene.height and canvas.width == 1 < scene.width):
+    if not _sensible(canvas):
         raise UsageError(
             f"[[gsd={gsd:g}]] is too far from the scene's own {own[1]:.4g} × {own[0]:.4g} m: the model would see "
             f"{canvas.width} × {canvas.height} pixels (columns × rows). Give a value nearer to the scene's."
         )
     return canvas
+
+
+def _sensible(canvas: Canvas) -> bool:
+    """Whether a canvas is near enough to its scene, and more than a single pixel of it."""
+    scene = canvas.scene
+    near = all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (canvas.down, canvas.across))
+    return near and not (canvas.height == 1 < scene.height and canvas.width == 1 < scene.width)

@@ -1,0 +1,122 @@
+"""What holds of words and examples whatever they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import resegeo
+from resegeo.clip.blending import Blender, Grouping, WindowScores
+from resegeo.clip.fitting import Examples, choose, fit, probabilities
+from resegeo.clip.scores import patch_scores, unit
+from resegeo.errors import ResegeoError
+from resegeo.run.clicks import refuse_one_class
+from resegeo.run.example_features import Places, Words
+from resegeo.scene.resampling import Canvas
+from resegeo.scene.windows import Rect
+
+GRID, SIDE, WIDTH = 4, 16, 6
+SCENE = resegeo.open_scene(xr.DataArray(np.zeros((3, SIDE, SIDE + 8), np.uint8), dims=("band", "y", "x")))
+SEEDS = st.integers(0, 10_000)
+REDUCTIONS = st.sampled_from(["max", "mean", "logsumexp"])
+
+
+def blended(seed, texts, grouping, residuals=None):
+    """Class probabilities (C, h, w) of a scene of two windows that overlap, whose features are random."""
+    random = np.random.default_rng(seed)
+    vectors = texts if residuals is None else np.concatenate([texts, residuals])
+    windows = []
+    for col in (0, 8):
+        features = random.normal(size=(1, GRID, GRID, WIDTH)).astype(np.float32)
+        cls = unit(random.normal(size=WIDTH))
+        windows.append(WindowScores(Rect(0, col, SIDE, SIDE), patch_scores(features, vectors)[0], vectors @ cls))
+    blender = Blender(Canvas(SCENE), grouping, logit_scale=20.0, taper=True, subtract_cls=0.3)
+    return blender.blend(Rect(0, 0, SIDE, SIDE + 8), windows)
+
+
+def prompts(seed, owner):
+    return unit(np.random.default_rng(seed + 1).normal(size=(len(owner), WIDTH)))
+
+
+@settings(max_examples=15)
+@given(SEEDS, REDUCTIONS, st.lists(st.integers(1, 5), min_size=3, max_size=3))
+def test_a_score_does_not_depend_on_how_often_a_word_is_repeated(seed, reduction, times):
+    texts = prompts(seed, range(3))
+    once = blended(seed, texts, Grouping((0, 1, 2), 3, reduction))
+    owner = tuple(np.repeat(np.arange(3), times).tolist())
+    often = blended(seed, texts[list(owner)], Grouping(owner, 3, reduction))
+    assert np.allclose(once, often, atol=1e-6)
+    if reduction == "max":
+        assert (once.argmax(0) == often.argmax(0)).all()
+
+
+@settings(max_examples=15)
+@given(SEEDS, REDUCTIONS)
+def test_vectors_of_nothing_are_the_words_bit_by_bit(seed, reduction):
+    owner = (0, 0, 1, 2)
+    texts = prompts(seed, owner)
+    words = blended(seed, texts, Grouping(owner, 3, reduction))
+    nothing = np.zeros(3, np.float32)
+    assert (
+        blended(seed, texts, Grouping(owner, 3, reduction, biases=nothing), np.zeros((3, WIDTH), np.float32)) == words
+    ).all()
+
+
+def places(seed, classes=2, count=12):
+    """Examples of ``classes`` of three classes, in the order in which they are given."""
+    random = np.random.default_rng(seed)
+    label = random.permutation(np.arange(count) % classes)
+    return Places(random.integers(0, 50, count), random.integers(0, 50, count), label.astype(np.int64))
+
+
+def seen(given):
+    """What a store would say at places: features that follow from row, column and class."""
+    angle = (given.rows[:, None] + 1) * np.arange(1, WIDTH + 1) + given.cols[:, None] * 0.7 + 2.0 * given.label[:, None]
+    features = unit(np.sin(angle) + np.eye(3, WIDTH)[given.label])
+    words = Words(prompts(0, range(3)), Grouping((0, 1, 2), 3), 10.0)
+    number = np.arange(len(given))
+    return Examples(
+        features,
+        words.logits(features, unit(np.ones(WIDTH))),
+        number,
+        np.ones(len(given), np.float32),
+        given.label,
+        words.wordless,
+        (given.rows // 16).astype(np.int64),
+    )
+
+
+@settings(max_examples=4)
+@given(SEEDS, SEEDS)
+def test_the_order_of_points_and_repeated_points_change_no_bit_of_the_fit(seed, shuffle):
+    drawn = places(seed)
+    order = np.random.default_rng(shuffle).permutation(len(drawn))
+    turned = drawn.part(np.concatenate([order, order[:3]]))
+    (one, judged), (two, again) = (choose(seen(each.thinned())) for each in (drawn, turned))
+    assert (one.residuals == two.residuals).all()
+    assert (one.biases == two.biases).all()
+    assert judged is not None
+    assert judged.penalty == again.penalty
+
+
+@settings(max_examples=5)
+@given(SEEDS)
+def test_examples_lower_the_loss_that_words_leave_on_them(seed):
+    drawn = seen(places(seed).thinned())
+    label = np.arange(len(drawn.label)), drawn.label
+    words, fitted = probabilities(drawn, None)[label], probabilities(drawn, fit(drawn, 0.01))[label]
+    weight = 1 / np.bincount(drawn.label, minlength=3)[drawn.label]
+    assert -(weight * np.log(fitted)).sum() <= -(weight * np.log(words)).sum() + 1e-9
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)))
+def test_examples_of_fewer_than_two_classes_are_refused(found):
+    if len(found) >= 2:
+        refuse_one_class(found, "examples")
+        return
+    with pytest.raises(ResegeoError, match="expected some of two classes or more"):
+        refuse_one_class(found, "examples")
