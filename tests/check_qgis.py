@@ -1,4 +1,7 @@
-"""Open what `make demo` wrote in headless QGIS, as a user would: /usr/bin/python3 tests/check_qgis.py FOLDER [PNG].
+"""Open what `make demo` wrote in headless QGIS, as a user would: 
+/usr/bin/python3 tests/check_qgis.py FOLDER [--picture PNG] [--formats FOLDER].
+
+`--formats` is a folder of the same polygons in other formats.
 
 Needs QGIS's own Python (Debian: python3-qgis) and QT_QPA_PLATFORM=offscreen. Exits with 1 and says why if names,
 colours or places are not what the class raster's tags say.
@@ -15,13 +18,14 @@ from qgis.core import (
     QgsApplication,
     QgsMapRendererParallelJob,
     QgsMapSettings,
+    QgsProject,
     QgsRasterLayer,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QSize
 
 
-def main(folder: Path, picture: str | None) -> None:
+def main(folder: Path, picture: str | None, formats: Path | None) -> None:
     application = QgsApplication([], False)  # kept alive until the process ends
     application.initQgis()
     stem = "sentinel2"
@@ -55,6 +59,36 @@ def main(folder: Path, picture: str | None) -> None:
     assert raster.crs() == polygons.crs()
     assert raster.extent().contains(polygons.extent())
 
+    project = QgsProject.instance()
+    assert project.read(str(folder / f"{stem}.qgz")), "QGIS cannot read the project"
+    layers = {layer.name(): layer for layer in project.mapLayers().values()}
+    assert layers.keys() == {"polygons", "classes", "scene"}, sorted(layers)
+    assert not [name for name, layer in layers.items() if not layer.isValid()], "layers of the project are not found"
+    assert {layer.crs().authid() for layer in layers.values()} == {raster.crs().authid()}
+    assert project.crs() == raster.crs()
+    assert layers["polygons"].featureCount() == polygons.featureCount()
+    for category in layers["polygons"].renderer().categories():
+        name, color = wanted[int(category.value())]
+        shade = category.symbol().color()
+        assert (shade.red(), shade.green(), shade.blue()) == color, name
+        assert category.label().startswith(name), category.label()
+        assert category.label().endswith(" ha"), category.label()
+    assert project.readEntry("Paths", "Absolute")[0] in ("", "false")
+
+    for path in sorted(formats.iterdir()) if formats else ():
+        if path.suffix not in (".gpkg", ".shp", ".geojson", ".fgb"):
+            continue
+        layer = QgsVectorLayer(str(path), path.name, "ogr")
+        assert layer.isValid(), f"QGIS cannot open {path.name}"
+        assert layer.renderer().type() == "categorizedSymbol", f"{path.name} is not styled"
+        assert layer.featureCount() == polygons.featureCount(), path.name
+        field = "class_id"
+        assert {feature[field] for feature in layer.getFeatures()} == occurring, path.name
+        for category in layer.renderer().categories():
+            shade = category.symbol().color()
+            there = (category.label(), (shade.red(), shade.green(), shade.blue()))
+            assert there == wanted[int(category.value())], f"{path.name}: {there}"
+
     if picture:
         settings = QgsMapSettings()
         settings.setLayers([polygons])
@@ -71,7 +105,10 @@ def main(folder: Path, picture: str | None) -> None:
 if __name__ == "__main__":
     code = 0
     try:
-        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+        rest = dict(zip(("--picture", "--formats"), (None, None), strict=True))
+        for flag, value in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+            rest[flag] = value
+        main(Path(sys.argv[1]), rest["--picture"], rest["--formats"] and Path(rest["--formats"]))
     except BaseException:
         traceback.print_exc()
         code = 1
