@@ -94,8 +94,9 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(runs, tmp_path):
-    """One run of its own to change."""
+def folder(runs, tmp_path, monkeypatch):
+    """One run of its own to change; its pictures are small, which is quick."""
+    monkeypatch.setattr("resegeo.reports.layers.SHARP", 200)
     return shutil.copytree(runs / "a", tmp_path / "a")
 
 
@@ -157,7 +158,7 @@ def test_the_layers_show_classes_borders_and_confidence_pixel_by_pixel(folder):
     scene, classes, outlines, confidence = tags.all("img")
     with rasterio.open(folder / "a.classes.tif") as raster:
         codes, colours = raster.read(1), raster.colormap(1)
-    factor = 1600 // 96
+    factor = 200 // 96
     assert picture(scene).size == picture(outlines).size == (96 * factor, 96 * factor)
     shown = np.asarray(picture(classes).convert("RGBA"))
     assert (shown == np.array([colours[code] for code in codes.ravel()]).reshape(96, 96, 4)).all()
