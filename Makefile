@@ -25,7 +25,7 @@ $(VENV)/.linted: pyproject.toml $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@echo "Segmenting examples/demo/sentinel2.tif by the words of examples/demo/classes.yml ..."
-	@$(BIN)/python -m resegeo_cli segment examples/demo/sentinel2.tif --prompts examples/demo/classes.yml -o $(DEMO_OUT) --segments none --overwrite
+	@$(BIN)/python -m resegeo_cli segment examples/demo/sentinel2.tif --prompts examples/demo/classes.yml -o $(DEMO_OUT) --overwrite
 	@echo
 	@echo "Look at $(DEMO_OUT)/sentinel2.png, or open $(DEMO_OUT)/sentinel2.gpkg and sentinel2.classes.tif in QGIS."
 	@echo "Other words for the same scene, in seconds (edit a copy of examples/demo/classes.yml first):"

@@ -8,8 +8,8 @@ import click
 
 from resegeo.errors import escaped
 
-from .console import ScenesBar, say, shows, told
-from .options import BATCH, BATCH_RESULTS, GroupedCommand, segmenting
+from .console import ScenesBar, in_flags, say, say_path, shows, told
+from .options import BATCH, BATCH_RESULTS, REPORT, GroupedCommand, segmenting
 
 if TYPE_CHECKING:
     from resegeo.batches.batch import BatchResult, SceneResult
@@ -22,9 +22,10 @@ LONGEST = 40
 @click.argument("scenes", nargs=-1, required=True)
 @BATCH
 @BATCH_RESULTS
+@REPORT
 @segmenting
 @shows
-def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: Any) -> None:
+def batch(scenes: tuple[str, ...], prompts: str | None, output: str, report: bool, **options: Any) -> None:
     """Segment many SCENES: rasters, patterns in quotes, folders, or a manifest with options for each scene.
 
     A manifest is a CSV file (column scene, further columns named as options: bands, stretch, gsd, prompts, ...), a
@@ -45,6 +46,10 @@ def batch(scenes: tuple[str, ...], prompts: str | None, output: str, **options: 
     finally:
         bar.close()
     say(_table(result))
+    if report and len(result.scenes) > result.failed:
+        from resegeo.reports.write import write_report_page
+
+        say_path(write_report_page(output, spelling=in_flags)[0])
     if result.failed:
         say("Warning: scenes failed; the same command tries them again.", err=True)
         raise SystemExit(3)

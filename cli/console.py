@@ -278,6 +278,15 @@ class ScenesBar:
         self._bar.set_postfix_str(escaped(what), refresh=False)
         self._bar.update(done - self._bar.n)  # shows what is done too, if the last time is a while ago
 
+    def say(self, line: str) -> None:
+        """Print a line on stderr, above the bar."""
+        if self._quiet:
+            return
+        if self._bar is None:
+            complain(line)
+        else:
+            self._bar.write(escaped(line), file=sys.stderr)
+
     def close(self) -> None:
         """End the bar."""
         if self._bar is not None:

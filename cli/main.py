@@ -8,8 +8,11 @@ import os
 import click
 
 from .batch import batch
+from .calibrate import calibrate
 from .classes import classes
+from .compare import compare
 from .console import open_standard_streams
+from .dataset import dataset
 from .evaluate import evaluate
 from .find import find
 from .models import models
@@ -17,13 +20,15 @@ from .options import Listing
 from .outputs import vectorize
 from .plan import plan
 from .qgis import qgis
+from .report import report
 from .sample import sample
 from .scene import info
 from .segment import segment
 from .suggest import suggest
+from .try_words import try_
 
 
-@click.group(cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("resegeo", cls=Listing, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="resegeo")
 def main() -> None:
     """Segment georeferenced images by words: no training, no labels.
@@ -51,5 +56,23 @@ def program() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
-for command in (segment, batch, plan, info, vectorize, evaluate, sample, suggest, find, classes, models, qgis):
+for command in (
+    segment,
+    batch,
+    try_,
+    dataset,
+    plan,
+    info,
+    vectorize,
+    report,
+    evaluate,
+    compare,
+    sample,
+    calibrate,
+    suggest,
+    find,
+    classes,
+    models,
+    qgis,
+):
     main.add_command(command)

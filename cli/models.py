@@ -29,10 +29,12 @@ def list_models(as_json: bool) -> None:
     A question mark: likely, but not documented by its authors. The last column says what a model was trained on, as far
     as that touches what it may be measured on.
     """
-    from resegeo.composition.models import listed, table
+    from resegeo.composition.models import listed
+
+    from .tables import of_models
 
     rows = listed()
-    say(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
+    say(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else of_models(rows))
 
 
 @models.command()
@@ -71,7 +73,9 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
     Example:
       resegeo models check RemoteCLIP-ViT-L-14.pt
     """
-    from resegeo.composition.models import checked, report
+    from resegeo.composition.models import checked
+
+    from .tables import of_check
 
     result = checked(file, arch, activation)
     if as_json:
@@ -80,7 +84,7 @@ def check(file: str, arch: str | None, activation: str | None, as_json: bool) ->
             document["problem"] = told(result.error)
         say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        say(report(result))
+        say(of_check(result))
     if result.error is not None:
         raise ResegeoError(result.error.text)
 
@@ -169,6 +173,8 @@ def compose(
     """
     from resegeo.composition.models import averaged
 
+    from .tables import of_composition
+
     bars = Bars(quiet=click.get_current_context().obj["quiet"])
     try:
         made = averaged(
@@ -186,5 +192,5 @@ def compose(
         )
     finally:
         bars.close()
-    say(json.dumps(made.as_dict(), indent=2, ensure_ascii=False) if as_json else made.table())
+    say(json.dumps(made.as_dict(), indent=2, ensure_ascii=False) if as_json else of_composition(made))
     say(f"Written: {escaped(made.path)}", err=True)

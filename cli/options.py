@@ -134,7 +134,9 @@ def arguments(what: Declared) -> tuple[tuple[str, ...], dict[str, Any]]:
         return (what.flag,), words | {"callback": _several(what)}
     if what.choices:
         return (what.flag,), words | {"type": click.Choice(what.choices)}
-    return (what.flag,), words | {"type": what.kind if what.kind in (int, float) and not about.metres else str}
+    return (what.flag,), words | {
+        "type": what.kind if what.kind in (int, float) and not (about.metres or about.measure) else str
+    }
 
 
 def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -152,12 +154,19 @@ def _several(what: Declared) -> Callable[[click.Context, click.Parameter, str | 
 LOOKS = tuple(arguments(OPTIONS[name]) for name in ("bands", "formats", "alpha"))
 """What ``info`` takes too."""
 
+FORMATS = arguments(OPTIONS["formats"])
+"""What ``evaluate`` takes for its rasters."""
+
 
 def _declared(heading: str) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     return [arguments(what) for what in OPTIONS.values() if what.about.heading == heading]
 
 
 _PROMPTS: dict[str, Any] = {"metavar": "FILE", "help": "Class file: names, prompts, colours (YAML)."}
+
+REPORT = under(
+    "Results", option("--report", is_flag=True, help="Write a page for readers too, as `resegeo report` does.")
+)
 
 RESULTS = under(
     "Results",
@@ -179,6 +188,19 @@ BATCH_RESULTS = under(
     option("--prompts", **_PROMPTS),
     option("-o", "--output", default="batch_resegeo", show_default=True, metavar="DIR", help="Folder for all results."),
     *_declared("Results"),
+)
+
+DATASET = under(
+    "Data set",
+    option("--data", metavar="DIR", help="Folder of the images, instead of the file's input.dir."),
+    option("--limit", type=int, metavar="N", help="The first N images alone, for a quick look."),
+    option("--latex", is_flag=True, help="Print the figures as a table in LaTeX, in per cent."),
+)
+
+DATASET_RESULTS = under(
+    "Results",
+    option("-o", "--output", metavar="DIR", help="Folder for all results, instead of the file's output.base_dir."),
+    *(each for each in _declared("Results") if each[0] != ("--name",)),
 )
 
 SECTIONS = ("Scene", "Model", "Segments", "Method", "Execution")

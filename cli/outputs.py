@@ -14,18 +14,18 @@ from .console import say_path, shows
 @click.argument("raster")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Suffix: .gpkg .shp .geojson .fgb .parquet.")
 @click.option("--keep-background", is_flag=True, help="Draw background as polygons too.")
-@click.option(
-    "--min-area", type=click.IntRange(min=0), default=0, metavar="PIXELS", help="Smaller areas join a neighbour."
-)
-@click.option("--simplify", type=click.FloatRange(min=0), default=0.0, metavar="PIXELS", help="Simplify borders.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@click.option("--min-area", default="0", metavar="AREA", help="Smaller areas join a neighbour: 50m2, 0.5ha or 20px.")
+@click.option("--smooth", is_flag=True, help="Smooth outlines instead of the edges of pixels.")
+@click.option("--simplify", default="0", metavar="LENGTH", help="Simplify borders by up to 1.5m or 1.5px.")
+@click.option("--append", is_flag=True, help="Collect scenes in one layer of a GeoPackage, by their field scene.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists, or a collected scene.")
 @shows
 def vectorize(raster: str, output: str, overwrite: bool, **options: Any) -> None:
     """Turn a class RASTER of resegeo into polygons without seams or gaps.
 
     \b
     Example:
-      resegeo vectorize out/scene.classes.tif -o out/scene.gpkg --simplify 1
+      resegeo vectorize out/scene.classes.tif -o out/scene.gpkg --min-area 50m2 --smooth
     """
     from resegeo.run.commands import vectorize as run
 

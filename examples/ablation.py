@@ -61,9 +61,9 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "local layer alone": layers(0, 1),
     "2 local layers": layers(1, 2),
     "local layer of radius 1": {"local_radius": 1},
-    "overlap 0": {"overlap": 0.0},
-    "overlap 0, uniform weights": {"overlap": 0.0, "taper": False},
-    "overlap 0.75": {"overlap": 0.75},
+    "no segments, overlap 0": {"segments": "none", "overlap": 0.0},
+    "no segments, overlap 0, uniform weights": {"segments": "none", "overlap": 0.0, "taper": False},
+    "no segments, overlap 0.75": {"segments": "none", "overlap": 0.75},
     "labels voted in superpixels": {"superpixel_area": [AREAS[1]], "vote_segments": True},
     "labels voted in finer superpixels": {"superpixel_area": [AREAS[0]], "vote_segments": True},
 }
@@ -81,7 +81,7 @@ def run(
     """Segment and measure all pictures with one setting."""
     folder.mkdir()
     settings = folder / "settings.yml"
-    settings.write_text(yaml.safe_dump({**knobs, "vector": []}), "utf-8")
+    settings.write_text(yaml.safe_dump({"segments": "superpixels", **knobs, "vector": []}), "utf-8")
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     seconds = []
     for picture, scene, truth in pictures:

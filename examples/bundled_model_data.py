@@ -715,21 +715,21 @@ def answer_key(picture: Picture, name: str) -> tuple[NDArray[np.bool_], NDArray[
 
 
 SOURCE_WEIGHTS = {
-    "road": 0.20,
+    "road": 0.22,
     "solar_panel": 0.14,
-    "forest": 0.09,
-    "dubai": 0.11,
-    "korea": 0.12,
+    "forest": 0.10,
+    "dubai": 0.08,
+    "korea": 0.13,
     "eurosat": 0.17,
     "clouds": 0.05,
     "naip": 0.04,
-    "urban": 0.03,
+    "urban": 0.02,
     "ports": 0.01,
     "sentinel2-patch": 0.01,
-    "landsat": 0.02,
-    "sentinel2": 0.03,
+    "landsat": 0.01,
+    "sentinel2": 0.02,
     "neon": 0.02,
-    "new_brunswick": 0.01,
+    "new_brunswick": 0.02,
 }
 
 

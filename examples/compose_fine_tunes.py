@@ -48,6 +48,7 @@ from resegeo.clip.encoder import dense_features, load_encoder
 from resegeo.composition.average import compose
 from resegeo.errors import ResegeoWarning
 from resegeo.evaluation.evaluate import evaluate
+from resegeo_cli.tables import of_composition
 
 LOG = logging.getLogger("compose")
 ASKED = ("an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}")
@@ -167,7 +168,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
         averages[rule] = resolve_model(str(made.path))
         if rule == "separation":
-            LOG.info("\n%s", made.table())
+            LOG.info("\n%s", of_composition(made))
             weights = {one.source.name: one.weight for one in made.variants}
     test = limited(measured_pictures(args.data, test=True), args.limit, list(SINGLES))
     folder = args.out / "measured"

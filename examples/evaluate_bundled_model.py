@@ -280,6 +280,10 @@ SOURCES: dict[str, tuple[str, tuple[float, float]]] = {
 """Sets as the card names them, and their pixel sizes in metres."""
 
 
+BRIGHTNESS = (20, 215)
+"""Mean brightness of the darkest and the brightest picture of the training (23 and 210), somewhat widened."""
+
+
 def write_card(path: Path, figures: dict[str, Any], title: str) -> None:
     """Write what is known of the bundled model as data, see `resegeo.checkpoints.model_card`."""
     kinds: dict[str, Any] = {
@@ -298,7 +302,14 @@ def write_card(path: Path, figures: dict[str, Any], title: str) -> None:
                     shares[other] = max(share, shares.get(other, 0.0))
     for name, shares in mistaken.items():
         kinds[name]["confused_with"] = sorted(shares, key=lambda other: -shares[other])
-    facts = {"format": 1, "name": "resegeo-small", "gsd": [0.1, 30], "default_segments": "none", "kinds": kinds}
+    facts = {
+        "format": 1,
+        "name": "resegeo-small",
+        "gsd": [0.1, 30],
+        "brightness": BRIGHTNESS,
+        "default_segments": "none",
+        "kinds": kinds,
+    }
     write_json(path, facts)
 
 

@@ -20,15 +20,22 @@ if TYPE_CHECKING:
     from resegeo.batches.finding import find
     from resegeo.classes.class_file import class_list, load_class_list
     from resegeo.classes.class_list import ClassList, ClassSpec
+    from resegeo.datasets.dataset import DatasetResult, segment_dataset
+    from resegeo.datasets.dataset import segment_dataset as dataset
     from resegeo.evaluation.evaluate import Evaluation, evaluate
     from resegeo.outputs.polygons import polygonize
     from resegeo.outputs.vectors import write_polygons
+    from resegeo.reports.write import write_report_page
+    from resegeo.reports.write import write_report_page as report
+    from resegeo.run.calibration import calibrate
+    from resegeo.run.change import Change, compare
     from resegeo.run.commands import estimate, info, prepare, segment, vectorize
     from resegeo.run.commands import estimate as plan
     from resegeo.run.estimation import Estimate
     from resegeo.run.prepare import Run
     from resegeo.run.segmentation import Segmentation
     from resegeo.run.suggestions import suggest
+    from resegeo.run.trial import try_words
     from resegeo.scene.reader import Scene, open_scene
     from resegeo.settings import Settings
 
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 _HOME = {
     "BatchResult": "batches.batch",
     "segment_many": "batches.batch",
+    "DatasetResult": "datasets.dataset",
+    "segment_dataset": "datasets.dataset",
     "ClassList": "classes.class_list",
     "ClassSpec": "classes.class_list",
     "class_list": "classes.class_file",
@@ -43,6 +52,8 @@ _HOME = {
     "Estimate": "run.estimation",
     "Segmentation": "run.segmentation",
     "Evaluation": "evaluation.evaluate",
+    "Change": "run.change",
+    "compare": "run.change",
     "estimate": "run.commands",
     "evaluate": "evaluation.evaluate",
     "find": "batches.finding",
@@ -52,6 +63,9 @@ _HOME = {
     "vectorize": "run.commands",
     "info": "run.commands",
     "Run": "run.prepare",
+    "write_report_page": "reports.write",
+    "calibrate": "run.calibration",
+    "try_words": "run.trial",
     "polygonize": "outputs.polygons",
     "write_polygons": "outputs.vectors",
     "Scene": "scene.reader",
@@ -60,7 +74,12 @@ _HOME = {
 }
 
 
-_COMMANDS = {"batch": "segment_many", "plan": "estimate"}
+_COMMANDS = {
+    "batch": "segment_many",
+    "dataset": "segment_dataset",
+    "plan": "estimate",
+    "report": "write_report_page",
+}
 """What commands do, by their names."""
 
 
@@ -81,8 +100,10 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "BatchResult",
+    "Change",
     "ClassList",
     "ClassSpec",
+    "DatasetResult",
     "Estimate",
     "Evaluation",
     "ResegeoError",
@@ -93,7 +114,10 @@ __all__ = [
     "Settings",
     "UsageError",
     "batch",
+    "calibrate",
     "class_list",
+    "compare",
+    "dataset",
     "estimate",
     "evaluate",
     "find",
@@ -103,9 +127,13 @@ __all__ = [
     "plan",
     "polygonize",
     "prepare",
+    "report",
     "segment",
+    "segment_dataset",
     "segment_many",
     "suggest",
+    "try_words",
     "vectorize",
     "write_polygons",
+    "write_report_page",
 ]

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from resegeo.errors import UsageError, shown
-from resegeo.units import metres
+from resegeo.units import area, length, metres
 
 Affects = Literal["image", "labels", "polygons", "store", "nothing"]
 """The first that an option changes: features or scores, class raster, polygons, what the store keeps, or no result."""
+
+LARGEST = 1e15
+"""Largest number, either way from 0, that any option takes."""
 
 _ABOUT = "resegeo"
 _SHORT = reprlib.Repr()
@@ -60,6 +63,12 @@ class About:
     """Whether there is a flag to turn it off too."""
     metres: bool = False
     """Whether it is a length on the ground, which text may give with its unit, such as 20cm."""
+    later: bool = False
+    """Whether stores and results are older than the option: at its default it is left out of what they record, so that
+    they are the same as before, and what was made then is still known."""
+    measure: Literal["length", "area"] | None = None
+    """Whether it is a length or an area in pixels, or on the ground as text with its unit, which stays text until the
+    size of a pixel is known."""
 
 
 def option(
@@ -80,6 +89,8 @@ def option(
     repeated: bool = False,
     off: bool = True,
     metres: bool = False,
+    later: bool = False,
+    measure: Literal["length", "area"] | None = None,
 ) -> Any:
     """Declare an option as a field of a dataclass; see :class:`About`."""
     about = About(
@@ -98,6 +109,8 @@ def option(
         repeated,
         off,
         metres,
+        later,
+        measure,
     )
     return field(default=default, metadata={_ABOUT: about})
 
@@ -268,32 +281,45 @@ def _single(what: Declared, kind: Any, value: Any, *, text: bool) -> Any:
             value = metres(value, what.name)
         except UsageError as error:
             raise MisfitError(str(error)) from None
+    if what.about.measure is not None and isinstance(value, str):
+        measured = _measured(what, kind, value)
+        if isinstance(measured, str):
+            return measured
+        value = measured
     if text and isinstance(value, str) and kind in (int, float, bool):
+        misfit = _NoNumberError(str(_misfit(what, value)))
         try:
             value = _FLAGS[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise _NoNumberError(str(_misfit(what, value))) from None
-        if value in (float("inf"), float("-inf")):
-            raise _NoNumberError(str(_misfit(what, value)))
+            raise misfit from None
+        if not abs(value) <= LARGEST:
+            raise misfit
     if kind is bool:
         if isinstance(value, bool):
             return value
     elif kind in (int, float):
         right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         least, most = what.about.least, what.about.most
-        try:
-            if right and (least is None or value >= least) and (most is None or value <= most) and value == value:
-                if kind is float and value in (float("inf"), float("-inf")):
-                    raise _misfit(what, value, kind)
-                return kind(value)
-        except OverflowError:  # a whole number beyond all floats
-            pass
+        inside = right and abs(value) <= LARGEST  # nor is what is no number
+        if inside and (least is None or value >= least) and (most is None or value <= most):
+            return kind(value)
     elif get_origin(kind) is Literal:
         if isinstance(value, str) and (value in get_args(kind) or (what.several and value.lower() in get_args(kind))):
             return value if value in get_args(kind) else value.lower()
     elif isinstance(value, str | os.PathLike):
         return value if kind is Path else os.fspath(value)
     raise _misfit(what, value, kind)
+
+
+def _measured(what: Declared, kind: Any, value: str) -> str | float:
+    """Read a length or an area: a number where it is in pixels, and as it stands where it is on the ground."""
+    try:
+        found = (area if what.about.measure == "area" else length)(value, what.name)
+    except UsageError:
+        raise _misfit(what, value, kind) from None
+    if not found.pixels:
+        return value.strip()
+    return int(found.value) if kind is int and found.value.is_integer() else found.value
 
 
 def _misfit(what: Declared, value: Any, kind: Any = None) -> MisfitError:

@@ -93,6 +93,10 @@ class ResegeoError(Exception):
         return spelled(self.text, spelling)
 
 
+class BusyError(ResegeoError):
+    """Another run holds what this one would write to; it may be free in a moment."""
+
+
 class UsageError(ResegeoError):
     """Options that do not fit together (exit code 2)."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.errors import BusyError, ResegeoError, UsageError, shown
 
 try:
     import fcntl
@@ -30,6 +30,9 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have on the usual file systems."""
+
+_LONGEST = 4095
+"""Bytes of a path that Linux takes; others take fewer or more, and say so."""
 
 LONGEST_PATH = 1000
 """Characters of a path that a sentence shows at most."""
@@ -77,6 +80,26 @@ def whole(path: Path, note: Note | None = None) -> Iterator[Path]:
         beside = place / path.name
         yield beside
         move({beside: path}, note=note)
+
+
+@contextlib.contextmanager
+def saving(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Say in one sentence that ``path`` could not be written, where that fails: by an OSError, or one of ``errors``.
+
+    Raises
+    ------
+    ResegeoError:
+        When the disk is full or the folder can't be written to.
+
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except failures as error:
+        why = getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} could not be written ({why}). Check free space and permissions."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -158,6 +181,13 @@ def sync(path: Path) -> None:
             raise
 
 
+def sync_below(folder: Path) -> None:
+    """Bring a folder to the disk with all that is in it; see :func:`sync`."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
 def checksum(path: Path) -> str:
     """Sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as stream:
@@ -208,18 +238,33 @@ def is_there(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for such a name)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether an ordinary file has a name; see :func:`is_there`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder has a name; see :func:`is_there`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def name_problem(path: Path) -> str | None:
     """Say why no file can have a name, as a sentence without a remedy; None where one can.
 
     GDAL, SQLite and the report write names as UTF-8.
     """
     try:
-        size = len(path.name.encode())
-        str(path).encode()
+        name = max(path.parts, key=lambda part: len(part.encode()), default="")
+        size = len(name.encode())
     except UnicodeEncodeError:
         return f"The name {shown(path, LONGEST_PATH)} is not UTF-8, as the formats of the results need it."
+    if "\0" in str(path):
+        return f"The name {shown(path, LONGEST_PATH)} holds a NUL, which ends a name."
+    whole = len(str(path).encode())
+    if whole > _LONGEST:
+        return f"The path {shown(path)} would have {whole:,} bytes, where {_LONGEST:,} are possible."
     if size > LONGEST_NAME:
-        return f"The name {shown(path.name)} would have {size} bytes, where {LONGEST_NAME} are possible."
+        return f"The name {shown(name)} would have {size} bytes, where {LONGEST_NAME} are possible."
     return None
 
 
@@ -241,7 +286,7 @@ def output_folder(given: str | Path) -> Path:
     if why is not None:
         raise ResegeoError(f"{why} Name another folder by [[output]].")
     standing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)  # noqa: PTH110
-    if standing is not None and not standing.is_dir():
+    if standing is not None and not is_folder(standing):
         raise ResegeoError(
             f"The output folder {shown(folder, LONGEST_PATH)} cannot be: {shown(standing, LONGEST_PATH)} is a file. "
             "Name another one by [[output]]."
@@ -260,7 +305,7 @@ def writable_folder(folder: Path) -> Iterator[None]:
 
     """
     try:
-        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        new = [path for path in (folder, *folder.parents) if not is_there(path)]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -289,8 +334,10 @@ def alone(targets: Mapping[Path, float]) -> Iterator[None]:
 
     Raises
     ------
+    BusyError:
+        When another run holds one of them.
     ResegeoError:
-        When another run holds one of them, or something else has the lock's name.
+        When something else has the lock's name.
 
     """
     with contextlib.ExitStack() as stack:
@@ -304,7 +351,7 @@ def alone(targets: Mapping[Path, float]) -> Iterator[None]:
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Create a folder where that can be done; left empty, it goes again, and so do those above that were made."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not is_there(path)]
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -340,7 +387,7 @@ def _lock(target: Path, patience: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:
-        raise ResegeoError(
+        raise BusyError(
             f"Another run is writing to {shown(target, LONGEST_PATH)}. Wait until it has ended, or name another folder "
             f"by -o; if there is none, as after a crash on a file system that keeps no locks, remove "
             f"{shown(path, LONGEST_PATH)}."

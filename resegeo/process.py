@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
     """What the first of several runs at a time found."""
 
@@ -22,7 +22,8 @@ class _Found:
     """Puts filters of warnings and environment variables back."""
     off: int
     levels: dict[str, tuple[int, bool]]
-    threads: int
+    threads: int | None
+    """Of torch; None where nothing has loaded it."""
 
 
 _LOCK = threading.Lock()
@@ -36,25 +37,23 @@ def undisturbed() -> Iterator[None]:
 
     Libraries change the filters of warnings for a moment, which is not safe in threads: of two that overlap, one may
     put back what the other has set. So the first run in keeps what is there, and the last out puts it back. Torch has
-    its number of threads for each thread, so every run puts that back.
+    its number of threads for each thread, so every run puts that back. A run that needs no torch does not load it.
     """
-    import torch
-
     global _RUNS, _FOUND
     with _LOCK:
         if _FOUND is None:
             rest = contextlib.ExitStack()
             rest.enter_context(restored())
             rest.enter_context(warnings.catch_warnings())
-            _FOUND = _Found(rest, logging.root.manager.disable, _levels(), torch.get_num_threads())
+            _FOUND = _Found(rest, logging.root.manager.disable, _levels(), _threads())
         _RUNS += 1
         found = _FOUND
     try:
         yield
     finally:
         with _LOCK:
-            if torch.get_num_threads() != found.threads:
-                torch.set_num_threads(found.threads)
+            if found.threads is not None and _threads() != found.threads:
+                sys.modules["torch"].set_num_threads(found.threads)
             _RUNS -= 1
             if _RUNS == 0:
                 _FOUND = None
@@ -65,6 +64,19 @@ def undisturbed() -> Iterator[None]:
                         logger.setLevel(level)
                     logger.disabled = disabled
                 found.rest.close()
+
+
+def remember_threads() -> None:
+    """Keep torch's number of threads before a run changes it for the first time."""
+    with _LOCK:
+        if _FOUND is not None and _FOUND.threads is None:
+            _FOUND.threads = _threads()
+
+
+def _threads() -> int | None:
+    """Torch's number of threads here; None where it is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ Presets set knobs of the method, never the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,11 +15,14 @@ from resegeo.declare import declared, option, said, settled, unknown
 from resegeo.documents import read_yaml
 from resegeo.errors import UsageError, escaped
 from resegeo.segments.sam_levels import PAPER_LEVELS, SamLevel
+from resegeo.units import area_in_pixels, length_in_pixels
 
 if TYPE_CHECKING:
-    from resegeo.clip.attention import Schedule
+    from resegeo.clip.attention import LastLayer, Schedule
 
 Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet"]
+
+Term = Literal["qk", "qq", "kk", "vv"]
 
 SUFFIXES: Mapping[str, str] = {name: f".{name}" for name in get_args(Format)}
 """Suffix of each polygon format."""
@@ -39,11 +42,22 @@ class Settings:
         metres=True,
     )
     """Ground sample distance in metres at which the model sees the scene; None: the scene's own pixels."""
+    resize: int | None = option(
+        None,
+        "Pixels of the scene's longer side as the model sees it, its shape kept; labels stay at the scene's own "
+        "pixels.  [default: the scene's own]",
+        "Scene",
+        metavar="PIXELS",
+        least=1,
+        later=True,
+    )
+    """Pixels of the longer side at which the model sees the scene, as published configurations of data sets say it
+    instead of a ``gsd``; None: the scene's own."""
     segments: str = option(
         "superpixels",
         "What borders follow: superpixels, sam, none, a label raster, or a file of polygons such as parcels (a second "
         "file after a comma is the next level).  "
-        "[default: superpixels]",
+        "[default: what the model's card says, none for the bundled one; else superpixels]",
         "Segments",
         metavar="WHAT",
         expected="superpixels, sam, none, or a file",
@@ -119,10 +133,28 @@ class Settings:
     """Chebyshev distance in patches that a local layer reaches; 0 is the patch alone."""
     self_self: bool = option(
         False,
-        "Compare patches with their likes in the last layer (q·q + k·k + v·v), which often sharpens borders.",
+        "The same as [[last_attention=qq,kk,vv]] without residual and MLP: often sharpens borders.",
         "Method",
     )
-    """Last layer attends by q·q + k·k + v·v, without residual and MLP (SegEarth-OV, ClearCLIP), under its own mask."""
+    """Short for the last layer of SegEarth-OV."""
+    last_attention: tuple[Term, ...] = option(
+        ("qk",),
+        "What patches are compared by in the last layer: qk as trained; or qq, kk, vv or several of them, which often "
+        "sharpens borders.  [default: qk]",
+        "Method",
+        metavar="TERMS",
+        example="qq,kk,vv",
+        later=True,
+    )
+    """Terms of the last layer's attention under its own mask, see :class:`resegeo.clip.attention.LastLayer`."""
+    last_residual: bool = option(
+        True, "Whether the last layer adds its attention to what it was given.  [default: on]", "Method", later=True
+    )
+    """Whether the last layer keeps its residual (ClearCLIP and SegEarth-OV leave it out)."""
+    last_mlp: bool = option(
+        True, "Whether the last layer's MLP follows its attention.  [default: on]", "Method", later=True
+    )
+    """Whether the last layer keeps its MLP (ClearCLIP and SegEarth-OV leave it out)."""
     edge: Literal["clamp", "overhang"] = option(
         "clamp",
         "Where a scene ends: clamp moves the last window back inside, overhang lets it reach beyond.  [default: clamp]",
@@ -151,6 +183,26 @@ class Settings:
         least=1e-6,
     )
     """Factor of the cosines before the softmax; None: the model's own."""
+    interpolate: Literal["features", "scores"] = option(
+        "features",
+        "What is interpolated between patches: features, then compared with words, or their scores.  "
+        "[default: features]",
+        "Method",
+        affects="labels",
+        later=True,
+    )
+    """Bilinear interpolation from patches to pixels: of ``features``, whose cosines follow, or of the patches' cosines
+    (``scores``), as SCLIP and ClearCLIP do."""
+    average: Literal["probabilities", "logits"] = option(
+        "probabilities",
+        "What overlapping windows are averaged as: probabilities, or logits before the softmax.  "
+        "[default: probabilities]",
+        "Method",
+        affects="labels",
+        later=True,
+    )
+    """What is averaged over the windows that cover a pixel: ``probabilities``, or the prompts' ``logits`` (SCLIP,
+    ClearCLIP, SegEarth-OV). Votes of segments are votes of windows, whichever it says."""
     subtract_cls: float = option(
         0.0,
         "Take away X times what the whole window looks like, so that small things stand out.  [default: 0]",
@@ -180,6 +232,15 @@ class Settings:
     )
     """``classes``: prompts become classes as logits, then one softmax over classes, so that probabilities do not depend
     on the number of words; ``prompts``: a softmax over prompts first, the published order."""
+    templates: Literal["file", "openai"] = option(
+        "file",
+        "Sentences that prompts are put into: the class file's, or OpenAI's 80.  [default: the class file's]",
+        "Method",
+        affects="labels",
+        later=True,
+    )
+    """Templates of the prompts: those of the class ``file``, or OpenAI's list of 80. A class file's own go before a
+    preset's."""
     threshold: float | None = option(
         None,
         "Probability from 0 to 1 below which a pixel becomes background.",
@@ -209,24 +270,38 @@ class Settings:
         "float16", "How exactly features are kept; int8 takes half the space.  [default: float16]", "Execution"
     )
     """What features are rounded to before scoring, kept or not: float16, or int8 at half the size."""
-    min_area: int = option(
+    min_area: int | str = option(
         0,
-        "Smallest area to be mapped: smaller ones join their largest neighbour, in raster and polygons.  [default: 0]",
+        "Smallest area to be mapped, as 50m2, 0.5ha or 20px: smaller ones join their largest neighbour, in raster and "
+        "polygons.  [default: 0]",
         "Results",
         affects="labels",
-        metavar="PIXELS",
+        metavar="AREA",
         least=0,
+        measure="area",
+        expected="an area such as 50m2, 0.5ha or 20px",
     )
-    """Minimum mapping unit in pixels: smaller areas join their largest neighbour, in raster and polygons; 0: none."""
-    simplify: float = option(
+    """Minimum mapping unit in pixels, or on the ground as 50m2 or 0.5ha: smaller areas join their largest neighbour, in
+    raster and polygons; 0: none."""
+    simplify: float | str = option(
         0.0,
-        "Simplify polygon borders by up to so many pixels; shared borders stay shared.  [default: 0, exact]",
+        "Simplify polygon borders by up to so much, as 1.5m or 1.5px; shared borders stay shared.  [default: 0, exact]",
         "Results",
         affects="polygons",
-        metavar="PIXELS",
+        metavar="LENGTH",
         least=0,
+        measure="length",
+        expected="a length such as 1.5m, 50cm or 1.5px",
     )
-    """Tolerance in pixels of the simplification of polygon borders; 0: none."""
+    """Tolerance of the simplification of polygon borders in pixels, or on the ground as 1.5m; 0: none."""
+    smooth: bool = option(
+        False,
+        "Draw polygons with smooth outlines rather than along the edges of pixels; shared borders stay shared.",
+        "Results",
+        affects="polygons",
+        later=True,
+    )
+    """Draw outlines as curves instead of the edges of pixels."""
     keep_background: bool = option(False, "Draw background as polygons too.", "Results", affects="polygons")
     """Draw background as polygons too."""
     vector: tuple[Format, ...] = option(
@@ -244,6 +319,16 @@ class Settings:
         """Bring every value to its type; see :class:`UsageError`."""
         settled(self)
         object.__setattr__(self, "sam_levels", _sam_levels(self.sam_levels))
+        # A sum has no order: the same terms are the same run.
+        object.__setattr__(self, "last_attention", tuple(t for t in get_args(Term) if t in self.last_attention))
+        if self.gsd is not None and self.resize is not None:
+            raise UsageError("[[gsd]] and [[resize]] say the same in two ways; give one of them.")
+        usual = (("qk",), True, True)
+        if self.self_self and (self.last_attention, self.last_residual, self.last_mlp) != usual:
+            raise UsageError(
+                "[[self_self=True]] says all of the last layer; leave out [[last_attention]], [[last_residual]] and "
+                "[[last_mlp]], or it."
+            )
 
     def schedule(self, depth: int) -> Schedule:
         """Return the layer schedule for a model of ``depth`` layers.
@@ -274,13 +359,55 @@ class Settings:
             )
         return Schedule(free, segment, local, self.local_radius)
 
+    @property
+    def last_layer(self) -> LastLayer:
+        """How the last layer computes."""
+        from resegeo.clip.attention import LastLayer
+
+        if self.self_self:
+            return LastLayer(("qq", "kk", "vv"), residual=False, mlp=False)
+        return LastLayer(self.last_attention, self.last_residual, self.last_mlp)
+
+    @property
+    def padding_has_segments(self) -> bool:
+        """Whether padding belongs to the segments that it is given, as in the paper's code, instead of to none."""
+        return self.edge == "overhang" and self.fill == "black"
+
     def step(self, window: int) -> int:
         """Return the stride of windows of ``window`` pixels."""
         return self.stride if self.stride is not None else max(1, round(window * (1 - self.overlap)))
 
+    def in_pixels(self, ground: tuple[float, float] | None) -> Settings:
+        """Return these with lengths and areas in pixels, of which ``ground`` is height and width in metres.
+
+        Raises
+        ------
+        UsageError:
+            When one is on the ground and ``ground`` is None.
+
+        """
+        return replace(
+            self,
+            min_area=area_in_pixels(self.min_area, ground, "min_area"),
+            simplify=length_in_pixels(self.simplify, ground, "simplify"),
+        )
+
     def as_dict(self) -> dict[str, Any]:
-        """Return all knobs as plain values, for provenance."""
-        return asdict(self)
+        """Return all knobs as plain values, for provenance; of later ones those that are not at their default.
+
+        Of a SAM level what is not the usual way with crops.
+        """
+        what = declared(type(self))
+        usual = {each.name: each.default for each in fields(SamLevel) if each.default is not MISSING}
+        levels = tuple(
+            {name: value for name, value in asdict(level).items() if usual.get(name) != value}
+            for level in self.sam_levels
+        )
+        return {
+            name: levels if name == "sam_levels" else value
+            for name, value in asdict(self).items()
+            if name not in what or not what[name].about.later or value != what[name].default
+        }
 
 
 LABEL_KNOBS = frozenset(name for name, what in declared(Settings).items() if what.about.affects == "labels")
@@ -289,7 +416,22 @@ LABEL_KNOBS = frozenset(name for name, what in declared(Settings).items() if wha
 POLYGON_KNOBS = frozenset(name for name, what in declared(Settings).items() if what.about.affects == "polygons")
 """Settings that act after the class raster."""
 
-Preset = Literal["default", "paper"]
+Preset = Literal["default", "paper", "plain", "maskclip", "sclip", "clearclip", "segearth"]
+
+_TRAINING_FREE: Mapping[str, Any] = {
+    "segments": "none",
+    "segment_layers": 0,
+    "local_layers": 0,
+    "overlap": 0.5,
+    "taper": False,
+    "interpolate": "scores",
+    "average": "logits",
+    "reduction": "max",
+    "softmax_over": "prompts",
+    "templates": "openai",
+}
+"""What published evaluations without segments share: windows in steps of a half, scores interpolated, logits averaged,
+a softmax over prompts of which a class takes the best, OpenAI's templates."""
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "default": {},
@@ -305,7 +447,34 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "softmax_over": "prompts",
         "use_thresholds": False,
     },
+    # CLIP as it was trained, patch by patch: Radford et al., ICML 2021, the baseline of all below.
+    "plain": {**_TRAINING_FREE},
+    # Zhou, Loy and Dai, ECCV 2022: in the last layer each patch keeps its own value.
+    "maskclip": {**_TRAINING_FREE, "local_layers": 1, "local_radius": 0},
+    # Wang, Mei and Yuille, ECCV 2024: correlative self-attention.
+    "sclip": {**_TRAINING_FREE, "last_attention": ("qq", "kk"), "logit_scale": 40.0},
+    # Lan et al., ECCV 2024.
+    "clearclip": {
+        **_TRAINING_FREE,
+        "last_attention": ("qq",),
+        "last_residual": False,
+        "last_mlp": False,
+        "logit_scale": 50.0,
+    },
+    # Li et al., CVPR 2025, without the learned upsampler SimFeatUp.
+    "segearth": {
+        **_TRAINING_FREE,
+        "last_attention": ("qq", "kk", "vv"),
+        "last_residual": False,
+        "last_mlp": False,
+        "subtract_cls": 0.3,
+        "logit_scale": 50.0,
+    },
 }
+"""Knobs by the name under which they were published. Thresholds, words and sizes are a data set's and no preset's."""
+
+
+_NEEDING_SEGMENTS = {"superpixel_area", "vote_segments"}
 
 
 def resolve_settings(
@@ -313,20 +482,23 @@ def resolve_settings(
     *,
     preset: Preset = "default",
     file: str | Path | None = None,
-    attention: Mapping[str, Any] | None = None,
+    of_classes: Mapping[str, Any] | None = None,
+    segments: str | None = None,
 ) -> Settings:
-    """Combine options, settings file, class file's attention section, preset and defaults.
+    """Combine options, settings file, what the class file says, preset and defaults.
 
     Parameters
     ----------
     given:
         Options of the user; None values count as not given.
     preset:
-        ``default`` or ``paper``.
+        One of :data:`PRESETS`.
     file:
         YAML file with any fields of :class:`Settings`.
-    attention:
-        Layer counts from the reference's own configuration, with the field names of :class:`Settings`.
+    of_classes:
+        What a class file says of the method, with the field names of :class:`Settings`.
+    segments:
+        What suits the model, where nothing else says which segments; options that need some imply superpixels.
 
     Raises
     ------
@@ -335,14 +507,19 @@ def resolve_settings(
 
     """
     values: dict[str, Any] = dict(PRESETS[preset])
-    values.update(attention or {})
+    values.update(of_classes or {})
     values.update(_read(Path(file)) if file is not None else {})
     chosen = {key: value for key, value in (given or {}).items() if value is not None}
     if {"stride", "overlap"} <= chosen.keys():
         raise UsageError("[[stride]] and [[overlap]] say the same in two ways; give one of them.")
     if "overlap" in chosen:
         values.pop("stride", None)  # an option goes before a stride from the settings file
+    for one, other in (("gsd", "resize"), ("resize", "gsd")):
+        if one in chosen and other not in chosen:
+            values.pop(other, None)
     values.update(chosen)
+    if segments is not None and not values.keys() & _NEEDING_SEGMENTS:
+        values.setdefault("segments", segments)
     return Settings(**values)
 
 
@@ -363,7 +540,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
     """Check a level table: rows of numbers by name, as they stand in a settings file, or levels themselves."""
-    names = [field.name for field in fields(SamLevel)]
+    names = [field.name for field in fields(SamLevel) if field.default is MISSING]
+    known = {field.name for field in fields(SamLevel)}
     if not isinstance(table, list | tuple) or not table:
         raise UsageError(
             f"sam_levels is {said(table)}; expected a list with one mapping of {', '.join(names)} a level."
@@ -372,7 +550,7 @@ def _sam_levels(table: Any) -> tuple[SamLevel, ...]:
     for row in table:
         if isinstance(row, SamLevel):
             row = asdict(row)
-        if not isinstance(row, Mapping) or set(row) != set(names):
+        if not isinstance(row, Mapping) or not set(names) <= set(row) <= known:
             raise UsageError(f"sam_levels has the row {said(row)}; expected a mapping of {', '.join(names)}.")
         for name in ("pred_iou_thresh", "stability_score_thresh"):
             _number(f"sam_levels: {name}", row[name])

@@ -69,6 +69,46 @@ def area(text: str | float, name: str) -> Measure:
     return _read(text, name, _AREAS, "50m2, 0.5ha or 20px")
 
 
+def area_in_pixels(value: str | float, ground: tuple[float, float] | None, name: str) -> int:
+    """Turn an area into whole pixels, the least number that covers it; a number is in pixels.
+
+    Parameters
+    ----------
+    value:
+        The area.
+    ground:
+        Height and width of a pixel in metres; None where the scene does not tell.
+    name:
+        Parameter that it was given for.
+
+    Raises
+    ------
+    UsageError:
+        When it is none, or on the ground where the scene's pixels have no size there.
+
+    """
+    if not isinstance(value, str):
+        return int(value)
+    pixel = None if ground is None else ground[0] * ground[1]
+    pixels = area(value, name).in_pixels(pixel, f"[[{name}={value}]]")
+    return math.ceil(pixels * (1 - 1e-9))  # 50 m² of pixels of 0.1 m are 5000
+
+
+def length_in_pixels(value: str | float, ground: tuple[float, float] | None, name: str) -> float:
+    """Turn a length into pixels; a number is in pixels. See :func:`area_in_pixels`.
+
+    Raises
+    ------
+    UsageError:
+        When it is none, or on the ground where the scene's pixels have no size there.
+
+    """
+    if not isinstance(value, str):
+        return value
+    pixel = None if ground is None else math.sqrt(ground[0] * ground[1])
+    return length(value, name).in_pixels(pixel, f"[[{name}={value}]]")
+
+
 def metres(text: str | float, name: str) -> float:
     """Read a length on the ground in metres; a bare number is in metres.
 

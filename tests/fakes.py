@@ -11,7 +11,7 @@ import torch
 from resegeo.clip.encoder import Encoder
 
 
-def colour_features(visual: Any, images: torch.Tensor, masks: Any, *, self_self: bool = False) -> torch.Tensor:
+def colour_features(visual: Any, images: torch.Tensor, masks: Any, *, last: Any = None) -> torch.Tensor:
     """Stand in for :func:`resegeo.clip.encoder.dense_features`: (B, 1 + N, D), deterministic, one row a patch."""
     colours = torch.nn.functional.avg_pool2d(images, visual.patch_size).flatten(2).transpose(1, 2)
     tokens = torch.cat([colours.mean(dim=1, keepdim=True), colours], dim=1)

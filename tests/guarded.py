@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ class Dead(Exception):  # noqa: N818
     """A guarded call died or took too long."""
 
 
+def patience() -> float:
+    """How many times longer than on an idle machine something may take on this one as it is now."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def _limit(memory: int) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -115,7 +121,10 @@ def _limit(memory: int) -> None:
 
 
 def _await(child: int, seconds: float, kill_after: float | None = None) -> tuple[int, bool]:
-    """Wait for a child and all of its group; return its exit code (below 0 the signal) and whether it was too late."""
+    """Wait for a child and all of its group; return its exit code (below 0 the signal) and whether it was too late.
+
+    ``seconds`` are those of an idle machine.
+    """
     began = time.monotonic()
     kill_at = None if kill_after is None else began + kill_after
     late = False
@@ -124,8 +133,8 @@ def _await(child: int, seconds: float, kill_after: float | None = None) -> tuple
         if done:
             break
         now = time.monotonic()
-        if now - began > seconds or (kill_at is not None and now >= kill_at):
-            late = now - began > seconds
+        if now - began > seconds * patience() or (kill_at is not None and now >= kill_at):
+            late = now - began > seconds * patience()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             kill_at = None
@@ -195,6 +204,73 @@ def command(
     return Answer(code, texts[0], texts[1], time.monotonic() - began, late)
 
 
+def libraries() -> None:
+    """Import what takes long; nothing of it may start a thread that a fork would miss."""
+    for name in ("torch", "open_clip", "rasterio", "pyogrio", "geopandas", "zarr", "rioxarray", "resegeo_cli.main"):
+        import_module(name)
+
+
+def warm(learn: Callable[[], Any]) -> None:
+    """Load once what commands need: libraries, the bundled model and its words, as ``learn`` asks for them in a fork.
+
+    The bundled model sees by tests/fakes.py from then on: what is attacked lies around it.
+    """
+    libraries()
+    from fakes import colour_features, quick
+
+    from resegeo.clip.encoder import Encoder
+    from resegeo.run import compute
+
+    load, embed = compute.load_encoder, Encoder.encode_texts
+    encoders: dict[Any, Any] = {}
+    words: dict[Any, Any] = {}
+
+    def encoder(source: Any, **options: Any) -> Any:
+        if not source.bundled:
+            return load(source, **options)
+        key = (source, tuple(sorted(options.items())))
+        if key not in encoders:
+            encoders[key] = quick(load(source, **options))
+        return encoders[key]
+
+    def texts(self: Any, prompts: Any) -> Any:
+        if self.forward is not colour_features:
+            return embed(self, prompts)
+        key = tuple(map(tuple, prompts))
+        if key not in words:
+            words[key] = embed(self, prompts)
+        return words[key].copy()
+
+    compute.load_encoder, Encoder.encode_texts = encoder, texts  # type: ignore[assignment]
+    modules, keys, known = apart(lambda: (learn(), (sorted(sys.modules), list(encoders), words))[1], seconds=300)
+    for name in modules:
+        with contextlib.suppress(Exception):
+            import_module(name)
+    for source, options in keys:
+        encoder(source, **dict(options))
+    words.update(known)
+
+
+def command_here(*words: object) -> None:
+    """Run a command in this very process; raise its sentence."""
+    import io
+
+    from resegeo.errors import ResegeoError
+    from resegeo_cli.main import main
+
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main([str(word) for word in words], standalone_mode=False)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+    wrong = fault_of(Answer(code, "", said.getvalue(), 0))
+    if wrong:
+        raise AssertionError(wrong)
+    if code:
+        raise ResegeoError(" ".join(said.getvalue().split()))
+
+
 def together(
     *runs: Sequence[object], cwd: Path, env: Mapping[str, str] | None = None, seconds: float = 120
 ) -> list[Answer]:
@@ -237,7 +313,7 @@ def apart(call: Callable[[], Any], *, seconds: float = 60, memory: int = 4 * GIG
     data = b""
     began = time.monotonic()
     with os.fdopen(source, "rb", buffering=0) as stream:
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds * patience():
             if select.select([stream], [], [], 0.5)[0]:
                 part = stream.read(1 << 20)
                 if not part:
@@ -250,7 +326,7 @@ def apart(call: Callable[[], Any], *, seconds: float = 60, memory: int = 4 * GIG
 
 
 def each(
-    inputs: Sequence[bytes], call: Callable[[bytes], str | None], *, seconds: float, memory: int, patience: float = 60
+    inputs: Sequence[bytes], call: Callable[[bytes], str | None], *, seconds: float, memory: int, grace: float = 60
 ) -> Iterator[tuple[int, str, str]]:
     """Make a call for each input, many in one fork; yield number, "right", "told" or "fault", and a text.
 
@@ -263,7 +339,7 @@ def each(
             child = os.fork()
             if child == 0:
                 _many(inputs[first:], call, said.fileno(), seconds, memory)
-            code, late = _await(child, patience + seconds * len(inputs[first:]))
+            code, late = _await(child, grace + seconds * len(inputs[first:]))
             said.seek(0)
             lines = said.read().decode("utf-8", "backslashreplace").splitlines()
         for line in lines:
@@ -288,7 +364,7 @@ def _many(inputs: Sequence[bytes], call: Callable[[bytes], str | None], said: in
         _limit(memory)
         warnings.simplefilter("ignore")
         for data in inputs:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds * patience())
             try:
                 text = call(data)
                 line = "right" if text is None else f"told {text}"

@@ -5,16 +5,17 @@
 A scene of at least 200 work items is segmented once undisturbed; its report tells how long each stage took. Then the
 same command is started again and again in another folder and killed (SIGKILL) at a random moment of a random stage,
 KILLS times (default 20), each time in the work that the run before has left. At last it runs to its end. Exits with 1
-if a file differs from the undisturbed run's, if a temporary file is left, or if a stage was never hit.
-tests/test_store.py does the same in small.
+if a file differs from the undisturbed run's, if a temporary file is left, or if a stage was never hit. The model sees
+by tests/fakes.py, so that all of it takes about a minute. tests/test_store.py does the same in small.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import yaml
+from guarded import apart, command, command_here, libraries, started, warm
 
 STAGES = ("start", "windows", "labels", "polygons", "picture")
 SIDE = 1950
@@ -63,16 +65,21 @@ def stage_of(folder: Path, began: float) -> int:
         return 4
     if fresh(folder / "scene.classes.tif"):
         return 3
-    if any(map(fresh, folder.glob(".tmp-resegeo-*/*.tif"))):
-        return 2
+    with contextlib.suppress(FileNotFoundError):
+        if any(map(fresh, folder.glob(".tmp-resegeo-*/*.tif"))):
+            return 2
     marks = folder / "scene.store.zarr/marks/done"
-    return int(marks.exists() and any(fresh(path) for path in marks.iterdir()))
+    with contextlib.suppress(FileNotFoundError):
+        return int(any(fresh(path) for path in marks.iterdir()))
+    return 0
 
 
 def done(folder: Path) -> int:
     """Work items that are done."""
     marks = folder / "scene.store.zarr/marks/done"
-    return sum(path.name.isdigit() for path in marks.iterdir()) if marks.exists() else 0
+    with contextlib.suppress(FileNotFoundError):
+        return sum(path.name.isdigit() for path in marks.iterdir())
+    return 0
 
 
 def main() -> int:
@@ -80,43 +87,56 @@ def main() -> int:
     choose = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        make(root / "scene.tif")
+        libraries()
+        apart(lambda: make(root / "scene.tif"))
         (root / "classes.yml").write_text(yaml.safe_dump({"classes": ["water", "forest", "road", "grass"]}))
-        command = [sys.executable, "-m", "resegeo_cli", "segment", str(root / "scene.tif"), "-q", "--stride", "32"]
-        command += ["--prompts", str(root / "classes.yml"), "--segments", "none", "-o"]
-        started = time.monotonic()
-        subprocess.run([*command, str(root / "whole")], check=True, stdout=subprocess.DEVNULL)
-        total = time.monotonic() - started
+        words = ["segment", root / "scene.tif", "-q", "--stride", "32", "--prompts", root / "classes.yml"]
+        words += ["--segments", "none", "-o"]
+        small = [*words, root / "small", "--bbox", "500000,5199000,501000,5200000"]
+        warm(lambda: command_here(*small))
+        whole = command(*words, root / "whole", cwd=root, seconds=300)
+        if whole.code != 0:
+            print(f"the undisturbed run ended with {whole.code}: {whole.err}")
+            return 1
         laps = json.loads((root / "whole/scene.json").read_text("utf-8"))["seconds"]
         items = done(root / "whole")
-        print(f"undisturbed: {items} work items, {total:.0f} s, of which {laps}", flush=True)
+        print(f"undisturbed: {items} work items, {whole.seconds:.0f} s, of which {laps}", flush=True)
         if items < 200:
             print("fewer than 200 work items")
             return 1
         out = root / "out"
-        loading = total - sum(laps.values()) + laps["model"]
+        out.mkdir()
         # Half of the kills among the windows, each after some more items; the others before and after.
         later = kills - kills // 2
         aims = [1] * (kills // 2) + [(0, 2, 3, 4, 2)[number % 5] for number in range(later)]
-        lengths = (loading, 0.05, laps["labels"], laps["polygons"], laps["picture"])
+        lengths = (0.1, 0.05, laps["labels"], laps["polygons"], laps["picture"])
         hit: dict[str, int] = dict.fromkeys(STAGES, 0)
         for number, aim in enumerate(aims, start=1):
             goal = min(items - 2, done(out) + choose.randint(1, max(1, 2 * items // kills - 1)))
             began = time.time()
-            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while process.poll() is None and (stage_of(out, began) < aim or (aim == 1 and done(out) < goal)):
-                time.sleep(0.002)
-            time.sleep(choose.uniform(0, 0.8 * lengths[aim]))
-            process.send_signal(signal.SIGKILL)
-            if process.wait() != -signal.SIGKILL:
-                print(f"{number}: it had ended (exit code {process.returncode})", flush=True)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            process = started([*words, out], cwd=root, out=nothing, err=nothing)
+            os.close(nothing)
+            try:
+                while not ended(process) and (stage_of(out, began) < aim or (aim == 1 and done(out) < goal)):
+                    time.sleep(0.002)
+                time.sleep(choose.uniform(0, 0.8 * lengths[aim]))
+                late = ended(process)
+            finally:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            if late:
+                print(f"{number}: it had ended", flush=True)
                 for path in (path for path in out.iterdir() if path.is_file()):
                     path.unlink()  # the store stays: the next run does the last stages again
                 continue
             stage = STAGES[stage_of(out, began)]
             hit[stage] += 1
             print(f"{number}: killed in {stage}, {done(out)} items done", flush=True)
-        subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+        last = command(*words, out, cwd=root, seconds=300)
+        if last.code != 0:
+            print(f"the last run ended with {last.code}: {last.err}")
+            return 1
         one, two = files(root / "whole"), files(out)
         different = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
         left = [path.name for path in out.rglob("*") if ".tmp" in path.name or path.suffix == ".partial"]
@@ -125,6 +145,11 @@ def main() -> int:
     if missed:
         print(f"never hit: {missed}")
     return 1 if different or left or missed else 0
+
+
+def ended(process: int) -> bool:
+    """Whether a child has ended; it is still to be waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ from rasterio.transform import Affine, from_origin
 from test_raster import CLASSES, write
 
 import resegeo
-from resegeo.outputs.area_table import class_areas, table
+from resegeo.outputs.area_table import class_areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.scene.source import GeoReference
 from resegeo_cli.main import main
+from resegeo_cli.tables import of_areas
+
+pytestmark = pytest.mark.usefixtures("quick_model")
 
 UTM, DEGREES, MERCATOR = (CRS.from_epsg(code) for code in (32633, 4326, 3857))
 CODES = np.random.default_rng(3).integers(0, 4, (30, 40)).astype(np.uint8)
@@ -53,7 +56,7 @@ def test_without_a_place_shares_count_pixels_and_nodata_none(tmp_path):
     first, second, *_ = class_areas(tmp_path / "a.tif", CLASSES, scores)
     assert (first.pixels, first.m2, first.ha, first.share, first.mean_score) == (3, None, None, 0.75, 0.5)
     assert (second.share, second.mean_score) == (0.25, 0.25)
-    assert "75.0%" in table([first])
+    assert "75.0%" in of_areas([first])
 
 
 def test_a_run_writes_the_table_lists_it_and_shows_it(make_raster, picture, tmp_path):

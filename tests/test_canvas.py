@@ -13,12 +13,15 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import reproject
 
 import resegeo
+from resegeo.checkpoints.model_card import ModelCardNotice
 from resegeo.clip.blending import Blender, Grouping, WindowScores
 from resegeo.clip.scores import patch_scores
-from resegeo.errors import InputNotice, UsageError
+from resegeo.errors import UsageError
 from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import VALID, Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.windows import Rect, blocks, window_grid
+
+pytestmark = pytest.mark.usefixtures("quick_model")
 
 WORDS = ["water", "forest", "road"]
 
@@ -240,9 +243,10 @@ def test_a_region_at_another_distance_gives_the_labels_of_the_whole(make_raster,
 
 def test_leaving_the_bundled_models_range_is_noticed(make_raster, picture, tmp_path):
     wide = make_raster("wide.tif", picture(60, 60), transform=from_origin(0, 0, 250, 250))
-    with pytest.warns(InputNotice, match=r"pixels of 250 m, and the bundled one was trained on 0.1 to 30 m"):
-        resegeo.segment(wide, WORDS, tmp_path / "one", vector=())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", InputNotice)
-        resegeo.segment(wide, WORDS, tmp_path / "two", vector=(), gsd=30.0)
-        resegeo.segment(make_raster("fit.tif", picture(60, 60)), WORDS, tmp_path / "three", vector=())
+    with pytest.warns(ModelCardNotice, match=r"pixels of 250 m: coarser than the 0.1 to 30 m that it is made for"):
+        resegeo.prepare(wide, WORDS, tmp_path / "one", vector=())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        resegeo.prepare(wide, WORDS, tmp_path / "two", vector=(), gsd=30.0)
+        resegeo.prepare(make_raster("fit.tif", picture(60, 60)), WORDS, tmp_path / "three", vector=())
+    assert not any("made for" in str(note.message) for note in caught)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +40,24 @@ def model():
 
 
 def traced(model, path, *, half=False):
-    """As OpenAI's archives were made."""
+    """Write a model as OpenAI's archives were made."""
+    path.write_bytes(_archived(model, half))
+    return path
+
+
+@lru_cache(maxsize=8)
+def _archived(model, half):
     model = copy.deepcopy(model)
     model.register_buffer("input_resolution", torch.tensor(32))  # OpenAI keeps such numbers among the weights
     picture, words = torch.ones(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.int)
+    made = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = torch.jit.trace_module(
+        archive = torch.jit.trace_module(
             model, {"forward": (picture, words), "encode_image": (picture,), "encode_text": (words,)}
         )
-        (made.half() if half else made).save(str(path))
-    return path
+        torch.jit.save(archive.half() if half else archive, made)
+    return made.getvalue()
 
 
 def hugging_face_state(state):

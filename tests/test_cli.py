@@ -58,6 +58,8 @@ def test_segment_prints_the_paths_of_what_it_wrote_and_nothing_else(run, scene):
         "scene.gpkg",
         "scene.geojson",
         "scene.png",
+        "scene.qgz",
+        "scene.stac.json",
         "scene.areas.csv",
         "scene.json",
     ]
@@ -118,13 +120,14 @@ def test_a_defect_is_named_as_one_without_a_traceback(run, scene, monkeypatch):
 
 
 def test_interruption_exits_with_130_says_how_to_go_on_and_leaves_no_half_written_file(run, scene, monkeypatch):
+    import resegeo.run.execution
     import resegeo.run.results
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run.results, "label_scene", interrupted)
+        patch.setattr(resegeo.run.execution, "label_scene", interrupted)
         result = run("segment", scene, "--prompts", "classes.yml", "-o", "out")
     assert result.exit_code == 130
     assert "1 of 1 work items are done and kept in out/scene.store.zarr" in result.stderr
@@ -139,7 +142,9 @@ def test_progress_is_shown_on_a_terminal_with_its_stages(run, scene):
 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "resegeo_cli", "segment", str(scene), "--prompts", "classes.yml"]
-    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "--segments", "none"], stderr=theirs, stdout=subprocess.PIPE, text=True
+    ) as process:
         os.close(theirs)
         seen = b""
         while True:
@@ -151,7 +156,7 @@ def test_progress_is_shown_on_a_terminal_with_its_stages(run, scene):
                 break
             seen += part
         assert process.stdout is not None
-        assert len(process.stdout.read().splitlines()) == 5
+        assert len(process.stdout.read().splitlines()) == 7
     os.close(ours)
     for stage in ("windows", "labels", "polygons", "picture"):
         assert stage in seen.decode()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from clips import arch_file, clip, features, nearby
+from limits import largest_file, posix_only
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +25,7 @@ from resegeo.composition.distances import FAR
 from resegeo.composition.recipe import find_model, read_recipe
 from resegeo.composition.separation import phrasings_of, separation
 from resegeo.errors import InputNotice, ResegeoError, UsageError
+from resegeo_cli.tables import of_composition
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def test_separation_weighs_by_the_formula_and_keeps_its_table(tmp_path, three):
         qualities.append(said.quality)
     shares = np.exp(np.array(qualities) / 0.1)
     np.testing.assert_allclose([v.weight for v in made.variants], shares / shares.sum(), rtol=1e-9)
-    assert "cohesion  confusion  quality  weight" in made.table()
+    assert "cohesion  confusion  quality  weight" in of_composition(made)
     with safe_open(made.path, "pt") as opened:
         recipe = json.loads(opened.metadata()[METADATA])["recipe"]
     assert recipe["temperature"] == 0.1
@@ -465,21 +465,12 @@ def test_an_average_that_breaks_off_leaves_nothing(tmp_path, three, monkeypatch)
     assert not list(tmp_path.glob("*o.safetensors*"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
+@posix_only
 def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(tmp_path, three):
-    code = (
-        "import resource, signal, sys; from resegeo.composition.average import compose\n"
-        "from resegeo.checkpoints.sources import resolve_model\n"
-        "from resegeo.errors import ResegeoError\n"
-        "sources = [resolve_model(f'{sys.argv[1]}/{name}.pt', sys.argv[1] + '/tiny.json', 'gelu') for name in 'ab']\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: compose(sources, sys.argv[1] + '/out/o.safetensors')\n"
-        "except ResegeoError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "o.safetensors cannot be written (" in done.stdout
-    assert "Check free space and permissions." in done.stdout
+    sources = [resolve_model(str(tmp_path / f"{name}.pt"), str(tmp_path / "tiny.json"), "gelu") for name in "ab"]
+    message = r"o\.safetensors cannot be written \(.*Check free space and permissions\."
+    with pytest.raises(ResegeoError, match=message), largest_file(100_000):
+        compose(sources, tmp_path / "out/o.safetensors")
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resegeo.checkpoints.sources import ModelSource, file_sha256, resolve_model
-from resegeo.clip.attention import Schedule, default_schedule, layer_masks
+from resegeo.clip.attention import LastLayer, Schedule, default_schedule, layer_masks
 from resegeo.clip.encoder import Encoder, dense_features, load_encoder, pick_device
 from resegeo.clip.tokens import tokenizer_of
 from resegeo.errors import ResegeoError, UsageError
@@ -262,7 +262,7 @@ def test_a_self_self_last_layer_equals_its_formula(schedule):
     images = torch.randn(2, 3, 32, 32)
     levels = torch.randint(0, 3, (2, 1, GRID, GRID))
     masks = layer_masks(schedule, levels)
-    found = dense_features(visual, images, masks, self_self=True)
+    found = dense_features(visual, images, masks, last=LastLayer(("qq", "kk", "vv"), residual=False, mlp=False))
     x = visual._embeds(images)
     for block, keep in zip(visual.transformer.resblocks[:-1], masks[:-1], strict=True):
         blocked = None if keep is None else ~keep.expand(2, -1, -1, -1).repeat_interleave(4, dim=1).flatten(0, 1)

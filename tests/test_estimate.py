@@ -11,8 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 import resegeo
+from resegeo.errors import ResegeoWarning
 from resegeo.run.store import Store
 from resegeo_cli.main import main
+
+pytestmark = pytest.mark.usefixtures("quick_model")
 
 WORDS = ["water", "forest", "road"]
 
@@ -50,9 +53,14 @@ def test_work_that_is_done_costs_no_more_and_workers_share(tmp_path, scene):
     resegeo.segment(scene, WORDS, tmp_path / "out")
     done = resegeo.estimate(scene, WORDS, tmp_path / "out")
     assert done.done == done.items
-    assert done.seconds["windows"] == 0
-    other = resegeo.estimate(scene, WORDS, tmp_path / "out", stride=128)  # another run: nothing of that is done
+    assert done.total_seconds == 0
+    with pytest.warns(ResegeoWarning, match=r"This run would be refused: .* different: stride.* overwrite=True"):
+        other = resegeo.estimate(scene, WORDS, tmp_path / "out", stride=128)  # another run: nothing of that is done
     assert other.done == 0
+    (tmp_path / "out/scene.png").unlink()
+    again = resegeo.estimate(scene, WORDS, tmp_path / "out")
+    assert (again.done, again.seconds["windows"]) == (again.items, 0)
+    assert again.seconds["picture"] > 0
     assert resegeo.estimate(scene, WORDS, tmp_path / "new", cluster=2).workers == 2
     with pytest.raises(resegeo.UsageError, match="at least one worker"):
         resegeo.estimate(scene, WORDS, tmp_path / "new", cluster=0)
@@ -61,7 +69,8 @@ def test_work_that_is_done_costs_no_more_and_workers_share(tmp_path, scene):
 
 def test_a_store_that_a_run_would_refuse_is_no_work_done(tmp_path, scene):
     resegeo.segment(scene, WORDS, tmp_path / "out", keep_features=False, segments="none")
-    same = resegeo.estimate(scene, WORDS[::-1], tmp_path / "out", segments="none")  # its words in another order
+    with pytest.warns(ResegeoWarning, match=r"This run would be refused: .* different: classes"):
+        same = resegeo.estimate(scene, WORDS[::-1], tmp_path / "out", segments="none")  # its words in another order
     assert (same.done, same.features) == (same.items, False)
     other = resegeo.estimate(scene, ["grass"], tmp_path / "out", segments="none", overwrite=True)
     assert (other.done, other.features) == (0, True)

@@ -350,7 +350,7 @@ MISTAKES = [
     (["p.tif", "t.tif", "--pairs", "pairs.csv"], 2, "exclude each other"),
     (["no.tif", "t.tif"], 1, "no.tif: no such file; expected a class raster"),
     (["p.tif", "no.tif"], 1, "no.tif: no such file; expected a truth raster"),
-    (["p.tif", "."], 1, ". is a folder"),
+    (["p.tif", "."], 1, "p.tif is no folder; where one is given, both are"),
     (["t.tif", "p.tif"], 1, "is no class raster of resegeo: it has no class list among its tags"),
     (["p.tif", "bad.yml"], 1, "bad.yml cannot be opened as a raster"),
     (["p.tif", "bad.gpkg"], 1, "bad.gpkg cannot be opened as a vector file"),

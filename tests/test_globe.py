@@ -111,5 +111,5 @@ def test_gsd_in_utm_is_the_transforms(make_raster):
 
 
 def test_polygons_of_a_distorting_scene_come_with_a_notice(tmp_path):
-    with pytest.warns(InputNotice, match="area_m2 is that on the ellipsoid"):
+    with pytest.warns(InputNotice, match="area_m2 and perim_m are on the ellipsoid"):
         polygons(tmp_path, Affine(10, 0, 0, 0, -10, 8_000_000), 3857)

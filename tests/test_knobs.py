@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ KNOBS = [
     (["--local-layers", "0"], "local_layers", 0),
     (["--local-radius", "1"], "local_radius", 1),
     (["--self-self"], "self_self", True),
+    (["--last-attention", "vv,qq"], "last_attention", ["qq", "vv"]),
     (["--edge", "overhang"], "edge", "overhang"),
     (["--fill", "black"], "fill", "black"),
     (["--no-taper"], "taper", False),
@@ -66,13 +68,13 @@ def test_a_knob_is_taken_from_a_flag_and_from_a_file_and_recorded(tmp_path, scen
         assert done.exit_code == 0, done.output
         recorded = json.loads((out / "scene.json").read_text("utf-8"))["resegeo"]["settings"]
         assert recorded[name] == value
-        assert recorded[name] != json.loads(json.dumps(Settings().as_dict()))[name]
+        assert recorded[name] != json.loads(json.dumps(asdict(Settings())))[name]
 
 
 def test_every_setting_has_a_flag():
     """All but the level table, which is a table."""
     flags = {parameter.name for parameter in main.commands["segment"].params}
-    assert set(Settings().as_dict()) - flags == {"sam_levels"}
+    assert set(asdict(Settings())) - flags == {"sam_levels"}
 
 
 def test_the_paper_preset_is_the_papers_and_presets_leave_the_model_alone():
@@ -85,7 +87,10 @@ def test_the_paper_preset_is_the_papers_and_presets_leave_the_model_alone():
         "black",
     )
     assert (paper.logit_scale, paper.taper, paper.reduction, paper.use_thresholds) == (1.0, False, "max", False)
-    assert (paper.self_self, paper.subtract_cls, paper.vote_segments) == (False, 0.0, False)
+    assert paper.self_self is False
+    assert (paper.last_attention, paper.last_residual, paper.last_mlp) == (("qk",), True, True)
+    assert (paper.subtract_cls, paper.vote_segments, paper.resize, paper.templates) == (0.0, False, None, "file")
+    assert (paper.interpolate, paper.average) == ("features", "probabilities")
     rows = [
         (level.points_per_side, level.pred_iou_thresh, level.stability_score_thresh, level.min_mask_region_area)
         for level in paper.sam_levels

@@ -20,6 +20,7 @@ import rasterio
 import shapely
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
@@ -106,6 +107,25 @@ COMMANDS = [
     "evaluate finished/scene.classes.tif polygons.gpkg",
     "evaluate finished/scene.classes.tif polygons.gpkg --field crop",
     "evaluate --pairs missing.csv",
+    "evaluate finished missing",
+    "evaluate finished foreign",
+    "evaluate images finished",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --bootstrap 100",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --ignore-border 9km",
+    "evaluate finished/scene.classes.tif finished/scene.classes.tif --boundary wide",
+    "evaluate finished/scene.classes.tif points.gpkg --design --latex",
+    "calibrate finished/scene.store.zarr finished/scene.classes.tif --prompts classes.yml -o classes.yml",
+    "calibrate scene.tif finished/scene.classes.tif --prompts classes.yml -o new.yml",
+    "calibrate finished/scene.store.zarr missing.tif --prompts classes.yml -o new.yml",
+    # a page of it
+    "report missing",
+    "report images",
+    "report finished -o page.txt",
+    "report finished --truth missing.tif",
+    # words tried
+    "try scene.tif --prompts classes.yml -o sheet.jpg",
+    "try scene.tif --prompts classes.yml -o scene.png -n 0",
+    "try finished/scene.store.zarr --prompts classes.yml",
     # words
     "segment scene.tif --prompts missing.yml",
     "segment scene.tif --prompts scene.tif",
@@ -158,6 +178,11 @@ COMMANDS = [
     f"{USUAL} --local-radius -1",
     f"{USUAL} --preset best",
     f"{USUAL} --preset paper",
+    f"{USUAL} --last-attention qx",
+    f"{USUAL} --resize 0",
+    f"{USUAL} --resize 1",
+    f"{USUAL} --resize 40 --gsd 20",
+    f"{USUAL} --templates mine",
     f"{USUAL} --stride 500",
     f"{USUAL} --stride 0",
     f"{USUAL} --stride half",
@@ -321,6 +346,13 @@ COMMANDS = [
     "batch bare.tif scene.tif --prompts classes.yml --mosaic district",
     "batch scene.tif --prompts classes.yml --mosaic a/b",
     "batch lists/overlap.csv --prompts classes.yml --mosaic district",
+    # a data set
+    "dataset",
+    "dataset missing.yml",
+    "dataset scene.tif",
+    "dataset classes.yml",
+    "dataset classes.yml -o set --data tiles --limit 0",
+    "batch lists/tile.csv --prompts classes.yml --mosaic district",
     # results
     f"{USUAL} -o classes.yml",
     f"{USUAL} -o classes.yml/results",
@@ -403,10 +435,37 @@ SETTINGS_FILES = [
     "64: stride\n",
 ]
 
+_WORDS = "text_queries: [water, forest]\nclass_mapping: {0: Water, 1: Forest}\n"
+_SET = f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\noutput: {{base_dir: set}}\n"
+DATASET_FILES = [
+    _SET,
+    f"{_SET}input: {{dir: nowhere}}\n",
+    f"{_SET}input: {{dir: images}}\n",
+    f"{_SET}input: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles, only: [b]}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0}}\n",
+    f"{_WORDS}category_to_index: {{Water: 0, Forest: 1}}\ninput: {{dir: tiles}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{num_classes: 6}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_model_name: RN50}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{clip_checkpoint: gone/clip.pt}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{sam_checkpoint: gone/sam.pth}}\n",
+    f"{_SET}input: {{dir: tiles}}\nmodel: {{img_size: 336}}\nsettings: {{preset: default}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention:\n  max_random_attn: 0.2\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{num_sam_attention_layers: 4, sam_param_sets: [{{}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nattention: {{sam_param_sets: [{{points_per_side: 1}}]}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  values: {{9: lake}}\n",
+    f"{_SET}input: {{dir: tiles}}\nlabels:\n  ignore: [0]\n",
+    f"{_SET}input: {{dir: tiles}}\nsettings: {{strid: 4}}\n",
+    f"{_SET}input: tiles\n",
+]
+
 MISTAKES = [
     *map(Mistake, COMMANDS),
     *(Mistake("segment scene.tif --prompts mine.yml", text) for text in CLASS_FILES),
     *(Mistake(f"{USUAL} --settings mine.yml", text) for text in SETTINGS_FILES),
+    *(Mistake("dataset mine.yml", text) for text in DATASET_FILES),
+    Mistake("dataset mine.yml --segments superpixels", DATASET_FILES[3]),
+    Mistake("dataset mine.yml --segments superpixels --data tiles -o tiles", DATASET_FILES[3]),
 ]
 
 
@@ -460,6 +519,9 @@ def prepare(folder: Path) -> None:
     )
     shutil.rmtree(folder / "fit/scene.store.zarr")
     raster("scene.jp2", picture)
+    (folder / "tiles" / "a").mkdir(parents=True)
+    Image.fromarray(picture.transpose(1, 2, 0)).save(folder / "tiles" / "a" / "R_G_B_IR.png")
+    Image.fromarray(np.full(picture.shape[1:], 7, np.uint8)).save(folder / "tiles" / "a" / "L.png")
     lists = {
         "none.csv": "scene,gsd\n",
         "image.csv": "image,gsd\n../scene.tif,1\n",
@@ -470,6 +532,7 @@ def prepare(folder: Path) -> None:
         "classes.yml": "classes: [water]\n",
         "other.yml": "classes: [lava, ice]\n",
         "words.csv": "scene,prompts\n../bare.tif,classes.yml\n../scene.tif,\n",
+        "tile.csv": "scene,overlap\n../scene.tif,0.5\n",
         "above.csv": "scene,prompts\n../scene.tif,../classes.yml\n",
         "binary.csv": b"scene\n\0\1\2",
         "cut.json": '{"type": "FeatureCollection",\n "features": [{',

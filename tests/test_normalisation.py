@@ -12,7 +12,8 @@ from clips import TINY, arch_file, clip, nearby
 from safetensors.torch import save_file
 
 from resegeo.checkpoints.download import kept_path
-from resegeo.checkpoints.formats import read_checkpoint, shape_of_config
+from resegeo.checkpoints.fit import shape_of_config
+from resegeo.checkpoints.formats import read_checkpoint
 from resegeo.checkpoints.normalisation import Normalisation, normalisation, usual
 from resegeo.checkpoints.pretrained_tags import find_tag
 from resegeo.checkpoints.registry import Remote

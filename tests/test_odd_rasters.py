@@ -10,6 +10,7 @@ import rasterio
 
 from resegeo import open_scene
 from resegeo.errors import InputNotice, UsageError
+from resegeo.scene.reader import describe
 
 
 @pytest.fixture(autouse=True)
@@ -126,8 +127,21 @@ def test_an_alpha_that_is_infrared_is_told_and_can_be_ignored(make_raster):
     assert ignored.valid(0, 0, 40, 40).all()
     assert not used.valid(0, 0, 1, 1).any()
     assert usual.fingerprint == used.fingerprint != ignored.fingerprint
+    said = [describe(scene)["alpha"] for scene in (usual, used, ignored)]
+    assert said == [
+        "band 4: pixels where it is 0 are invalid, though band 4 holds many values, as data does",
+        "band 4: pixels where it is 0 are invalid",
+        "band 4 is ignored",
+    ]
     with pytest.raises(UsageError, match=r"alpha=.?perhaps.? is none of auto, ignore, use"):
         open_scene(path, alpha="perhaps")
+
+
+def test_an_infrared_that_is_dark_nearly_everywhere_is_told_too(make_raster):
+    values = numbers(4, "uint8")
+    values[3, :30] = 0
+    with pytest.warns(InputNotice, match="band 4 is called alpha but holds many values"):
+        open_scene(make_raster("a.png", values, driver="PNG", crs=None, transform=None))
 
 
 def test_an_alpha_with_soft_edges_is_alpha(make_raster):

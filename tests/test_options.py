@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import resegeo
+from resegeo.batches.manifest import read_manifest
+from resegeo.declare import taken
 from resegeo.errors import UsageError
 from resegeo.run.options import OPTIONS, SCENE_OPTIONS, Keywords, Options
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, Settings, resolve_settings
@@ -23,6 +25,8 @@ resegeo.segment("a.tif", ["water"], strid=64)
 resegeo.segment("a.tif", ["water"], device=7)
 resegeo.prepare("a.tif", ["water"], edge="crop")
 resegeo.estimate("a.tif", ["water"], reduction=1)
+resegeo.segment_many("s", ["water"], stride=64, mosaic="m", progress=lambda done, total, what: print(done + total))
+resegeo.batch("s", ["water"], strid=64)
 """
 
 
@@ -34,7 +38,7 @@ def test_a_type_checker_sees_misspelled_names_and_wrong_types(tmp_path):
     config = ["--config-file", str(Path(__file__).parents[1] / "pyproject.toml")]
     done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=tmp_path)
     lines = {line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line and "calls.py" in line}
-    assert lines == {"5", "6", "7", "8"}, done.stdout + done.stderr
+    assert lines == {"5", "6", "7", "8", "10"}, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_one_class_may_be_named_alone():
         ({"overwrite": "yes"}, "overwrite is 'yes'; expected true or false."),
         ({"superpixel_area": ()}, "superpixel_area is empty; expected numbers such as 256,1024."),
         ({"segments": {"a": 1}}, "segments is {'a': 1}; expected superpixels, sam, none, or a file."),
-        ({"preset": "best"}, "preset is 'best'; expected default or paper."),
+        ({"preset": "best"}, "preset is 'best'; expected default, paper, plain, maskclip, sclip, clearclip or"),
         ({"segments": 10**5000}, "segments is a number of thousands of digits; expected superpixels, sam, none, or"),
     ],
 )
@@ -146,6 +150,9 @@ def test_every_option_has_a_flag_a_place_in_the_signature_and_in_the_docstring()
 
 def test_what_an_option_changes_is_declared_with_it():
     assert {
+        "average",
+        "interpolate",
+        "templates",
         "taper",
         "logit_scale",
         "softmax_over",
@@ -156,7 +163,7 @@ def test_what_an_option_changes_is_declared_with_it():
         "use_thresholds",
         "min_area",
     } == LABEL_KNOBS
-    assert {"simplify", "keep_background", "vector"} == POLYGON_KNOBS
+    assert {"smooth", "simplify", "keep_background", "vector"} == POLYGON_KNOBS
     assert set(SCENE_OPTIONS) >= {"prompts", "activation", "alpha", "only", *Settings().as_dict()}
     assert not set(SCENE_OPTIONS) & {"device", "threads", "overwrite", "cluster", "store"}
 
@@ -200,3 +207,20 @@ def test_python_and_the_command_line_ask_for_the_same_run(make_raster, picture, 
     done = CliRunner().invoke(main, ["segment", "scene.tif", "--prompts", "classes.yml", *flags.split()])
     assert done.exit_code == 0, done.output
     assert "complete already" in done.stderr
+
+
+def test_a_manifest_takes_every_option_of_a_scene_by_its_declaration(tmp_path):
+    """A new knob is a column at once, read as the command line reads it."""
+    given = {
+        name: what.choices[-1] if what.choices else what.about.example
+        for name, what in OPTIONS.items()
+        if name in SCENE_OPTIONS and (what.choices or what.about.example)
+    }
+    cells = ",".join(f'"{value}"' for value in given.values())
+    (tmp_path / "a.csv").write_text(f"scene,{','.join(given)}\na.tif,{cells}\n")
+    (row,) = read_manifest(tmp_path / "a.csv")
+    assert row.options == {name: taken(OPTIONS[name], value) for name, value in given.items()}
+    assert {"activation", "alpha", "preset", "edge"} < given.keys()
+    (tmp_path / "a.csv").write_text("scene,formats\na.tif,VRT\n")
+    with pytest.raises(UsageError, match="'formats' is no option that a scene can have"):
+        read_manifest(tmp_path / "a.csv")

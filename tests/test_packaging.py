@@ -26,7 +26,7 @@ def test_the_wheel_holds_every_module_and_the_model(tmp_path):
         names = set(archive.namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "resegeo").rglob("*.py")}
     expected |= {f"resegeo_cli/{path.name}" for path in (ROOT / "cli").glob("*.py")}
-    expected |= {"resegeo/py.typed", "resegeo_cli/py.typed"}
+    expected |= {"resegeo/py.typed", "resegeo_cli/py.typed", "resegeo/reports/page.css", "resegeo/reports/page.js"}
     expected |= {
         f"resegeo/bundled/{name}"
         for name in ("resegeo-small.json", "resegeo-small.safetensors", "vocabulary.txt", "MODEL_CARD.md")
@@ -78,6 +78,8 @@ ORDER = (
     "evaluation",
     "run",
     "batches",
+    "datasets",
+    "reports",
     "xarray_accessor",
 )
 """Packages and modules at the top, each importing only from those before it."""

@@ -50,7 +50,7 @@ def same_place(scene, raster):
     ],
 )
 @pytest.mark.filterwarnings("ignore::resegeo.ResegeoWarning")
-def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name):
+def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name, quick_model):
     scene = test_data / "scenes" / name
     result = resegeo.segment(scene, WORDS, tmp_path / "out")
     same_place(scene, result.raster)
@@ -68,7 +68,7 @@ def test_output_lies_where_a_real_scene_lies(test_data, tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore::resegeo.ResegeoWarning")
-def test_a_scene_with_rpcs_alone_keeps_them_and_has_no_polygons(test_data, tmp_path):
+def test_a_scene_with_rpcs_alone_keeps_them_and_has_no_polygons(test_data, tmp_path, quick_model):
     scene = test_data / "scenes/rasterio/RGB.byte.rpc.vrt"
     with pytest.warns(GeoreferenceWarning, match="without an elevation model"):
         result = resegeo.segment(scene, WORDS, tmp_path / "out")
@@ -89,6 +89,8 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
         "scene.gpkg",
         "scene.json",
         "scene.png",
+        "scene.qgz",
+        "scene.stac.json",
         "scene.store.zarr",
     ]
     report = json.loads(result.report.read_text("utf-8"))
@@ -96,7 +98,7 @@ def test_outputs_are_complete_and_the_report_says_what_was_done(make_raster, pic
     assert report["resegeo"]["settings"]["stride"] == 64
     assert len(report["resegeo"]["model"]["sha256"]) == 64
     assert sum(report["pixels"].values()) == 300 * 280
-    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture", "areas"}
+    assert set(report["seconds"]) == {"model", "windows", "labels", "polygons", "picture", "areas", "companions"}
 
 
 def test_equal_runs_give_equal_bytes_whatever_the_threads(make_raster, picture, tmp_path):

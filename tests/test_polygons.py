@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio.features
@@ -15,7 +17,9 @@ from test_raster import UTM, write
 
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.outputs import polygons
-from resegeo.outputs.polygons import _covers, _regions, polygonize
+from resegeo.outputs.borders import Borders
+from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.strips import Areas, Codes
 from resegeo.scene.source import GeoReference
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -52,52 +56,14 @@ def test_simplified_polygons_still_share_their_borders(tmp_path, codes, toleranc
     assert shapely.is_valid(frame.geometry.values).all()
 
 
-def test_a_coverage_with_a_fault_is_told_from_a_sound_one():
-    wanted = np.ones((4, 6), bool)
-    left, right = shapely.box(0, 0, 3, 4), shapely.box(3, 0, 6, 4)
-    upper, lower = shapely.box(3, 0, 6, 2), shapely.box(3, 2, 6, 4)
-    noded = shapely.Polygon([(0, 0), (3, 0), (3, 2), (3, 4), (0, 4)])
-    cases = {
-        "sound": ([left, right], True),
-        "sound with a node": ([noded, upper, lower], True),
-        "a node on one side alone": ([left, upper, lower], False),
-        "a gap": ([left, shapely.box(4, 0, 6, 4)], False),
-        "an overlap": ([left, shapely.box(2, 0, 6, 4)], False),
-        "an overlap that makes up for a gap": ([left, shapely.box(2, 0, 5, 4)], False),
-        "twice the same": ([left, left], False),
-        "a slope": ([shapely.Polygon([(0, 0), (4, 0), (2, 4), (0, 4)])] * 2, False),
-    }
-    for name, (shapes, sound) in cases.items():
-        assert _covers(np.array(shapes, object), wanted) == sound, name
-    assert _covers(np.empty(0, object), np.zeros((4, 6), bool))
-    assert not _covers(np.empty(0, object), wanted)
-
-
-def test_the_check_agrees_with_that_of_geos_when_a_node_is_lost():
+def test_a_ring_that_does_not_enclose_its_pixels_is_refused(tmp_path):
     codes = np.random.default_rng(5).integers(0, 3, (8, 9)).astype(np.uint8)
-    wanted = np.ones(codes.shape, bool)
-    sound, _ = _regions(codes, wanted)
-    assert _covers(sound, wanted)
-    tried = 0
-    for number, polygon in enumerate(sound):
-        ring = shapely.get_coordinates(polygon.exterior)
-        for lost in range(1, len(ring) - 1):
-            if (ring[lost - 1] == ring[lost + 1]).any():  # a straight line: the node is there for a neighbour alone
-                shapes = sound.copy()
-                shapes[number] = shapely.Polygon(np.delete(ring, lost, axis=0), polygon.interiors)
-                assert not shapely.coverage_is_valid(shapes)
-                assert not _covers(shapes, wanted)
-                tried += 1
-    assert tried > 10
-
-
-@pytest.mark.parametrize("rows", [1, 7, 30])
-def test_polygons_do_not_depend_on_the_strips_in_which_corners_are_found(tmp_path, monkeypatch, rows):
-    write(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 4, (30, 31)).astype(np.uint8))
-    expected = polygonize(tmp_path / "a.tif")
-    monkeypatch.setattr(polygons, "_STRIP", rows)
-    found = polygonize(tmp_path / "a.tif")
-    assert (found.geometry.to_wkb() == expected.geometry.to_wkb()).all()
+    borders = Borders.trace(Areas.find(Codes.of(codes), lambda part: part > 0))
+    polygons._refuse_faults(tmp_path, borders)
+    wrong = borders.areas.sizes.copy()
+    wrong[[1, 2]] += 1, -1
+    with pytest.raises(ResegeoError, match="a defect of resegeo"):
+        polygons._refuse_faults(tmp_path, replace(borders, areas=replace(borders.areas, sizes=wrong)))
 
 
 def test_the_sieve_gives_small_areas_to_a_neighbour_and_leaves_nodata(tmp_path):
@@ -253,6 +219,8 @@ def test_score_means_are_those_of_the_regions_in_reading_order(tmp_path):
                 inside = labels == number
                 found[np.flatnonzero(inside.ravel())[0]] = scores[inside].mean() / 200
         expected = [found[first] for first in sorted(found)]
-        assert np.allclose(_score_means(codes, wanted, scores), expected, atol=5.1e-5)
-    nothing = np.zeros(codes.shape, dtype=bool)
-    assert _score_means(codes, nothing, scores).shape == (0,)
+        for rows in (5, 23):
+            areas = Areas.find(Codes.of(np.where(wanted, codes, 9)), lambda part: part != 9, rows)
+            assert np.allclose(_score_means(areas, scores), expected, atol=5.1e-5)
+    nothing = Areas.find(Codes.of(codes), lambda part: np.zeros(part.shape, dtype=bool))
+    assert _score_means(nothing, scores).shape == (0,)

@@ -128,7 +128,7 @@ def warn_through_the_package():
 
     from resegeo.run.prepare import warn
 
-    source = SimpleNamespace(bundled=False)
+    source = SimpleNamespace(bundled=False, card=None)
     warn(SimpleNamespace(classes=SimpleNamespace(notices=["[[gsd=5]] is odd"]), source=source))
 
 

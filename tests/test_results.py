@@ -117,7 +117,7 @@ def test_the_store_of_a_finished_run_can_be_discarded(scene, tmp_path):
 
 def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_path, monkeypatch):
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole")
-    label, inner = resegeo.run.results.label_scene, Scene.read
+    label, inner = resegeo.run.execution.label_scene, Scene.read
 
     def lost(self, *args):
         raise ResegeoError("the share is gone")
@@ -128,7 +128,7 @@ def test_blocks_that_could_not_be_read_for_labels_are_tried_again(scene, tmp_pat
         return label(plan, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resegeo.run.results, "label_scene", labelling)
+        patch.setattr(resegeo.run.execution, "label_scene", labelling)
         broken = resegeo.segment(scene, WORDS, tmp_path / "out")
     monkeypatch.undo()
     assert Scene.read is inner
@@ -250,7 +250,7 @@ def test_vectorize_finds_the_scores_of_a_run_that_lies_there_whole(scene, tmp_pa
         codes[:20] = 2
         changed.write(codes, 1)
     frame = drawn(resegeo.run.commands.vectorize(raster, tmp_path / "changed.gpkg"))
-    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "geometry"]
+    assert list(frame.columns) == ["class_id", "class_name", "area_m2", "perim_m", "prompts", "scene", "geometry"]
 
 
 def test_the_minimum_mapping_unit_holds_in_raster_and_polygons_alike(make_raster, picture, tmp_path):

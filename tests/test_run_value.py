@@ -14,6 +14,8 @@ import xarray as xr
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WORDS = ["water", "forest"]
 
 

@@ -15,6 +15,8 @@ from resegeo.errors import ResegeoError
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import open_scene
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 VRT = """<VRTDataset rasterXSize="{size}" rasterYSize="{size}">{bands}</VRTDataset>"""
 BAND = """<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>
 <SourceFilename relativeToVRT="1">{file}</SourceFilename>

@@ -19,7 +19,9 @@ from resegeo.errors import ResegeoError
 from resegeo.files import alone, move, name_problem, sweep, whole, workshop
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.vectors import write_polygons
-from resegeo.run.report import intact
+from resegeo.run.standing import stands
+
+pytestmark = pytest.mark.usefixtures("quick_model")
 
 WORDS = ["water", "forest", "road"]
 
@@ -52,11 +54,11 @@ def test_cut_results_are_made_anew_and_edited_ones_are_kept(scene, tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.suffix != ".json"}
     listed = json.loads(made.report.read_text("utf-8"))["files"]
     assert listed.keys() == before.keys()
-    assert intact(made.report)
+    assert stands(made.report)
     for name in ("scene.gpkg", "scene.png"):
         for damaged in (b"", before[name][: len(before[name]) // 2]):
             (out / name).write_bytes(damaged)
-            assert not intact(made.report)
+            assert not stands(made.report)
             assert not resegeo.segment(scene, WORDS, out, segments="none").reused
             assert (out / name).read_bytes() == before[name]
     frame = gpd.read_file(out / "scene.gpkg", layer="scene")

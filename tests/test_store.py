@@ -19,7 +19,9 @@ from stores import header
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
 from resegeo.files import alone
-from resegeo.run.store import ItemResult, LostStoreError, Store, UnusableStoreError, quantise, remove, restore
+from resegeo.run.quantisation import quantise, restore
+from resegeo.run.store import ItemResult, LostStoreError, Store
+from resegeo.run.store_removal import UnusableStoreError, remove
 from resegeo.scene.windows import blocks
 
 pytestmark = pytest.mark.usefixtures("quick_model")
@@ -177,6 +179,8 @@ def test_new_words_equal_a_fresh_run_and_need_neither_scene_nor_pixels(tmp_path,
         "scene.other.classes.tif",
         "scene.other.gpkg",
         "scene.other.png",
+        "scene.other.qgz",
+        "scene.other.stac.json",
         "scene.other.areas.csv",
         "scene.other.json",
     ]
@@ -296,6 +300,7 @@ def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make
 
 def _stages(monkeypatch) -> list[str]:
     """Note which costly stages run."""
+    import resegeo.run.execution
     import resegeo.run.results
     from resegeo.run.compute import Machine
 
@@ -309,8 +314,8 @@ def _stages(monkeypatch) -> list[str]:
         return run
 
     monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
-    monkeypatch.setattr(resegeo.run.results, "label_scene", noting("labels", resegeo.run.results.label_scene))
-    monkeypatch.setattr(resegeo.run.results, "polygonize", noting("polygons", resegeo.run.results.polygonize))
+    monkeypatch.setattr(resegeo.run.execution, "label_scene", noting("labels", resegeo.run.execution.label_scene))
+    monkeypatch.setattr(resegeo.run.results, "draw", noting("polygons", resegeo.run.results.draw))
     return ran
 
 
@@ -485,9 +490,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
     for folder in ("whole", "out"):
         out = tmp_path / folder
         assert not [path for path in out.iterdir() if path.name.startswith(".tmp")]
-        rest = (out / f"scene.{end}" for end in ("png", "areas.csv", "json"))
-        files = (out / "scene.classes.tif", (out / "scene.gpkg",), *rest)
-        results.append(bytes_of(resegeo.Segmentation(*files, reused=False)))
+        results.append(bytes_of(resegeo.Segmentation.open(out)))
     assert results[0] == results[1]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         path.name for path in (tmp_path / "whole").iterdir()
@@ -495,7 +498,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, make_r
 
 
 def test_a_store_whose_removal_was_cut_short_counts_as_none(tmp_path, scene, monkeypatch):
-    from resegeo.run.store import _Folder
+    from resegeo.run.store_place import _Folder
 
     first = resegeo.segment(scene, WORDS, tmp_path).raster.read_bytes()
     url = tmp_path / "scene.store.zarr"
@@ -522,7 +525,7 @@ def test_a_store_that_cannot_be_reached_or_used_is_never_replaced_unasked(tmp_pa
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr("resegeo.run.store._Folder.header", stale)
+        patch.setattr("resegeo.run.store_place._Folder.header", stale)
         for overwrite in (False, True):
             with pytest.raises(ResegeoError, match=r"cannot be opened .*Stale file handle.* Nothing was changed"):
                 resegeo.segment(scene, WORDS, tmp_path / "out", stride=32, overwrite=overwrite)

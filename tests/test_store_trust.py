@@ -19,7 +19,8 @@ from stores import header
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.run.header import StoreHeader
-from resegeo.run.store import DamagedItemError, ForeignFolderError, ItemResult, Store, UnusableStoreError, remove
+from resegeo.run.store import DamagedItemError, ItemResult, Store
+from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError, remove
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "sand"]
@@ -102,7 +103,6 @@ def _set(path: str, value):
         ("scene.crs", 4326),
         ("scene.stamp", "another"),
         ("scene", []),
-        ("outputs", ["../a.tif"]),
         ("layout.items", 10**12),
         ("layout.prompts", 3),
         ("layout.dtype", "int8"),
@@ -364,7 +364,7 @@ class _Moody:
 
 
 def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
-    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("resegeo.run.store_place.PAUSES", (0.0, 0.0, 0.0))
     url = "memory://busy/a.store.zarr"
     remove(url)
     moody = _Moody(monkeypatch, 5)
@@ -378,7 +378,7 @@ def test_a_server_that_is_busy_now_and_then_changes_nothing(monkeypatch):
 
 
 def test_a_server_that_stays_away_is_a_sentence_and_nothing_is_taken_for_lost(monkeypatch):
-    monkeypatch.setattr("resegeo.run.store.PAUSES", (0.0,))
+    monkeypatch.setattr("resegeo.run.store_place.PAUSES", (0.0,))
     store = Store.create("memory://away/a.store.zarr", header(3))
     put(store, 0)
     with monkeypatch.context() as patch:
@@ -542,7 +542,7 @@ def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_coun
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     kind, name = (Machine, "read") if when == "windows" else (Scene, "read")
     inner, done, began = getattr(kind, name), [], [when == "windows"]
-    label = resegeo.run.results.label_scene
+    label = resegeo.run.execution.label_scene
 
     def rewriting(self, *args, **kwargs):
         found = inner(self, *args, **kwargs)
@@ -557,7 +557,7 @@ def test_a_scene_that_changes_while_it_is_read_is_told_and_its_items_do_not_coun
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, rewriting)
-        patch.setattr(resegeo.run.results, "label_scene", labelling)
+        patch.setattr(resegeo.run.execution, "label_scene", labelling)
         with pytest.raises(ResegeoError, match=r"scene\.tif changed while this run read it"):
             resegeo.segment(tmp_path / "scene.tif", WORDS, tmp_path / "out", **QUICK)
     assert done

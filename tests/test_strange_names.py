@@ -17,8 +17,11 @@ from test_batch import WORDS
 from resegeo.batches.batch import SceneResult, _Ledger, _write_table, segment_many
 from resegeo.errors import ResegeoWarning, escaped, shown
 from resegeo.run.options import OPTIONS, Options, RunOptions, View
+from resegeo.run.report import Mark, listed, write_report
 from resegeo_cli.console import console, say
 from resegeo_cli.main import main
+
+pytestmark = pytest.mark.usefixtures("quick_model")
 
 
 @pytest.fixture
@@ -77,8 +80,11 @@ def test_two_batches_in_one_folder_are_one_and_a_sentence(scenes):
 def test_a_foreign_or_damaged_ledger_is_passed_over(tmp_path):
     results = tmp_path / "a"
     results.mkdir()
-    (results / "a.json").write_text("{}")
-    _Ledger(tmp_path).add(results, "key", [results / "a.json"])
+    (results / "a.tif").write_bytes(b"codes")
+    marks = listed({"a.tif": Mark.of(results / "a.tif")})
+    report = {"resegeo": {}, "windows": {"failed": 0}, "pixels": {}, "outputs": ["a.tif"], **marks}
+    write_report(results / "a.json", report)
+    _Ledger(tmp_path).add(results, "key", results / "a.json")
     assert _Ledger(tmp_path).holds(results, "key")
     file = tmp_path / ".batch.jsonl"
     good = file.read_bytes()
@@ -86,10 +92,13 @@ def test_a_foreign_or_damaged_ledger_is_passed_over(tmp_path):
     for line in (b"[" * 100_000, b"5", b"{}", b"null", b'{"folder": []}', b"9" * 5000, good[:-9]):
         file.write_bytes(good + b"\n" + line)
         assert _Ledger(tmp_path).holds(results, "key")
-    for damage in ({"files": 5}, {"files": []}, {"files": [5]}, {"report": 5}, {"key": 5}):
+    for damage in ({"report": 5}, {"report": "../a/a.json"}, {"report": "b.json"}, {"report": [1, 2]}, {"key": 5}):
         file.write_text(json.dumps({**entry, **damage}))
         assert not _Ledger(tmp_path).holds(results, "key")
     file.write_bytes(good + b"\n\xff")
+    assert not _Ledger(tmp_path).holds(results, "key")
+    file.write_bytes(good)
+    (results / "a.tif").write_bytes(b"other")
     assert not _Ledger(tmp_path).holds(results, "key")
 
 

@@ -16,6 +16,8 @@ from resegeo.errors import ResegeoError, UsageError
 from resegeo.run.suggestions import suggest
 from resegeo_cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
 WHERE = {"crs": "EPSG:32633", "transform": Affine(1, 0, 500_000, 0, -1, 5_190_080)}
 
 

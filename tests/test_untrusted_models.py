@@ -10,6 +10,8 @@ import signal
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import open_clip
 import pytest
@@ -21,12 +23,15 @@ from safetensors.torch import save_file
 from resegeo.checkpoints.download import file_sha256, home, kept_path
 from resegeo.checkpoints.model_config import validated
 from resegeo.checkpoints.registry import known_model
-from resegeo.checkpoints.sources import facts_for_file, resolve_model, resolve_recorded
+from resegeo.checkpoints.sources import facts_for_file, identity, resolve_model
 from resegeo.checkpoints.transfer import export, imported
 from resegeo.clip.encoder import load_encoder
 from resegeo.composition.average import compose
 from resegeo.composition.models import checked
 from resegeo.errors import InputNotice, ResegeoError
+from resegeo.run.header import StoredModel, StoreHeader
+from resegeo.run.options import Method
+from resegeo.run.stored import model_of_store
 from resegeo.segments.sam import load_sam
 
 MEMORY = 600_000
@@ -282,11 +287,19 @@ def test_an_average_that_is_killed_leaves_nothing_under_its_name(tmp_path, monke
 # records
 
 
+def recorded(name: str, **facts: Any) -> StoreHeader:
+    """What a store says of the model that it was made with; the rest of its header does not matter here."""
+    known = {"architecture": "tiny", "activation": "gelu", **facts}
+    image = {"model": {"name": name, **known}}
+    return SimpleNamespace(image=image, model=StoredModel(None, "tiny", "gelu"))  # type: ignore[return-value]
+
+
 def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypatch):
     bundled = resolve_model()
-    assert resolve_recorded("resegeo-small", bundled.sha256) == bundled
-    with pytest.raises(ResegeoError, match=r"differ\. Name the file that was used by model"):
-        resolve_recorded("resegeo-small", "0" * 64)
+    own = recorded("resegeo-small", **identity(bundled))
+    assert model_of_store("a.store.zarr", own, Method()) == bundled
+    with pytest.raises(ResegeoError, match=r"resegeo-small \(sha256 000000000000…\), not with .*Name that file"):
+        model_of_store("a.store.zarr", recorded("resegeo-small", sha256="0" * 64), Method())
     tiny = tmp_path / "mine.safetensors"
     torch.save(clip().state_dict(), tmp_path / "a.pt")
     source = resolve_model(str(tmp_path / "a.pt"), str(arch_file(tmp_path)), "gelu")
@@ -294,10 +307,11 @@ def test_a_recorded_model_is_found_by_name_and_checksum_alone(tmp_path, monkeypa
     digest = file_sha256(tiny)
     monkeypatch.chdir(tmp_path)
     for name in (str(tiny), "mine.safetensors", "mine", "compose:mean.yml", f"local-dir:{tmp_path}", "\x1b[2J"):
-        with pytest.raises(ResegeoError, match=r"none that is known by name here.*Name the file by model") as error:
-            resolve_recorded(name, digest)
+        with pytest.raises(ResegeoError, match=r"not with .*resegeo-small.*Name that file by model") as error:
+            model_of_store("a.store.zarr", recorded(name, sha256=digest), Method())
         assert is_a_sentence(str(error.value))
     export([str(tiny)], tmp_path / "a.zip")
     (there,) = imported(tmp_path / "a.zip")
     (tmp_path / "mine").write_text("a file of that name in the working folder")
-    assert resolve_recorded("mine", digest).path == there
+    header = recorded("mine", **identity(resolve_model(str(there))))
+    assert model_of_store("a.store.zarr", header, Method()).path == there

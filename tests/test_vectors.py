@@ -41,7 +41,7 @@ def test_every_format_is_read_back(tmp_path, frame, suffix, empty):
     assert len(back) == len(given_frame)
     if suffix == "geojson" and empty:  # the format has no schema of its own
         return
-    assert {"class_id", "class_name", "area_m2", "geometry"} == set(back.columns)
+    assert {"class_id", "class_name", "area_m2", "perim_m", "prompts", "scene", "geometry"} == set(back.columns)
     assert not [part for part in tmp_path.iterdir() if part.name.startswith(".tmp")]
     if empty:
         return

@@ -15,31 +15,35 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from resegeo.batches.destinations import SUFFIXES, gather, result_folders
 from resegeo.batches.manifest import Row
 from resegeo.batches.mosaic import build_mosaic, mosaic_path
-from resegeo.batches.spread import Made, Order, segmented, spread
+from resegeo.batches.spread import PATIENCE, Made, Order, segmented, spread
 from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, output_folder, whole, writable_folder
-from resegeo.run.options import Options, stamp
+from resegeo.files import alone, is_file, output_folder, whole, writable_folder
+from resegeo.run.options import Keywords, Options, documented, stamp
 from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
-from resegeo.run.store import is_store
+from resegeo.run.standing import stands
+from resegeo.run.store_place import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
     from resegeo.progress import Progress
 
-_ALONE = SUFFIXES - {".vrt"}
+P = ParamSpec("P")
+
+_ALONE = (SUFFIXES - {".vrt"}) | {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 """Formats that keep their pixels in one file: its size and time tell whether it changed."""
 
 TABLE = "batch.csv"
@@ -95,6 +99,36 @@ class BatchResult:
         return self.counts["failed"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchKeywords(Keywords):
+    """All that :func:`segment_many` takes by keyword: what its signature is made of."""
+
+    asset: str | None = None
+    mosaic: str | None = None
+    progress: Watch | None = None  # type: ignore[assignment]  # of scenes, not of stages
+
+
+class Batches(Protocol[P]):
+    """How :func:`segment_many` is called: its keywords are the fields of :class:`BatchKeywords`."""
+
+    def __call__(
+        self,
+        scenes: str | Path | Sequence[str | Path],
+        classes: Classes | None = None,
+        output: str | Path = "batch_resegeo",
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> BatchResult:
+        """Segment many scenes."""
+        ...
+
+
+def _batches(keywords: Callable[P, object]) -> Callable[[Callable[..., BatchResult]], Batches[P]]:
+    return lambda function: documented(function)
+
+
+@_batches(BatchKeywords)
+@heard
 def segment_many(
     scenes: str | Path | Sequence[str | Path],
     classes: Classes | None = None,
@@ -150,7 +184,7 @@ def segment_many(
     rows, base = gather(given, root, asset)
     methods = _Methods(classes, options)
     watch = progress or _silent
-    _refuse_foreign_table(root, overwrite=bool(options.get("overwrite")))
+    refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
     if mosaic is not None:
         for row in rows:
             if row.options:
@@ -165,10 +199,34 @@ def segment_many(
             rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
     folders = [root / part for part in result_folders(rows, base)]
+    return _segmented(rows, folders, root, methods, options, cluster, watch)
+
+
+def segment_rows(
+    rows: Sequence[Row],
+    folders: Sequence[Path],
+    root: Path,
+    classes: Classes,
+    *,
+    cluster: Any = None,
+    progress: Watch | None = None,
+    each: Callable[[int, SceneResult], None] | None = None,
+    **options: Any,
+) -> BatchResult:
+    """Segment scenes whose places are settled: ``folders``, below ``root``, one a row; else as :func:`segment_many`.
+
+    ``each`` is called with the number of a row, from 0, and what became of it, as soon as that is known.
+    """
+    refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
+    methods = _Methods(classes, options)
+    return _segmented(rows, folders, root, methods, options, cluster, progress or _silent, each or _nothing)
+
+
+def _segmented(rows: Sequence[Row], folders: Sequence[Path], root: Path, methods: _Methods, *rest: Any) -> BatchResult:
     for row in rows:
         methods.of(row)  # all mistakes in options are told before anything starts
     with alone({root / TABLE: 0}):  # two batches in one folder would each note what the other has in hand as failed
-        return _Batch(rows, folders, root, methods, options, cluster, watch).run()
+        return _Batch(rows, folders, root, methods, *rest).run()
 
 
 @contextlib.contextmanager
@@ -188,6 +246,10 @@ def _silent(done: int, total: int, what: str) -> None:
     """Show no progress."""
 
 
+def _nothing(number: int, result: SceneResult) -> None:
+    """Do nothing when a scene is settled."""
+
+
 # How each one is segmented
 
 
@@ -201,6 +263,8 @@ class _Methods:
 
     def of(self, row: Row) -> tuple[ClassList, dict[str, Any], str]:
         """Class list and options of a scene, and all that its results and its store depend on beside its pixels."""
+        named = {name: value for name, value in row.options.items() if name == "name"}
+        row = replace(row, options={name: value for name, value in row.options.items() if name not in named})
         key = json.dumps(row.options, sort_keys=True)
         if key not in self._kept:
             try:
@@ -209,7 +273,8 @@ class _Methods:
                 if not row.options or error.text.startswith(row.where):
                     raise
                 raise type(error)(f"{row.where}: {error.text}") from error
-        return self._kept[key]
+        classes, options, facts = self._kept[key]
+        return (classes, {**options, **named}, f"{facts}{json.dumps(named)}") if named else self._kept[key]
 
     def file(self, row: Row) -> str | Path | None:
         """Return a scene's class file, where there is a file."""
@@ -220,9 +285,10 @@ class _Methods:
         own = dict(row.options)
         classes = self._class_list(own.pop("prompts", self._classes), row)
         common = dict(self._options)
-        if "stride" in own or "overlap" in own:  # the scene's own goes before, whichever of the two it is
-            common.pop("stride", None)
-            common.pop("overlap", None)
+        for pair in (("stride", "overlap"), ("gsd", "resize")):
+            if any(name in own for name in pair):  # the scene's own goes before, whichever of the two it is
+                for name in pair:
+                    common.pop(name, None)
         options = {**common, **own}
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
@@ -266,6 +332,7 @@ class _Batch:
     options: Mapping[str, Any]
     cluster: Any
     watch: Watch
+    each: Callable[[int, SceneResult], None] = _nothing
     results: list[SceneResult] = field(init=False)
     done: int = field(init=False, default=0)
 
@@ -299,11 +366,12 @@ class _Batch:
                     left = []
                     self.watch(self.done, len(self.rows), "whole scenes on the workers")
                     orders = (self._order(number, models=None) for number in waiting)
-                    for order, made in spread(client, orders, largest=LARGEST):
-                        if made.large:
-                            left.append(order.number)
-                        else:
-                            self._take(order, made, keys, ledger)
+                    with contextlib.closing(spread(client, orders, largest=LARGEST)) as ready:
+                        for order, made in ready:
+                            if made.large:
+                                left.append(order.number)
+                            else:
+                                self._take(order, made, keys, ledger)
                 for number in left:
                     order = self._order(number, models=models, cluster=client, progress=self._stages(number))
                     self._take(order, segmented(order), keys, ledger)
@@ -331,10 +399,12 @@ class _Batch:
             store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
         given = {**options, "store": store, **hooks}
         # The results of a store are named after the class file.
-        return Order(number, row.scene, self.methods.file(row) or classes, folder, given)
+        patience = PATIENCE if self.cluster is not None else 0.0
+        return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
 
     def _stages(self, number: int) -> Progress:
-        done, total, name = self.done, len(self.rows), shown(Path(self.rows[number].scene).name)
+        row = self.rows[number]
+        done, total, name = self.done, len(self.rows), shown(row.options.get("name") or Path(row.scene).name)
         return lambda stage, at, of: self.watch(done, total, f"{name}: {stage} {at} of {of}")
 
     def _take(self, order: Order, made: Made, keys: Sequence[str | None], ledger: _Ledger) -> None:
@@ -349,18 +419,19 @@ class _Batch:
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
-            ledger.add(order.folder, key, made.result.files())
+            ledger.add(order.folder, key, made.result.report)
 
     def _settle(self, number: int, state: str, reason: str = "", error: ResegeoError | None = None) -> None:
         self.results[number] = SceneResult(self.rows[number].scene, self.folders[number], state, reason, error)
         self.done += 1
         self.watch(self.done, len(self.rows), "")
+        self.each(number, self.results[number])
 
     def _key(self, row: Row, files: _Files) -> str | None:
         """Checksum of options and of what the scene's files say of themselves; None where they can't vouch for it."""
         path = Path(row.scene)
         try:
-            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not path.is_file():
+            if not is_local(row.scene) or path.suffix.lower() not in _ALONE or not is_file(path):
                 return None
             known = f"{self.methods.of(row)[2]}{files.belonging_to(path)}"
         except OSError:  # a name that is too long, a folder that may not be read: its segmentation will tell
@@ -403,16 +474,12 @@ class _Ledger:
         entry = self._lines.get(self._name(folder))
         if entry is None or entry.get("key") != key:
             return False
-        try:
-            *others, report = entry["files"]
-            return stamp(folder / report)[1:] == entry["report"] and all((folder / name).exists() for name in others)
-        except (KeyError, TypeError, ValueError):  # written by somebody else
-            return False
+        report = entry.get("report")
+        return isinstance(report, str) and Path(report).name == report and stands(folder / report)
 
-    def add(self, folder: Path, key: str, files: Sequence[Path]) -> None:
+    def add(self, folder: Path, key: str, report: Path) -> None:
         """Note that a scene is finished."""
-        names = [file.name for file in files]
-        entry = {"folder": self._name(folder), "key": key, "files": names, "report": stamp(files[-1])[1:]}
+        entry = {"folder": self._name(folder), "key": key, "report": report.name}
         with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as stream:
             stream.write("\n" + json.dumps(entry))  # first, in case the last line was cut off
 
@@ -434,9 +501,8 @@ def _write_table(root: Path, results: Sequence[SceneResult]) -> Path:
     return path
 
 
-def _refuse_foreign_table(root: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a table that does not begin as ours do; see :class:`ResegeoError`."""
-    path = root / TABLE
+def refuse_foreign_table(path: Path, columns: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to replace a table that does not begin with our columns; see :class:`ResegeoError`."""
     if overwrite or not os.path.lexists(path):
         return
     try:
@@ -444,7 +510,7 @@ def _refuse_foreign_table(root: Path, *, overwrite: bool) -> None:
             head = stream.read(100).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     except OSError:
         head = ""
-    if path.is_symlink() or not path.is_file() or head != ",".join(COLUMNS):
+    if path.is_symlink() or not path.is_file() or not f"{head},".startswith(f"{','.join(columns)},"):
         raise ResegeoError(
             f"{shown(path)} exists and is no table of this program. Name another folder by [[output]], or pass "
             "[[overwrite=True]] to replace it."

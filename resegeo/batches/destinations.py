@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from resegeo.batches.manifest import Row, is_manifest, read_manifest
 from resegeo.batches.mosaic import is_mosaic
 from resegeo.errors import ResegeoError, UsageError, escaped, shown
-from resegeo.run.store import is_store
+from resegeo.files import is_folder, is_there
+from resegeo.run.store_place import is_store
 from resegeo.scene.source import is_local, stem_of
 
 SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf"})
@@ -63,18 +64,18 @@ def _found(source: str, output: tuple[str, ...], asset: str | None) -> tuple[lis
     if is_manifest(source):
         rows = read_manifest(path, asset=asset)
         return rows, _common([_here(path.parent), *(_here(row.scene)[:-1] for row in rows if is_local(row.scene))])
-    if path.is_dir() and not is_store(source):
+    if is_folder(path) and not is_store(source):
         below = (file for file in _matching(path, ("**", "*"), output) if file.suffix.lower() in SUFFIXES)
         files = sorted(file for file in below if os.path.isfile(file))  # noqa: PTH113  Path's raises
         what, base = (
             f"{escaped(source)}: no raster lies in this folder; expected {', '.join(sorted(SUFFIXES))}.",
             _here(path),
         )
-    elif glob.has_magic(source) and not path.exists():
+    elif glob.has_magic(source) and not is_there(path):
         start, pattern = _fixed(source)
         files = sorted(_matching(start, pattern, output), key=str)
         what, base = f"{escaped(source)}: no file matches this pattern. Check the folder and the suffix.", _here(start)
-    elif path.exists():
+    elif is_there(path):
         return [Row(source, {}, source)], _here(path)[:-1]
     else:
         raise ResegeoError(f"{escaped(source)}: no such file. Check the path of the scene, or of the manifest.")

@@ -35,9 +35,10 @@ from resegeo.run.compute import Models
 from resegeo.run.correction import read_fitted
 from resegeo.run.example_features import Words, counts, gather_with_scene
 from resegeo.run.options import Method
-from resegeo.run.prepare import model_of_store
 from resegeo.run.searching import Place, Score, cosine, opened_scene, places_of, probability
-from resegeo.run.store import Store, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.run.stored import model_of_store
 from resegeo.settings import Settings
 
 MOST = 100_000

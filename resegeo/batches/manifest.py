@@ -10,17 +10,17 @@ from __future__ import annotations
 import difflib
 import os.path
 import re
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
+from resegeo.declare import MisfitError, declared, option, read
+from resegeo.declare import said as quoted
 from resegeo.documents import read_json, read_table
 from resegeo.errors import IgnoredSettingWarning, ResegeoError, UsageError, escaped, notice, shown
+from resegeo.run.options import OPTIONS, SCENE_OPTIONS
 from resegeo.scene.source import is_local
-from resegeo.settings import Settings
-from resegeo.units import metres
 
 SUFFIXES = (".csv", ".json", ".geojson")
 """Suffixes by which a manifest is told from a scene."""
@@ -34,12 +34,18 @@ ASSETS = ("visual", "data", "image")
 TEXTS = ("prompts", "settings")
 """Options that name a file of text, which a manifest may have only beside itself or below."""
 
-LARGEST = 1e15
-"""Largest number that an option takes."""
-
 PREFIX = "resegeo:"
 """What may stand before the name of an option among a feature's properties."""
 
+
+@dataclass(frozen=True)
+class _Words:
+    """The class file, which is no option elsewhere but an argument."""
+
+    prompts: str = option("", metavar="FILE", file=True, expected="a class file")
+
+
+_PROMPTS = declared(_Words)["prompts"]
 _GEOTIFF = re.compile(r"image/(tiff|vnd\.stac\.geotiff|jp2)\b", re.IGNORECASE)
 
 
@@ -196,31 +202,52 @@ def option_name(name: str, where: str) -> str:
     known = _known(name)
     if known is None:
         near = _near(name, 0.6)
-        hint = f"did you mean {near}?" if near else f"known are {', '.join(_KINDS)}."
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(SCENE_OPTIONS)}."
         raise UsageError(f"{where}: '{shown(name)}' is no option that a scene can have; {hint}")
     return known
 
 
 def _known(name: str) -> str | None:
     plain = name.strip().removeprefix(PREFIX).removeprefix("--").replace("-", "_").lower()
-    return plain if plain in _KINDS else None
+    return plain if plain in SCENE_OPTIONS else None
 
 
 def _near(name: str, likeness: float = 0.75) -> str | None:
     plain = name.strip()[:80].removeprefix("--").replace("-", "_").lower()
-    return next(iter(difflib.get_close_matches(plain, _KINDS, 1, likeness)), None)
+    return next(iter(difflib.get_close_matches(plain, SCENE_OPTIONS, 1, likeness)), None)
 
 
 def _value(name: str, value: Any, folder: Path, where: str) -> Any:
     """Read a value, which is text or what JSON gave, as the option wants it."""
-    expected, read = _KINDS[name]
+    what = OPTIONS.get(name, _PROMPTS)
+    if name == "sam_levels":  # a table: no option of the command line
+        if isinstance(value, str):
+            raise UsageError(f"{where}: sam_levels is {quoted(value)}; expected a list as in a settings file.")
+        return value
     try:
-        found = read(value, folder)
-    except (ValueError, TypeError, OverflowError, UsageError) as error:
-        raise UsageError(f"{where}: {name} is {shown(repr(value))}; expected {expected}.") from error
+        found = read(what, _whole(value), text=True)
+    except MisfitError as error:
+        raise UsageError(f"{where}: {error}") from error
+    if what.about.file:
+        found = _found(str(found), folder, word=what.about.metavar != "FILE")
     if name in TEXTS:
-        _own(found, folder, f"{where}: {name} is {shown(repr(value))}")
+        _own(found, folder, f"{where}: {name} is {quoted(value)}")
     return found
+
+
+def _whole(value: Any) -> Any:
+    """Return whole numbers as such, which JSON may write as 64.0."""
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _found(text: str, folder: Path, *, word: bool) -> str:
+    """Let files count from the manifest's folder; what may be a ``word`` too is one where no such file is there."""
+    if not word:
+        return str(folder / text) if is_local(text) else text
+    parts = text.split(",")
+    return ",".join(str(folder / part) if os.path.exists(folder / part) else part for part in parts)  # noqa: PTH110  Path's raises
 
 
 def _own(file: str, folder: Path, said: str) -> None:
@@ -240,122 +267,3 @@ def _own(file: str, folder: Path, said: str) -> None:
             f"{said}; a manifest may name only files that lie beside it or below. Put it there, or pass it as an "
             "option."
         )
-
-
-Reader = Callable[[Any, Path], Any]
-
-
-def _numbers(kind: type[int] | type[float], separator: str, count: int | None = None) -> Reader:
-    def read(value: Any, _: Path) -> tuple[float, ...]:
-        parts = value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else [value]
-        found = tuple(_number(part, kind) for part in parts)
-        if count is not None and len(found) != count:
-            raise ValueError
-        return found
-
-    return read
-
-
-def _number(value: Any, kind: type[int] | type[float]) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    if kind is int and isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError
-        return int(value)
-    found = kind(value)
-    if not -LARGEST <= found <= LARGEST:  # nor is what is no number
-        raise ValueError
-    return found
-
-
-def _length(value: Any, _: Path) -> float:
-    """Metres of a length on the ground; a bare number is in metres."""
-    try:
-        return _number(value, float)
-    except ValueError:
-        return metres(value, "gsd")
-
-
-def _word(value: Any, _: Path) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _names(value: Any, _: Path) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    names = tuple(str(part).strip() for part in parts)
-    return () if names == ("none",) else names
-
-
-def _flag(value: Any, _: Path) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    try:
-        return words[str(value).lower()]
-    except KeyError as error:
-        raise ValueError from error
-
-
-def _file(value: Any, folder: Path) -> str:
-    return str(folder / value) if is_local(_word(value, folder)) else value
-
-
-def _file_or_word(value: Any, folder: Path) -> str:
-    """Files count from the manifest's folder; what is none there is a name (sam, ViT-B-32:laion2b_s34b_b79k)."""
-    parts = _word(value, folder).split(",")
-    return ",".join(str(folder / part) if os.path.exists(folder / part) else part for part in parts)  # noqa: PTH110  Path's raises
-
-
-def _as_it_is(value: Any, _: Path) -> Any:
-    if isinstance(value, str):
-        raise TypeError
-    return value
-
-
-_BY_TYPE: Mapping[Any, tuple[str, Reader]] = {
-    int: ("a whole number", lambda value, _: _number(value, int)),
-    float: ("a number", lambda value, _: _number(value, float)),
-    bool: ("true or false", _flag),
-    str: ("a word", _word),
-    tuple[int, ...]: ("whole numbers such as 256,1024", _numbers(int, ",")),
-    tuple[str, ...]: ("names such as gpkg,geojson", _names),
-}
-
-
-def _of_settings() -> dict[str, tuple[str, Reader]]:
-    """Tell from the annotations of :class:`Settings` how each knob is read."""
-    hints = get_type_hints(Settings)
-    kinds = {}
-    for field in fields(Settings):
-        hint = hints[field.name]
-        if isinstance(hint, types.UnionType):
-            hint = next(part for part in get_args(hint) if part is not type(None))
-        hint = str if get_origin(hint) is Literal else hint
-        kinds[field.name] = _BY_TYPE.get(hint, ("a list as in a settings file", _as_it_is))
-    return kinds
-
-
-_KINDS: Mapping[str, tuple[str, Reader]] = {
-    "prompts": ("a class file", _file),
-    "bands": ("three numbers such as 4,3,2", _numbers(int, ",", 3)),
-    "stretch": ("two numbers such as 200:3000", _numbers(float, ":", 2)),
-    "assign_crs": ("a CRS such as EPSG:32633", _word),
-    "aoi": ("a file", _file),
-    "bbox": ("four numbers such as 500000,5190000,501000,5191000", _numbers(float, ",", 4)),
-    "only": ("names of classes", _names),
-    "examples": ("a file", _file),
-    "field": ("a word", _word),
-    "model": ("a checkpoint", _file_or_word),
-    "arch": ("a word", _word),
-    "preset": ("a word", _word),
-    "settings": ("a file", _file),
-    "sam_checkpoint": ("a file", _file),
-    "sam_arch": ("a word", _word),
-    **_of_settings(),
-    "gsd": ("a length such as 20cm or 0.2", _length),
-    "vector": ("names such as gpkg,geojson", _names),
-    "segments": ("superpixels, sam, none or a file", _file_or_word),
-}

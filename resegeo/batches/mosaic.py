@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import whole
+from resegeo.files import is_there, whole
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import is_local
 
@@ -84,10 +84,10 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
     twice = next((tile for number, tile in enumerate(tiles) if tile in tiles[:number]), None)
     if twice is not None:
         raise ResegeoError(f"{twice} is named twice; name each tile of a mosaic once.")
-    own = next((tile for tile in tiles if path.exists() and Path(tile).exists() and path.samefile(tile)), None)
+    own = next((tile for tile in tiles if is_there(path) and is_there(tile) and path.samefile(tile)), None)
     if own is not None:
         raise ResegeoError(f"{own} is the mosaic {name!r} itself and cannot be a tile of it; leave it out.")
-    if path.exists() and not is_mosaic(path):
+    if is_there(path) and not is_mosaic(path):
         raise ResegeoError(f"{path} exists and is no mosaic of this program. Remove it, or name the mosaic otherwise.")
     read = [_describe(tile) for tile in tiles]
     for tile in read[1:]:
@@ -99,7 +99,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
                 )
     text = ET.tostring(_assemble(read, path.parent, name), encoding="unicode")
     try:
-        if not path.exists() or path.read_text("utf-8") != text:
+        if not is_there(path) or path.read_text("utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole(path) as beside:
                 beside.write_text(text, "utf-8")
@@ -125,7 +125,7 @@ def is_mosaic(path: Path) -> bool:
 
 
 def _describe(path: str) -> _Tile:
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not is_there(path):
         raise ResegeoError(f"{path}: no such file. Check the path of the tile.")
     try:
         with open_raster(path) as raster, MemoryFile(ext=".vrt") as memory:

@@ -11,19 +11,20 @@ import math
 import os
 import pickle
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rasterio.errors import RasterioError
 
-from resegeo.errors import ResegeoError, ResegeoWarning, shown
+from resegeo.errors import BusyError, ResegeoError, ResegeoWarning, shown
 from resegeo.run.clusters import finished, workers_of
 from resegeo.run.commands import segment
 from resegeo.run.prepare import Classes
-from resegeo.run.store import is_store
+from resegeo.run.store_place import is_store
 from resegeo.scene.formats import open_raster
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _ONE = threading.Lock()
 """Held by a worker's thread while it has a scene: threads of one process would share torch's and Python's warnings."""
+
+PATIENCE = 60.0
+"""Seconds that a batch on a cluster waits for a scene which a worker has in hand: one that is ending, or that an
+interrupted batch left at its last scene."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Order:
     classes: Classes
     folder: Path
     options: Mapping[str, Any]
+    patience: float = 0.0
+    """Seconds that the end of another run which has the scene in hand is waited for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def segmented(order: Order) -> Made:
     """Segment a scene; whatever befalls it is told, not raised."""
     models = order.options["models"]
     try:
-        made = segment(order.scene, order.classes, order.folder, **order.options)
+        made = _when_free(order)
     except ResegeoError as error:
         return Made(None, str(error), error, hopeless=error is models.failure)
     except UnicodeError:
@@ -81,7 +88,18 @@ def segmented(order: Order) -> Made:
     return Made(made)
 
 
-def spread(client: Any, orders: Iterable[Order], *, largest: int) -> Iterator[tuple[Order, Made]]:
+def _when_free(order: Order) -> Segmentation:
+    until = time.monotonic() + order.patience
+    while True:
+        try:
+            return segment(order.scene, order.classes, order.folder, **order.options)
+        except BusyError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.5)
+
+
+def spread(client: Any, orders: Iterable[Order], *, largest: int) -> Generator[tuple[Order, Made], None, None]:
     """Have the workers of a ``distributed.Client`` segment whole scenes; yields each as it is ready.
 
     Scenes of more than ``largest`` pixels are left, and come back as such. A scene that takes several workers with it
@@ -97,16 +115,21 @@ def spread(client: Any, orders: Iterable[Order], *, largest: int) -> Iterator[tu
             sent = pickle.dumps((order, Path.cwd(), largest))
             alive[client.submit(_on_worker, sent, pure=False, retries=0)] = order
 
-    more()
-    for future in finished(client, alive):
-        order = alive.pop(future)
-        error = future.exception()
-        if error is not None:
-            made = Made(None, f"The workers failed at it ({type(error).__name__}: {error}).")
-        else:
-            made = _seen_from_here(future.result())
-        yield order, made
+    try:
         more()
+        for future in finished(client, alive):
+            order = alive.pop(future)
+            error = future.exception()
+            if error is not None:
+                made = Made(None, f"The workers failed at it ({type(error).__name__}: {error}).")
+            else:
+                made = _seen_from_here(future.result())
+            yield order, made
+            more()
+    finally:
+        if alive:  # interrupted: the workers may be somebody's for long, and would go on
+            with contextlib.suppress(Exception):  # the scheduler may be what is gone
+                client.cancel(list(alive))
 
 
 def _seen_from_here(made: Made) -> Made:

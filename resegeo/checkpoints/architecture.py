@@ -10,12 +10,14 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from resegeo.checkpoints.formats import Checkpoint, read_checkpoint, shape_of, shape_of_config
+from resegeo.checkpoints.fit import shape_of, shape_of_config
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.model_config import is_plain_name, validated
 from resegeo.checkpoints.normalisation import Normalisation, said_of_colours
 from resegeo.checkpoints.registry import KnownModel
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.files import is_there
 
 BUNDLED = "resegeo-small"
 """Name of the model that travels inside the package."""
@@ -53,7 +55,7 @@ def own_config(path: Path) -> tuple[str, Path]:
     """Check a configuration file that the user gives as architecture."""
     import open_clip
 
-    if not path.exists():
+    if not is_there(path):
         raise UsageError(f"[[arch={path}]]: no such file.")
     try:
         config_of(path.stem, path)

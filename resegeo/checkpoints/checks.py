@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resegeo.errors import ResegeoError, shown
+from resegeo.files import is_folder
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +88,7 @@ def why_cut_off(path: Path, error: BaseException) -> str | None:
 
     ``error`` is what reading it raised: of an old pickle nothing else says that its end is missing.
     """
-    if path.is_dir():
+    if is_folder(path):
         parts = sorted(part for part in path.iterdir() if part.suffix in _WEIGHTS and part.is_file())
         said = ((part, why_cut_off(part, error)) for part in parts)
         return next((f"{part.name}: {why}" for part, why in said if why is not None), None)

@@ -2,6 +2,11 @@
 
 Files of Hugging Face repositories go through huggingface_hub and its cache (``HF_HOME``, ``HF_ENDPOINT``), others into
 ``RESEGEO_HOME``, by default ``~/.cache/resegeo``. With ``HF_HUB_OFFLINE`` the network is never touched.
+
+Whatever has a URL is asked for by requests, here and in :mod:`resegeo.scene.fingerprint`: it brings certificates and
+heeds proxies on every system, and goes on where a download broke off. huggingface_hub is no second client for that, but
+the hub's own: its cache is shared with other programs, and it knows revisions and the user's token. Its HTTP session is
+not borrowed for URLs, since its kind changes from one of its versions to the next.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from resegeo.checkpoints.registry import Remote
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import read_json
 from resegeo.errors import ResegeoError, notice
-from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.files import DAMAGED_ZIP, is_folder, sync, whole
 from resegeo.progress import Progress, silent
 
 TRIES = 5
@@ -154,7 +159,7 @@ def file_sha256(path: Path) -> str:
 
     It is taken once while size and time of the file stay as they are.
     """
-    if path.is_dir():
+    if is_folder(path):
         lines = "".join(f"{file_sha256(file)} {file.name}\n" for file in parts_of(path))
         return hashlib.sha256(lines.encode()).hexdigest()
     stat = path.stat()
@@ -306,7 +311,9 @@ def _from_url(remote: Remote, target: Path, progress: Progress) -> None:
             f"What {url} sent is not {remote.label}: its sha256 is {digest[:16]}…, expected {remote.sha256[:16]}…. "
             "Nothing was kept; try again, or ask whoever runs the network between."
         )
+    sync(whole)
     whole.replace(target)
+    sync(target.parent)
     part.unlink(missing_ok=True)
     _mark(part).unlink(missing_ok=True)
 

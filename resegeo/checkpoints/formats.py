@@ -6,29 +6,25 @@ Hugging Face ``CLIPModel``. Tensors stay on the disk until they are asked for. N
 
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 import re
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.checkpoints.checks import SCALE, is_factor, is_safetensors, refuse_long_header, refuse_unsound, why_cut_off
+from resegeo.checkpoints.checks import SCALE, is_factor, is_safetensors, refuse_long_header, why_cut_off
 from resegeo.checkpoints.hugging_face import Said, renamed, said_by_config
 from resegeo.checkpoints.model_config import is_plain_name
 from resegeo.checkpoints.normalisation import Normalisation, normalisation, said_beside
+from resegeo.checkpoints.pickles import load_pickle, refuse_odd_tensors, unreadable
 from resegeo.checkpoints.registry import ACTIVATIONS
 from resegeo.checkpoints.tensors import Tensors
 from resegeo.checkpoints.torchscript import is_torchscript, read_torchscript
-from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import parse_json, read_json
-from resegeo.errors import ResegeoError, notice, shown
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +37,8 @@ _MARKS = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
 """A parameter that every CLIP has, by open_clip's name and by Hugging Face's; what is before it, wrappers put there."""
 _NO_PARAMETERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
 """Entries of some checkpoints that no computation needs."""
-_REPEATED = 4_000_000_000
-"""Bytes that the shapes of tensors may have beyond what is stored of them."""
 _LONG = 1_000
 """Letters of a name in a file's metadata at most."""
-_VISUAL = "visual.positional_embedding"
 _FOLDER_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -84,35 +77,6 @@ class Checkpoint:
         )
 
 
-@dataclass(frozen=True)
-class Differences:
-    """How the tensors of a checkpoint differ from those of an architecture."""
-
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    shapes: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
-    """Name, shape in the file, shape in the architecture."""
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self.missing or self.extra or self.shapes)
-
-    def sentence(self) -> str:
-        """Say how many there are of each kind, and name the first."""
-        parts = []
-        if self.missing:
-            parts.append(f"{len(self.missing)} parameters are missing (first: {self.missing[0]})")
-        if self.extra:
-            parts.append(f"{len(self.extra)} are unknown (first: {shown(self.extra[0])})")
-        if self.shapes:
-            name, found, wanted = self.shapes[0]
-            parts.append(
-                f"{len(self.shapes)} have another shape (first: {name}, {found} in the file, {wanted} in the "
-                "architecture)"
-            )
-        return "; ".join(parts)
-
-
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Open a checkpoint in any of the forms that this module names.
 
@@ -123,10 +87,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_there(path) and not (is_file(path) or is_folder(path)):
         raise ResegeoError(f"{shown(path)} is neither a file nor a folder; expected a CLIP checkpoint.")
     try:
-        form, tensors, activation, facts = _folder(path) if path.is_dir() else _file(path)
+        form, tensors, activation, facts = _folder(path) if is_folder(path) else _file(path)
     except pickle.UnpicklingError as error:
         raise ResegeoError(
             f"{path} is refused: loading it would run code stored in the file. Convert it to safetensors "
@@ -143,14 +107,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "open_clip's trainer writes it, OpenAI's archive, or the folder of a Hugging Face CLIPModel."
         ) from error
     tensors = _unwrapped(tensors, path)
-    said, folder = Said(), path if path.is_dir() else path.parent
+    said, folder = Said(), path if is_folder(path) else path.parent
     hugging_face = any(name.startswith("vision_model.") for name in tensors)
     if hugging_face:
         tensors, form = renamed(tensors, path), "Hugging Face CLIPModel"
         said = said_by_config(folder)
     if facts:
         colours = _colours_of(facts, path)
-    elif hugging_face or path.is_dir() or path.name in _FOLDER_FILES:  # another name's may be anybody's
+    elif hugging_face or is_folder(path) or path.name in _FOLDER_FILES:  # another name's may be anybody's
         colours = said_beside(folder, hugging_face=hugging_face)
     else:
         colours = None
@@ -177,15 +141,6 @@ def _with_logarithm(tensors: Tensors) -> tuple[Tensors, float | None]:
     scale = kept if factor is None else torch.tensor(math.log(factor), dtype=torch.float32)
     readers = {name: tensors.reader(name) for name in tensors}
     return Tensors({**readers, SCALE: lambda: scale}), factor
-
-
-def unreadable() -> tuple[type[Exception], ...]:
-    """What reading a damaged file of weights raises, or one that was made to do so."""
-    from safetensors import SafetensorError
-
-    damage = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration)
-    odd = (AttributeError, AssertionError, OverflowError, MemoryError, RecursionError)  # of pickles made to be so
-    return (*damage, *odd, zipfile.BadZipFile, zlib.error, struct.error, SafetensorError)
 
 
 def _file(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
@@ -252,45 +207,6 @@ def _pickled(path: Path) -> tuple[str, Tensors]:
     return form, _held(loaded, path)
 
 
-def load_pickle(path: Path, *, mapped: bool = False) -> Any:
-    """Read a file of torch.save with weights_only; ``mapped``: tensors of zipped ones stay on the disk.
-
-    Raises
-    ------
-    ResegeoError, pickle.UnpicklingError, one of :func:`unreadable`:
-        When it is packed in another way, would run code, or is damaged.
-
-    """
-    import torch
-
-    with path.open("rb") as stream:
-        start = stream.read(2)
-    zipped = start == b"PK"
-    if not zipped and start[:1] != b"\x80":
-        raise ValueError("neither zip nor pickle")
-    if zipped:
-        with open_zip(path) as archive:
-            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
-                raise ResegeoError(f"{path} was packed anew by a program that shrinks files; get it as it was made.")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
-
-
-def refuse_odd_tensors(state: Mapping[Any, torch.Tensor], path: Path) -> None:
-    """Refuse tensors that are no plain ones, or of which next to nothing is stored; see :class:`ResegeoError`."""
-    import torch
-
-    plain = (torch.Tensor, torch.nn.Parameter)
-    if not all(type(v) in plain and v.layout == torch.strided and not v.is_quantized for v in state.values()):
-        raise ResegeoError(f"{path} holds sparse or quantized tensors; save it with plain ones (floating point).")
-    # A shape may repeat what is stored, and takes its memory once it is copied; on "meta" nothing is stored at all.
-    repeated = sum(max(0, v.numel() * v.element_size() - v.untyped_storage().nbytes()) for v in state.values())
-    if repeated > _REPEATED or any(v.is_nested or v.device.type != "cpu" for v in state.values()):
-        raise ResegeoError(
-            f"{path} is refused: its tensors have shapes of {repeated:,} bytes more than are stored. Save it with "
-            "plain tensors."
-        )
-
-
 def _held(state: Any, path: Path) -> Tensors:
     """Check a state dict and wrap it."""
     import torch
@@ -333,17 +249,17 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     """Open the folder of a Hugging Face model, in one file or several."""
     for name in _FOLDER_FILES:
         index = path / f"{name}.index.json"
-        if index.is_file():
+        if is_file(index):
             shards = sorted(set(read_json(index)["weight_map"].values()))
             if any(Path(shard).name != shard for shard in shards):
                 raise ValueError("a shard outside the folder")
-            lacking = [shard for shard in shards if not (path / shard).is_file()]
+            lacking = [shard for shard in shards if not is_file(path / shard)]
             if lacking:
                 raise ResegeoError(f"{path} lacks {shown(lacking[0])}, one of the {len(shards)} files of its weights.")
             parts = [_file(path / shard)[1] for shard in shards]
             merged = {name: part.reader(name) for part in parts for name in part}
             return "Hugging Face CLIPModel", Tensors(merged), None, {}
-        if (path / name).is_file():
+        if is_file(path / name):
             form, tensors, activation, facts = _file(path / name)
             return form, tensors, activation, facts
     raise ResegeoError(
@@ -352,148 +268,7 @@ def _folder(path: Path) -> tuple[str, Tensors, str | None, Mapping[str, Any]]:
     )
 
 
-# what an architecture expects
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes that tell architectures apart. Heads cannot be told from weights."""
-
-    width: int
-    patch: int
-    positions: int
-    layers: int
-    dimension: int
-    text_width: int
-    text_layers: int
-    vocabulary: int
-    context: int
-
-
-def shape_of(tensors: Mapping[str, torch.Tensor]) -> Shape | None:
-    """Measure a checkpoint; None where it is not a plain CLIP with a vision transformer."""
-    try:
-        kernel, token = tensors["visual.conv1.weight"].shape, tensors["token_embedding.weight"].shape
-        return Shape(
-            width=kernel[0],
-            patch=kernel[2],
-            positions=tensors[_VISUAL].shape[0] - 1,
-            layers=_blocks(tensors, "visual.transformer.resblocks."),
-            dimension=tensors["visual.proj"].shape[1],
-            text_width=token[1],
-            text_layers=_blocks(tensors, "transformer.resblocks."),
-            vocabulary=token[0],
-            context=tensors["positional_embedding"].shape[0],
-        )
-    except (KeyError, IndexError):
-        return None
-
-
-def _blocks(tensors: Mapping[str, Any], prefix: str) -> int:
-    return len({name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)})
-
-
-def shape_of_config(config: Mapping[str, Any]) -> Shape | None:
-    """Measure a model configuration of open_clip; None where it is not a plain CLIP with a vision transformer."""
-    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    image, patch, layers = (vision.get(key) for key in ("image_size", "patch_size", "layers"))
-    if (
-        not (isinstance(image, int) and isinstance(patch, int) and isinstance(layers, int))
-        or "multimodal_cfg" in config
-    ):
-        return None
-    if "hf_model_name" in text or "timm_model_name" in vision or config.get("custom_text"):
-        return None
-    return Shape(
-        width=vision.get("width", 768),
-        patch=patch,
-        positions=(image // patch) ** 2,
-        layers=layers,
-        dimension=config.get("embed_dim", 0),
-        text_width=text.get("width", 512),
-        text_layers=text.get("layers", 12),
-        vocabulary=text.get("vocab_size", 49408),
-        context=text.get("context_length", 77),
-    )
-
-
 def bytes_of(path: Path) -> int:
     """Bytes of a checkpoint: of a file, or of all files of a folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-@contextmanager
-def untouched_logging() -> Iterator[None]:
-    """Leave the root logger as it is: open_clip logs by functions that give it a handler where it has none."""
-    root = logging.getLogger()
-    quiet = logging.NullHandler()
-    root.addHandler(quiet)  # with one there, none is added
-    try:
-        yield
-    finally:
-        root.removeHandler(quiet)
-
-
-def compared(tensors: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Differences:
-    """Compare names and shapes with those of a model."""
-    wanted = model.state_dict()
-    common = sorted(wanted.keys() & tensors.keys())
-    pairs = ((name, tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in common)
-    return Differences(
-        tuple(sorted(wanted.keys() - tensors.keys())),
-        tuple(sorted(tensors.keys() - wanted.keys())),
-        tuple(pair for pair in pairs if pair[1] != pair[2]),
-    )
-
-
-def fill(model: Any, checkpoint: Checkpoint, architecture: str) -> None:
-    """Load a checkpoint into a model of open_clip; position embeddings of another grid are interpolated, with a notice.
-
-    Raises
-    ------
-    ResegeoError:
-        When it does not fit, naming how many parameters differ in which way, and the first; when a parameter holds
-        values that are no numbers.
-
-    """
-    from open_clip.model import resize_pos_embed
-
-    state = dict(checkpoint.tensors)
-    found = compared(state, model)
-    if any(name == _VISUAL for name, _, _ in found.shapes) and _can_resize(state, model):
-        old, new = state[_VISUAL].shape[0] - 1, model.visual.positional_embedding.shape[0] - 1
-        state[_VISUAL] = state[_VISUAL].float()  # bicubic interpolation knows no float16 on the CPU
-        with untouched_logging():
-            resize_pos_embed(state, model)
-        notice(
-            f"{checkpoint.path} has position embeddings for {_grid(old)} patches, {architecture} takes {_grid(new)}: "
-            "they are interpolated, which costs some accuracy.",
-        )
-        found = compared(state, model)
-    if found:
-        raise ResegeoError(
-            f"{checkpoint.path} does not fit the architecture {architecture}: {found.sentence()}. "
-            "Name the architecture it was trained with by [[arch]]."
-        )
-    for name, tensor in state.items():
-        refuse_unsound(str(checkpoint.path), name, tensor)
-    told = checkpoint.notice()
-    if told is not None:
-        notice(told)
-    model.load_state_dict(state)
-
-
-def _can_resize(state: Mapping[str, torch.Tensor], model: Any) -> bool:
-    """Whether both position embeddings are square grids of vectors of one width, of patches of one size."""
-    old, new = state[_VISUAL], getattr(model.visual, "positional_embedding", None)
-    kernel = state.get("visual.conv1.weight")
-    if new is None or kernel is None or old.ndim != 2 or old.shape[1] != new.shape[1]:
-        return False
-    squares = all(round((count - 1) ** 0.5) ** 2 == count - 1 > 0 for count in (old.shape[0], new.shape[0]))
-    return squares and kernel.shape == model.visual.conv1.weight.shape
-
-
-def _grid(count: int) -> str:
-    side = round(count**0.5)
-    return f"{side} × {side}"
+    files = path.iterdir() if is_folder(path) else [path]
+    return sum(file.stat().st_size for file in files if is_file(file))

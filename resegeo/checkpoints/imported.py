@@ -6,12 +6,12 @@ from pathlib import Path
 
 from resegeo.checkpoints.download import home, safe_name
 from resegeo.errors import UsageError
-from resegeo.files import is_there
+from resegeo.files import is_folder, is_there
 
 
 def name_of(path: Path) -> str:
     """Name of a checkpoint of the user's own: a file's without its suffix, or a folder's."""
-    return path.resolve().name if path.is_dir() else path.stem
+    return path.resolve().name if is_folder(path) else path.stem
 
 
 def shelf(name: str) -> Path:
@@ -47,5 +47,5 @@ def on_disk(name: str, option: str = "[[model]]") -> Path | None:
 
 def _in(folder: Path, name: str) -> Path | None:
     """The one model in a folder, if it has the name."""
-    found = list(folder.iterdir()) if folder.is_dir() else []
+    found = list(folder.iterdir()) if is_folder(folder) else []
     return found[0] if len(found) == 1 and name_of(found[0]) == name else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,13 +25,13 @@ from resegeo.checkpoints.architecture import (
 )
 from resegeo.checkpoints.download import fetch, file_sha256, verify
 from resegeo.checkpoints.formats import METADATA, read_checkpoint
-from resegeo.checkpoints.imported import imported_path, name_of, on_disk
-from resegeo.checkpoints.model_config import is_plain_name
+from resegeo.checkpoints.imported import name_of, on_disk
+from resegeo.checkpoints.model_card import ModelCard, bundled_card, card_beside, card_of
 from resegeo.checkpoints.normalisation import Normalisation
-from resegeo.checkpoints.pretrained_tags import find_tag, is_tag
+from resegeo.checkpoints.pretrained_tags import find_tag
 from resegeo.checkpoints.registry import ACTIVATIONS, KnownModel, known_file, known_model
 from resegeo.errors import ResegeoError, UsageError, notice, shown
-from resegeo.files import is_there
+from resegeo.files import is_file, is_folder, is_there
 from resegeo.progress import Progress
 
 
@@ -53,6 +53,8 @@ class ModelSource:
     """Of an average: name and sha256 of each variant, and its weight."""
     colours: Normalisation | None = None
     """What colours are normalised by; None: OpenAI's mean and deviation."""
+    card: ModelCard | None = None
+    """What it is known to be good and bad at, where somebody measured it."""
 
     @property
     def bundled(self) -> bool:
@@ -134,7 +136,14 @@ def resolve_model(
                 )
         weights = FOLDER / f"{BUNDLED}.safetensors"
         return ModelSource(
-            BUNDLED, BUNDLED, weights, file_sha256(weights), FOLDER / f"{BUNDLED}.json", "gelu", ancestor=BUNDLED
+            BUNDLED,
+            BUNDLED,
+            weights,
+            file_sha256(weights),
+            FOLDER / f"{BUNDLED}.json",
+            "gelu",
+            ancestor=BUNDLED,
+            card=bundled_card(),
         )
     path = on_disk(model)
     if path is not None:
@@ -168,61 +177,6 @@ def _tag_source(model: str, architecture: str | None, activation: str | None) ->
     )
 
 
-def resolve_recorded(
-    name: str, sha256: str, architecture: str | None = None, activation: str | None = None
-) -> ModelSource:
-    """Find the model that a store or a report of a run tells of: by a known name and its checksum, never by a path.
-
-    Whoever wrote the record may have written anything: no file is opened because it is named there.
-
-    Parameters
-    ----------
-    name:
-        What the record calls the model.
-    sha256:
-        Its checksum in the record.
-    architecture, activation:
-        What the record says of them, where the model itself does not tell.
-
-    Raises
-    ------
-    ResegeoError:
-        When the name is not that of the bundled model, a name of ``resegeo models list`` or a tag of open_clip, or the
-        model of that name is another one now.
-
-    """
-    if name == BUNDLED:
-        found = resolve_model()
-    else:
-        known = known_model(name)
-        own = None if known is not None else imported_path(name)
-        if known is not None:
-            found = _known_source(known, None, activation if activation in ACTIVATIONS and not known.certain else None)
-        elif own is not None:
-            arch = None if architecture is None else _listed_architecture(architecture)
-            found = _local(own, arch, activation if activation in ACTIVATIONS else None)
-        elif is_plain_name(name.replace(":", "")) and name.count(":") == 1 and is_tag(name.partition(":")[2]):
-            found = _tag_source(name, None, None)
-        else:
-            raise ResegeoError(
-                f"The model {shown(name)} of the record (sha256 {shown(sha256, 12)}) is none that is known by name "
-                "here, and no file is opened because a record names it. Name the file by [[model]]."
-            )
-    if found.sha256 != sha256:
-        raise ResegeoError(
-            f"The model {shown(name)} of the record has the sha256 {shown(sha256, 13)}, the one here "
-            f"{found.sha256[:12]}…: they differ. Name the file that was used by [[model]]."
-        )
-    return found
-
-
-def _listed_architecture(name: str) -> str | None:
-    """An architecture of open_clip's own list that a record names; None: the file's own words or shapes shall tell."""
-    import open_clip
-
-    return name if name in open_clip.list_models() else None
-
-
 def resolve_sam(
     checkpoint: str | None, architecture: str | None = None, *, progress: Progress | None = None
 ) -> SamSource:
@@ -249,8 +203,8 @@ def resolve_sam(
         digest = file_sha256(path)
         verify(known.remote, path, digest)
         return SamSource(path, architecture or known.architecture, digest)
-    if not path.is_file():
-        found = "is a folder, not a file" if path.is_dir() else "there is no such file"
+    if not is_file(path):
+        found = "is a folder, not a file" if is_folder(path) else "there is no such file"
         raise ResegeoError(
             f"[[sam_checkpoint={checkpoint}]]: {found}. Expected a checkpoint of segment-anything, such as "
             "sam_vit_b_01ec64.pth, or one of the names sam-vit-b, sam-vit-l and sam-vit-h."
@@ -387,7 +341,16 @@ def _local(path: Path, architecture: str | None, activation: str | None) -> Mode
         ancestor,
         tuple((str(name), float(weight)) for name, weight in facts.get("composition", [])),
         colours or checkpoint.colours,
+        _card(path, facts),
     )
+
+
+def _card(path: Path, facts: Mapping[str, Any]) -> ModelCard | None:
+    """The card of a user's checkpoint: one beside it goes before one in its metadata."""
+    beside = card_beside(path)
+    if beside is not None or "card" not in facts:
+        return beside
+    return card_of(facts["card"], f"The model card in the metadata of {shown(path)}")
 
 
 def _known_source(

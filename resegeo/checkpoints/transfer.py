@@ -26,7 +26,7 @@ from resegeo.checkpoints.sources import resolve_model
 from resegeo.checkpoints.zips import open_zip
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import DAMAGED_ZIP, whole
+from resegeo.files import DAMAGED_ZIP, is_file, is_folder, is_there, sync, sync_below, whole
 
 _MANIFEST = "resegeo-models.json"
 _FORMAT = 2
@@ -103,7 +103,7 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
 
     """
     archive = Path(archive)
-    if archive.exists() and not overwrite:
+    if is_there(archive) and not overwrite:
         raise ResegeoError(
             f"{archive} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
         )
@@ -120,7 +120,7 @@ def export(names: Sequence[str], archive: str | Path, *, overwrite: bool = False
         (replace(entry, member=f"{number}/{entry.file}"), path)
         for number, (entry, path) in enumerate(part for parts in found.values() for part in parts)
     ]
-    if archive.exists() and any(archive.samefile(path) for _, path in numbered):
+    if is_there(archive) and any(archive.samefile(path) for _, path in numbered):
         raise ResegeoError(
             f"The archive {archive} would replace a model that goes into it; name another file by [[output]]."
         )
@@ -151,7 +151,7 @@ def _parts(name: str) -> list[tuple[Entry, Path]]:
         source = resolve_model(name)  # a tag of open_clip
         return [(Entry(source.name, source.path.name, source.sha256, "", False), source.path)]
     opened = read_checkpoint(path)  # what cannot be read is refused here, not where it arrives
-    if path.is_file() and opened.colours is not None and not opened.facts:
+    if is_file(path) and opened.colours is not None and not opened.facts:
         raise ResegeoError(
             f"{path} takes the mean and deviation of colours from the JSON file beside it; export the folder "
             f"{path.resolve().parent} instead."
@@ -162,8 +162,8 @@ def _parts(name: str) -> list[tuple[Entry, Path]]:
             f"{path} would be called {label} where it is imported, which already means another model; give it another "
             "name."
         )
-    folder = f"{label}/" if path.is_dir() else ""
-    files = parts_of(path) if path.is_dir() else [path]
+    folder = f"{label}/" if is_folder(path) else ""
+    files = parts_of(path) if is_folder(path) else [path]
     return [(Entry(label, folder + file.name, file_sha256(file), "", True), file) for file in files]
 
 
@@ -195,7 +195,7 @@ def imported(archive: str | Path) -> list[Path]:
 
     """
     archive = Path(archive)
-    if not archive.is_file():
+    if not is_file(archive):
         raise ResegeoError(f"{archive}: no such file. Expected an archive that `resegeo models export` wrote.")
     paths: list[Path] = []
     try:
@@ -244,7 +244,7 @@ def _refuse_impossible(files: zipfile.ZipFile, entries: Sequence[Entry], archive
                 "export` writes them."
             )
         needed += member.file_size
-    place = next(path for path in (home(), *home().absolute().parents) if path.exists())
+    place = next(path for path in (home(), *home().absolute().parents) if is_there(path))
     free = shutil.disk_usage(place).free
     if needed > free:
         raise ResegeoError(
@@ -301,7 +301,7 @@ def _refuse_another(entry: Entry, archive: Path) -> None:
     """Refuse to replace a file that is another one, unless it is not what it should be."""
     target = entry.target
     there = imported_path(entry.model) if entry.own else target
-    if there is None or not there.exists() or (target.is_file() and file_sha256(target) == entry.sha256):
+    if there is None or not is_there(there) or (is_file(target) and file_sha256(target) == entry.sha256):
         return
     if not entry.own and entry.remote.sha256 is not None:
         return  # the checksum that is pinned decides
@@ -341,7 +341,10 @@ def _take_own(files: zipfile.ZipFile, entries: Sequence[Entry]) -> Path:
                 target = beside / entry.target.relative_to(place)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(files, entry, target)
+            sync_below(beside)
             beside.replace(place)
+            for folder in (place.parent, place.parent.parent):  # which may be new
+                sync(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return next(place.iterdir())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from PIL import ImageColor
 
-from resegeo.classes.class_list import MOST_CODES, MOST_NAME, ClassList, ClassSpec
+from resegeo.classes.class_list import MOST_CODES, MOST_NAME, MOST_SCALE, ClassList, ClassSpec
 from resegeo.classes.land_cover import synonyms_of
 from resegeo.classes.merging import merged
 from resegeo.classes.palette import colors_for
@@ -98,6 +98,21 @@ def parse_class_list(text: str, source: str = "classes.yml") -> ClassList:
     return _parse(text, lambda line: f"{source}, line {line}", source)
 
 
+def class_list_of(
+    node: yaml.MappingNode, where: Callable[[int], str], source: str, others: Collection[str]
+) -> ClassList:
+    """Take the class list of a file that holds other things beside it, under the keys ``others``.
+
+    Raises
+    ------
+    ClassFileError:
+        As for :func:`parse_class_list`.
+
+    """
+    own = [(key, value) for key, value in node.value if getattr(key, "value", None) not in others]
+    return _of_node(yaml.MappingNode(node.tag, own, node.start_mark, node.end_mark), where, source)
+
+
 def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassList:
     """Build a list in Python, from names or from mappings with the keys of a class file.
 
@@ -133,9 +148,13 @@ def class_list(entries: Iterable[str | Mapping[str, Any]], **top: Any) -> ClassL
 
 def _parse(text: str, where: Callable[[int], str], source: str) -> ClassList:
     node = compose_yaml(text, where, source, error=ClassFileError)
-    parser = _Parser(where)
     if node is None:
         raise ClassFileError(f"{source} is empty; expected a list of classes, see `resegeo classes template`.")
+    return _of_node(node, where, source)
+
+
+def _of_node(node: yaml.Node, where: Callable[[int], str], source: str) -> ClassList:
+    parser = _Parser(where)
     if not isinstance(node, yaml.MappingNode):
         # What is no class file is not shown: whoever wrote its name in a manifest may not read it.
         found = "a list" if isinstance(node, yaml.SequenceNode) else "a text"
@@ -218,7 +237,7 @@ class _Parser:
             name = self.name(node)
             return {"name": name, "prompts": (name,), "node": node}
         keys = self.mapping(
-            node, ("name", "prompts", "prompt", "color", "threshold", "background"), {"colour": "color"}
+            node, ("name", "prompts", "prompt", "color", "threshold", "background", "scale"), {"colour": "color"}
         )
         if "name" not in keys:
             self.fail(node, "a class without a name", "a line 'name: ...'")
@@ -232,6 +251,8 @@ class _Parser:
             entry["color"] = self.color(keys["color"])
         if "threshold" in keys:
             entry["threshold"] = self.probability(keys["threshold"])
+        if "scale" in keys:
+            entry["scale"] = self.scale(keys["scale"])
         if "background" in keys:
             entry["background"] = self.flag(keys["background"])
         return entry
@@ -292,8 +313,11 @@ class _Parser:
         known = {"text_queries", "class_mapping", "category_to_index", "attention"}
         ignored = [key for key in keys if key not in known]
         if ignored:
-            notices.append(f"{source}: ignored {_listed(ignored)}; files, model and output are given as options.")
-        return ClassList(tuple(specs), attention=attention, notices=tuple(notices))
+            notices.append(
+                f"{source}: ignored {_listed(ignored)}; files, model and output are given as options here, while "
+                "`resegeo dataset` takes them from the file."
+            )
+        return ClassList(tuple(specs), attention=attention, notices=tuple(notices), indexed=True)
 
     def attention(self, node: yaml.Node | None, source: str) -> tuple[dict[str, int] | None, list[str]]:
         if node is None:
@@ -381,6 +405,16 @@ class _Parser:
             self.fail(node, _short(node.value), expected)
         return value
 
+    def scale(self, node: yaml.Node) -> float:
+        expected = f"a number above 0 and up to {MOST_SCALE}"
+        try:
+            value = float(node.value)
+        except (TypeError, ValueError):
+            self.fail(node, self.shown(node), expected)
+        if not 0 < value <= MOST_SCALE:
+            self.fail(node, _short(node.value), expected)
+        return value
+
     def index(self, node: yaml.Node) -> int:
         value = getattr(node, "value", None)
         if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
@@ -435,12 +469,20 @@ def added_synonyms(classes: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[s
 def with_synonyms(classes: ClassList) -> str:
     """Write a class list as the text of a class file, with the synonyms that ``synonyms: true`` would add."""
     added = added_synonyms([(spec.name, spec.prompts) for spec in classes.classes])
+    specs = [replace(spec, prompts=(*spec.prompts, *words)) for spec, words in zip(classes.classes, added, strict=True)]
+    return class_file_of(replace(classes, classes=tuple(specs)))
+
+
+def class_file_of(classes: ClassList) -> str:
+    """Write a class list as the text of a class file."""
     listed = []
-    for spec, words in zip(classes.classes, added, strict=True):
-        entry: dict[str, Any] = {"name": spec.name, "prompts": [*spec.prompts, *words]}
+    for spec in classes.classes:
+        entry: dict[str, Any] = {"name": spec.name, "prompts": list(spec.prompts)}
         entry["color"] = "#{:02x}{:02x}{:02x}".format(*spec.color)
         if spec.threshold is not None:
             entry["threshold"] = spec.threshold
+        if spec.scale is not None:
+            entry["scale"] = spec.scale
         if spec.background:
             entry["background"] = True
         listed.append(entry)
@@ -468,6 +510,7 @@ def _numbered(entries: Sequence[Mapping[str, Any]]) -> list[ClassSpec]:
                 color=entry["color"] if "color" in entry else next(free),
                 threshold=entry.get("threshold"),
                 background=background,
+                scale=entry.get("scale"),
             )
         )
     return specs

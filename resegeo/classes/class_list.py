@@ -11,6 +11,8 @@ from resegeo.errors import ResegeoError
 
 MOST_CODES, MOST_NAME = 65_000, 200
 """Most codes of a class raster, and most characters of a class name; a Shapefile's field takes 254 bytes."""
+MOST_SCALE = 100
+"""Largest power of a class's probability."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class ClassSpec:
     color: tuple[int, int, int]
     threshold: float | None = None
     background: bool = False
+    scale: float | None = None
+    """Power of its probability before all are normed anew, as :mod:`resegeo.run.calibration` fits it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class ClassList:
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Names of classes that the map shows as one, by its name; labels do not depend on it."""
     notices: tuple[str, ...] = ()
+    indexed: bool = False
+    """Whether codes are the index + 1 of the reference's configuration: label rasters of such a data set hold the
+    index."""
 
     @cached_property
     def dtype(self) -> str:
@@ -71,6 +78,10 @@ class ClassList:
     def prompt_class(self) -> tuple[int, ...]:
         """For each prompt the index of its class in ``classes``."""
         return tuple(index for index, spec in enumerate(self.classes) for _ in spec.prompts)
+
+    def prompts_of(self, code: int) -> str:
+        """Prompts of the classes of a code, comma-separated."""
+        return ", ".join(prompt for spec in self.classes if spec.code == code for prompt in spec.prompts)
 
     def name_of(self, code: int) -> str:
         """Name of a code, those of background, unprocessed and nodata included.
@@ -116,10 +127,16 @@ class ClassList:
         """Return plain values, from which :meth:`from_json` builds the list again."""
         return {
             "classes": [
-                {**asdict(spec), "prompts": list(spec.prompts), "color": list(spec.color)} for spec in self.classes
+                {
+                    **{key: value for key, value in asdict(spec).items() if key != "scale" or value is not None},
+                    "prompts": list(spec.prompts),
+                    "color": list(spec.color),
+                }
+                for spec in self.classes
             ],
             "templates": list(self.templates),
             "threshold": self.threshold,
+            **({"indexed": True} if self.indexed else {}),
         }
 
     @classmethod
@@ -137,7 +154,8 @@ class ClassList:
                 ClassSpec(**{**spec, "prompts": _tuple(spec["prompts"]), "color": _tuple(spec["color"])})
                 for spec in plain["classes"]
             )
-            found = cls(specs, _tuple(plain["templates"]), plain["threshold"])
+            indexed = plain.get("indexed", False) is True
+            found = cls(specs, _tuple(plain["templates"]), plain["threshold"], indexed=indexed)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no class list ({type(error).__name__})") from error
         codes = [spec.code for spec in specs if not spec.background]
@@ -164,6 +182,7 @@ def _sound(spec: ClassSpec) -> bool:
         and len(spec.color) == 3
         and all(type(channel) is int and 0 <= channel <= 255 for channel in spec.color)
         and _share(spec.threshold)
+        and (spec.scale is None or (isinstance(spec.scale, int | float) and 0 < spec.scale <= MOST_SCALE))
     )
 
 

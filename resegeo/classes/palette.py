@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import ImageColor
 
+from resegeo.classes.colour_difference import difference, lab
 from resegeo.classes.land_cover import kind_of
 
 # Okabe and Ito's colours without black, then Tol's indigo, then eight found by a greedy search for the largest
@@ -78,8 +78,5 @@ def _unlike(
     """Those of ``candidates`` that differ from every taken colour by a CIEDE2000 of 10 or more, as the palette's do."""
     if not taken or len(candidates) * len(taken) > 1_000_000:  # no eye tells thousands of colours apart
         return candidates
-    from skimage.color import deltaE_ciede2000, rgb2lab
-
-    one, two = (rgb2lab(np.array(colors, dtype=np.float64) / 255.0) for colors in (candidates, taken))
-    near = deltaE_ciede2000(one[:, None], two[None]).min(axis=1) < 10  # type: ignore[no-untyped-call]
+    near = difference(lab(candidates)[:, None], lab(taken)[None]).min(axis=1) < 10
     return [color for color, close in zip(candidates, near, strict=True) if not close]

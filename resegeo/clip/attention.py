@@ -57,6 +57,19 @@ class Schedule:
         return segment_layer * levels // self.segment
 
 
+@dataclass(frozen=True)
+class LastLayer:
+    """How the last layer of the vision transformer computes; by default as it was trained."""
+
+    terms: tuple[str, ...] = ("qk",)
+    """Whom a token attends: by its query and the others' keys (``qk``), or by likes alone (``qq``, ``kk``, ``vv``). Of
+    several terms each has a softmax of its own, and what they gather from the values is added."""
+    residual: bool = True
+    """Whether the layer's input is added to what its attention gives."""
+    mlp: bool = True
+    """Whether the layer's MLP follows, itself with a residual."""
+
+
 def default_schedule(depth: int, *, radius: int = 0) -> Schedule:
     """Return the paper's schedule scaled to ``depth`` layers (24 layers: 18 free, 4 segment, 2 local)."""
     segment = max(1, int(depth / 6 + 0.5))

@@ -68,6 +68,10 @@ class Blender:
     """λ: the score is the pixel's cosine less λ times that of the window's CLS token (SegEarth-OV)."""
     vote: bool = False
     """Label voting: the pixels of a segment share the votes for their classes (CorrCLIP)."""
+    interpolate: str = "features"
+    """``features`` or ``scores``, see :func:`resegeo.clip.scores.pixel_cosines`."""
+    average: str = "probabilities"
+    """What overlapping windows are averaged as: ``probabilities``, or the prompts' ``logits``. Votes are votes."""
 
     def blend(self, block: Rect, windows: Iterable[WindowScores]) -> NDArray[np.float32]:
         """Average the probabilities of all windows that cover a block.
@@ -85,9 +89,12 @@ class Blender:
         pixel. They sum to 1, except where a softmax over prompts was reduced by ``max`` or ``mean``.
 
         """
-        grouping = self.grouping
-        late = grouping.softmax_over == "prompts" and not self.vote  # prompts are averaged before they are reduced
-        channels = len(grouping.prompt_class) if late else grouping.classes
+        grouping, prompts = self.grouping, len(self.grouping.prompt_class)
+        logits = self.average == "logits" and not self.vote
+        late = logits or (grouping.softmax_over == "prompts" and not self.vote)  # averaged before they are reduced
+        channels = prompts if late else grouping.classes
+        if logits and grouping.biases is not None:
+            channels += grouping.classes
         total = np.zeros((channels, block.height, block.width), dtype=np.float32)
         weight = np.zeros((block.height, block.width), dtype=np.float32)
         for window in windows:
@@ -100,7 +107,9 @@ class Blender:
             if self.vote:
                 values = self._vote(window, rows, cols)
             else:
-                values = self._prompts(window, rows, cols) if late else self._classes(window, rows, cols)
+                values = self._scores(window, rows, cols)
+                if not logits:
+                    values = softmax(values) if late else self._probabilities(values)
             here = (
                 slice(common.row - block.row, common.bottom - block.row),
                 slice(common.col - block.col, common.right - block.col),
@@ -110,6 +119,8 @@ class Blender:
             weight[here] += share
         with np.errstate(invalid="ignore"):
             total /= weight
+        if logits:
+            return self._probabilities(total)
         if late:
             return class_probabilities(total, grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
         return total
@@ -120,32 +131,24 @@ class Blender:
         """Logits (Q, h, w) of the prompts at points of a window, and behind them what examples add to classes."""
         patches, prompts = window.reduced.shape[-1], len(self.grouping.prompt_class)
         scores = pixel_cosines(
-            window.reduced, axis_weights(patches, rows), axis_weights(patches, cols), prompts=prompts
+            window.reduced,
+            axis_weights(patches, rows),
+            axis_weights(patches, cols),
+            prompts=prompts,
+            interpolate=self.interpolate,
         )
         if self.subtract_cls:
             scores[:prompts] -= np.float32(self.subtract_cls) * window.cls[:prompts, None, None]
         scores[:prompts] *= np.float32(self.logit_scale)
         return scores
 
-    def _prompts(
-        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Probabilities (Q, h, w) of the prompts at points of a window."""
-        return softmax(self._scores(window, rows, cols))
-
-    def _classes(
-        self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Probabilities (C, h, w) of the classes at points of a window."""
-        grouping = self.grouping
+    def _probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (C, h, w) of the classes from what :meth:`_scores` gives, which is spent."""
+        grouping, prompts = self.grouping, len(self.grouping.prompt_class)
         if grouping.softmax_over == "prompts":
             return class_probabilities(
-                self._prompts(window, rows, cols),
-                grouping.prompt_class,
-                grouping.classes,
-                reduction=grouping.reduction,
+                softmax(scores), grouping.prompt_class, grouping.classes, reduction=grouping.reduction
             )
-        scores, prompts = self._scores(window, rows, cols), len(grouping.prompt_class)
         logits = class_logits(scores[:prompts], grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
         if grouping.biases is not None:
             logits += scores[prompts:]
@@ -160,7 +163,7 @@ class Blender:
         # All of the window votes, whatever part of it the block wants: a segment does not end at a block's border.
         size = window.segments.shape[0]
         centres = (np.arange(size) + 0.5) / size
-        by_class = self._classes(window, centres, centres)
+        by_class = self._probabilities(self._scores(window, centres, centres))
         ids, segment = np.unique(window.segments, return_inverse=True)
         label = by_class.argmax(axis=0).ravel()
         votes = np.bincount(segment.ravel() * classes + label, minlength=len(ids) * classes)
@@ -179,20 +182,30 @@ def class_logits(
     """Reduce prompts to classes as logits: (Q, h, w) -> (C, h, w).
 
     ``max`` takes a class's best prompt, ``mean`` the mean of its prompts, ``logsumexp`` the logarithm of the mean of
-    their exponentials: each is the same for one prompt and for five equal ones. A class without prompts gets 0.
+    their exponentials: each is the same for one prompt and for five equal ones. A class without prompts gets 0. Where
+    every class has one prompt these are the logits themselves, not a copy.
     """
+    if list(prompt_class) == list(range(count)):  # one prompt a class
+        return logits
     owner = np.asarray(prompt_class)
     result = np.zeros((count, *logits.shape[1:]), dtype=np.float32)
-    for index, own in ((index, logits[owner == index]) for index in range(count)):
+    for index, own in ((index, _own(logits, owner, index)) for index in range(count)):
         if not len(own):
             continue
         if reduction == "mean":
             result[index] = own.mean(axis=0)
             continue
-        result[index] = own.max(axis=0)
+        np.max(own, axis=0, out=result[index])
         if reduction == "logsumexp":
             result[index] += np.log(np.exp(own - result[index]).mean(axis=0))
     return result
+
+
+def _own(values: NDArray[np.float32], owner: NDArray[np.integer], index: int) -> NDArray[np.float32]:
+    """Rows of the prompts of a class: a view where they stand together, as those of a class list do."""
+    rows = np.flatnonzero(owner == index)
+    together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+    return values[rows[0] : rows[-1] + 1] if together else values[rows]
 
 
 def class_probabilities(
@@ -204,13 +217,28 @@ def class_probabilities(
     the probability that a softmax over the log-sum-exp of each class's logits would give.
     """
     owner = np.asarray(prompt_class)
-    own = [probabilities[owner == index] for index in range(count)]
+    own = [_own(probabilities, owner, index) for index in range(count)]
     if reduction == "max":
         return np.stack([part.max(axis=0) for part in own])
     if reduction == "mean":
         return np.stack([part.mean(axis=0) for part in own])
     return np.stack([part.sum(axis=0) for part in own])
 
+
+def rescaled(by_class: NDArray[np.float32], scales: Sequence[float | None]) -> NDArray[np.float32]:
+    """Raise each class's probability to its power and norm all anew: (C, ...) -> (C, ...); NaN stays NaN.
+
+    As softmax(s · log p), vector scaling without biases (C. Guo et al. 2017, On calibration of modern neural networks).
+    """
+    if all(scale is None for scale in scales):
+        return by_class
+    powers = np.asarray([1.0 if scale is None else scale for scale in scales], dtype=np.float32)
+    logits = np.log(np.maximum(by_class, LEAST)) * powers.reshape(-1, *[1] * (by_class.ndim - 1))
+    return softmax(logits)
+
+
+LEAST = np.float32(1e-6)
+"""Probability that stands for smaller ones where logarithms are taken."""
 
 SCORE_STEPS = 200
 """Steps of a stored score: 0 is a probability of 0, this one of 1."""

@@ -16,43 +16,46 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from resegeo.checkpoints.formats import bytes_of, fill, read_checkpoint
+from resegeo.checkpoints.fit import fill
+from resegeo.checkpoints.formats import bytes_of, read_checkpoint
 from resegeo.checkpoints.normalisation import usual
 from resegeo.checkpoints.sources import ModelSource, configuration
-from resegeo.clip.attention import Schedule, layer_masks
+from resegeo.clip.attention import LastLayer, Schedule, layer_masks
 from resegeo.clip.tokens import tokenizer_of
 from resegeo.errors import ResegeoError, UsageError, shown
+from resegeo.process import remember_threads
 
 _LIGHT = 300_000_000
 """Parameters of an architecture that is built whatever its file: what does not fit is told one by one then."""
 
+_AS_TRAINED = LastLayer()
+
 
 def _attend(
-    attention: torch.nn.MultiheadAttention, x: torch.Tensor, keep: torch.Tensor | None, *, self_self: bool = False
+    attention: torch.nn.MultiheadAttention, x: torch.Tensor, keep: torch.Tensor | None, terms: Sequence[str] = ("qk",)
 ) -> torch.Tensor:
     """Multi-head self-attention of (B, T, D) tokens under a boolean keep-mask (B or 1, 1, T, T).
 
-    With ``self_self`` the values are mixed by q·q, k·k and v·v instead of q·k, and the three are added.
+    ``terms`` as in :class:`resegeo.clip.attention.LastLayer`.
     """
     batch, tokens, width = x.shape
     heads = attention.num_heads
     qkv = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     # (B, T, 3·D) -> 3 × (B, heads, T, D / heads)
-    q, k, v = qkv.view(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    parts = dict(zip("qkv", qkv.view(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4), strict=True))
     # `keep` stays boolean: cast to the dtype of x it would be added to the logits as 0 and 1.
-    if self_self:
-        mixed = torch.stack([functional.scaled_dot_product_attention(a, a, v, attn_mask=keep) for a in (q, k, v)]).sum(
-            dim=0
-        )
-    else:
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    each = [
+        functional.scaled_dot_product_attention(parts[term[0]], parts[term[1]], parts["v"], attn_mask=keep)
+        for term in terms
+    ]
+    mixed = each[0] if len(each) == 1 else torch.stack(each).sum(dim=0)
     mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
     projected: torch.Tensor = attention.out_proj(mixed)
     return projected
 
 
 def dense_features(
-    visual: Any, images: torch.Tensor, masks: Sequence[torch.Tensor | None], *, self_self: bool = False
+    visual: Any, images: torch.Tensor, masks: Sequence[torch.Tensor | None], *, last: LastLayer = _AS_TRAINED
 ) -> torch.Tensor:
     """Run open_clip's vision transformer with one keep-mask a layer and project every token.
 
@@ -64,9 +67,8 @@ def dense_features(
         Normalised images (B, 3, H, W) of the tower's own size.
     masks:
         One entry a layer: None (free) or a boolean keep-mask (B or 1, 1, 1 + N, 1 + N).
-    self_self:
-        Whether the last layer attends by q·q + k·k + v·v under its mask, without residual and MLP, as
-        SegEarth-OV (CVPR 2025) and ClearCLIP do.
+    last:
+        How the last layer computes, under its own mask.
 
     Returns
     -------
@@ -82,11 +84,11 @@ def dense_features(
         )
     x = visual._embeds(images)  # (B, 1 + N, D), position embedding and first LayerNorm included
     for layer, (block, keep) in enumerate(zip(blocks, masks, strict=True), start=1):
-        if self_self and layer == len(blocks):
-            x = _attend(block.attn, block.ln_1(x), keep, self_self=True)
-            break
-        x = x + block.ls_1(_attend(block.attn, block.ln_1(x), keep))
-        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        how = last if layer == len(blocks) else _AS_TRAINED
+        attended = block.ls_1(_attend(block.attn, block.ln_1(x), keep, how.terms))
+        x = x + attended if how.residual else attended
+        if how.mlp:
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
     x = visual.ln_post(x)
     projected: torch.Tensor = x if visual.proj is None else x @ visual.proj
     return projected
@@ -127,7 +129,7 @@ class Encoder:
         schedule: Schedule,
         *,
         fill: str = "mean",
-        self_self: bool = False,
+        last: LastLayer = _AS_TRAINED,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute the dense features of a batch of windows.
 
@@ -143,7 +145,7 @@ class Encoder:
             The layer schedule; its depth must be the model's.
         fill:
             ``mean`` (the model's mean colour) or ``black`` (the paper's code).
-        self_self:
+        last:
             See :func:`dense_features`.
 
         Returns
@@ -167,7 +169,7 @@ class Encoder:
             images = images.masked_fill(outside, 0.0) if fill == "black" else torch.where(outside, mean, images)
             images = (images - mean) / std
             masks = layer_masks(schedule, self._moved(levels))
-            tokens = self.forward(self.model.visual, images, masks, self_self=self_self).float().cpu().numpy()
+            tokens = self.forward(self.model.visual, images, masks, last=last).float().cpu().numpy()
         self._refuse_no_numbers(tokens)
         patches = tokens[:, 1:].reshape(len(rgb), self.grid, self.grid, -1)
         return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
@@ -364,4 +366,5 @@ def set_threads(threads: int | None) -> None:
     if threads is not None:
         if threads < 1:
             raise UsageError(f"[[threads={threads}]] is too few; it must be 1 or more.")
+        remember_threads()
         torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ itself, its right and its lower neighbour, and the sum of the two diagonals) giv
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,11 @@ class AxisWeights:
     square: NDArray[np.float32]
     cross: NDArray[np.float32]
 
+    @cached_property
+    def both(self) -> NDArray[np.float32]:
+        """``square`` and ``cross`` side by side, (n, 2 g)."""
+        return np.hstack([self.square, self.cross])
+
     def rows(self, begin: int, end: int) -> AxisWeights:
         """Keep the pixels ``begin`` … ``end`` - 1 alone."""
         return AxisWeights(self.linear[begin:end], self.square[begin:end], self.cross[begin:end])
@@ -88,6 +94,13 @@ def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
         (n,) where the points lie, as shares of the window's side, in 0 … 1: any points, not only pixel centres.
 
     """
+    return _axis_weights(patches, np.ascontiguousarray(at, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=128)
+def _axis_weights(patches: int, points: bytes) -> AxisWeights:
+    """Do so; windows of a regular grid ask for the same few again and again."""
+    at = np.frombuffer(points, dtype=np.float64)
     at = np.clip(at * patches - 0.5, 0, None)
     first = np.minimum(at.astype(np.int64), patches - 1)
     second = np.minimum(first + 1, patches - 1)
@@ -104,7 +117,12 @@ def axis_weights(patches: int, at: NDArray[np.float64]) -> AxisWeights:
 
 
 def pixel_cosines(
-    reduced: NDArray[np.float32], vertical: AxisWeights, horizontal: AxisWeights, *, prompts: int | None = None
+    reduced: NDArray[np.float32],
+    vertical: AxisWeights,
+    horizontal: AxisWeights,
+    *,
+    prompts: int | None = None,
+    interpolate: str = "features",
 ) -> NDArray[np.float32]:
     """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
 
@@ -116,6 +134,8 @@ def pixel_cosines(
         Interpolation to the wanted pixel rows (h) and columns (w).
     prompts:
         How many of the Q vectors have unit length; products with the others are no cosines. None: all.
+    interpolate:
+        ``features``: cosines of the interpolated feature. ``scores``: interpolated cosines of the patches.
 
     Returns
     -------
@@ -123,13 +143,19 @@ def pixel_cosines(
 
     """
     own, right, lower, diagonals = reduced[-EXTRA:]
-    # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
-    pairs = np.block([[own, 2 * right], [2 * lower, 2 * diagonals]])
-    square = np.hstack([vertical.square, vertical.cross]) @ pairs @ np.hstack([horizontal.square, horizontal.cross]).T
     dots = reduced[:-EXTRA]
+    if interpolate == "scores":
+        dots = dots / np.sqrt(np.maximum(own, _TINY))
     across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
     cosines = np.matmul(vertical.linear, across)  # (h, g) @ (Q, g, w)
-    cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
+    if interpolate == "features":
+        # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
+        patches = len(own)
+        pairs = np.empty((2 * patches, 2 * patches), dtype=np.float32)
+        pairs[:patches, :patches], pairs[:patches, patches:] = own, 2 * right
+        pairs[patches:, :patches], pairs[patches:, patches:] = 2 * lower, 2 * diagonals
+        square = vertical.both @ pairs @ horizontal.both.T
+        cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
     np.clip(cosines[:prompts], -1, 1, out=cosines[:prompts])
     return np.asarray(cosines, dtype=np.float32)
 

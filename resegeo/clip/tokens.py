@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from resegeo.checkpoints.formats import untouched_logging
+from resegeo.checkpoints.fit import untouched_logging
 from resegeo.checkpoints.sources import ModelSource, configuration
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown

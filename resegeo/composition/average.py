@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints.architecture import QUICK
-from resegeo.checkpoints.formats import Checkpoint, read_checkpoint, shape_of
+from resegeo.checkpoints.fit import shape_of
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.sources import ModelSource, facts_for_file
 from resegeo.clip.tokens import refuse_cut
 from resegeo.composition.distances import distances, refuse_outliers
@@ -78,26 +79,6 @@ class Composition:
                 for variant in self.variants
             ],
         }
-
-    def table(self) -> str:
-        """Return the weights, and the distance from the first variant block by block, as text."""
-        names = [variant.source.name for variant in self.variants]
-        width = max(7, *map(len, names))
-        judged = self.variants[0].separation is not None
-        head = f"{'variant':{width}}" + ("  cohesion  confusion  quality" if judged else "") + "  weight  distance"
-        lines = [head]
-        for name, variant in zip(names, self.variants, strict=True):
-            said = variant.separation
-            words = "" if said is None else f"  {said.cohesion:8.4f}  {said.confusion:9.4f}  {said.quality:7.4f}"
-            lines.append(f"{name:{width}}{words}  {variant.weight:6.4f}  {variant.distance:8.4f}")
-        numbers = [f"({number})" for number in range(2, len(names) + 1)]
-        blocks = list(self.variants[0].blocks)
-        wide = max(map(len, blocks))
-        lines += ["", f"{'distance from (1)':{wide}}" + "".join(f"  {number:>6}" for number in numbers)]
-        for block in blocks:
-            values = "".join(f"  {variant.blocks[block]:6.4f}" for variant in self.variants[1:])
-            lines.append(f"{block:{wide}}{values}")
-        return "\n".join(lines)
 
 
 def compose(

@@ -11,7 +11,8 @@ from typing import Any
 
 from resegeo.checkpoints.architecture import BUNDLED, inferred
 from resegeo.checkpoints.download import cached, fetch, file_sha256, parts_of, verify
-from resegeo.checkpoints.formats import Checkpoint, compared, read_checkpoint
+from resegeo.checkpoints.fit import compared
+from resegeo.checkpoints.formats import Checkpoint, read_checkpoint
 from resegeo.checkpoints.imported import imported_models, imported_path, on_disk
 from resegeo.checkpoints.registry import KNOWN
 from resegeo.checkpoints.sources import resolve_model, vocabulary
@@ -21,7 +22,7 @@ from resegeo.clip.encoder import build, load_encoder
 from resegeo.composition.average import Composition, compose
 from resegeo.composition.separation import TEMPERATURE
 from resegeo.errors import ResegeoError, ResegeoWarning
-from resegeo.files import writable_folder
+from resegeo.files import is_file, is_folder, is_there, writable_folder
 from resegeo.progress import Progress
 
 
@@ -85,7 +86,7 @@ def _imported_row(name: str, path: Path) -> dict[str, Any]:
         architecture = opened.facts.get("architecture") or ("SAM" if _holds_sam(opened) else inferred(opened)[0])
     except ResegeoError:
         pass
-    parts = parts_of(path) if path.is_dir() else [path]
+    parts = parts_of(path) if is_folder(path) else [path]
     return {
         "name": name,
         "architecture": architecture,
@@ -96,21 +97,6 @@ def _imported_row(name: str, path: Path) -> dict[str, Any]:
         "cached": str(path),
         "notes": "imported",
     }
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return :func:`listed` as text."""
-    head = ("name", "architecture", "activation", "MB", "licence", "here", "notes")
-    lines = [head]
-    for row in rows:
-        size = "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.0f}"
-        here = {None: "no", "bundled": "bundled"}.get(row["cached"], "yes")
-        known = (row[key] or "-" for key in ("architecture", "activation"))
-        lines.append((row["name"], *known, size, row["licence"] or "-", here, row["notes"]))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    return "\n".join(
-        "  ".join([*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
-    )
 
 
 def fetched(name: str, progress: Progress | None = None) -> Path:
@@ -149,7 +135,7 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         raise ResegeoError(f"{path}: no such file. Expected a checkpoint, or the folder of a Hugging Face CLIPModel.")
     path = found_path
     opened = read_checkpoint(path)
-    if path.is_file() and _holds_sam(opened):
+    if is_file(path) and _holds_sam(opened):
         return _checked_sam(path)
     kinds: dict[str, int] = {}
     count = 0
@@ -181,6 +167,9 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
         facts["settled"] = said[0]
     if source.colours is not None:
         facts["colours"] = f"normalised by {source.colours.text}"
+    if source.card is not None:
+        low, high = source.card.gsd
+        facts["card"] = f"{len(source.card.kinds)} kinds, {low:g} to {high:g} m, segments {source.card.segments}"
     if source.composition:
         facts["composition"] = [{"variant": name, "weight": weight} for name, weight in source.composition]
     found = compared(opened.tensors, build(source))
@@ -194,21 +183,6 @@ def checked(path: str | Path, architecture: str | None = None, activation: str |
     except ResegeoError as error:
         return Check(facts, error)
     return Check(facts)
-
-
-def report(check: Check) -> str:
-    """Return a check as text."""
-    lines = []
-    for name, value in check.facts.items():
-        if isinstance(value, list):
-            if not value:
-                continue
-            shown = [f"{v['variant']} {v['weight']:.4f}" if isinstance(v, dict) else str(v) for v in value]
-            more = f" … {len(shown) - 8} more" if len(shown) > 8 else ""
-            value = f"{len(shown)}: {', '.join(shown[:8])}{more}" if name != "composition" else ", ".join(shown)
-        lines.append(f"{name.replace('_', ' '):13}  {'unknown' if value is None else value}")
-    lines.append(f"{'loads':13}  {'yes' if check.problem is None else 'no'}")
-    return "\n".join(lines)
 
 
 def _plain(value: Any) -> Any:
@@ -262,7 +236,7 @@ def averaged(
         With one sentence that says what does not fit and how to mend it.
 
     """
-    if output.exists() and not overwrite:
+    if is_there(output) and not overwrite:
         raise ResegeoError(
             f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
         )
@@ -273,7 +247,7 @@ def averaged(
         else resolve_model(name, progress=progress)
         for name in variants
     ]
-    if output.exists() and any(output.samefile(source.path) for source in sources):
+    if is_there(output) and any(output.samefile(source.path) for source in sources):
         raise ResegeoError(f"The average {output} would replace one of its variants; name another file by [[output]].")
     with writable_folder(output.parent):
         return compose(

@@ -23,7 +23,7 @@ from resegeo.composition.average import FORMAT, compose, read_weights
 from resegeo.composition.separation import TEMPERATURE
 from resegeo.documents import read_yaml
 from resegeo.errors import ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import is_there
+from resegeo.files import is_file, is_there
 from resegeo.progress import Progress
 
 PREFIX = "compose:"
@@ -171,7 +171,7 @@ def _resolved(given: tuple[str, str | None, str | None], path: Path, progress: P
 def _readable(path: Path) -> bool:
     """Whether an average is there; one that was damaged on the disk is made anew."""
     try:
-        return path.is_file() and bool(read_checkpoint(path).tensors)
+        return is_file(path) and bool(read_checkpoint(path).tensors)
     except ResegeoError:
         return False
 

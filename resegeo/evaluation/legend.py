@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from resegeo.documents import compose_yaml, read_text
-from resegeo.errors import UsageError, escaped
+from resegeo.errors import UsageError, escaped, notice, shown
 
 BACKGROUND = "background"
 """Name of "none of the named classes"."""
@@ -28,10 +28,15 @@ class Legend:
     """What truth values mean: value, colour, ``nonzero`` or ``outside`` -> class name, as the user wrote them."""
 
     entries: Mapping[str, str]
+    whole: bool = False
+    """Whether it comes of a data set's file, which names classes that a prediction need not have."""
 
     @classmethod
     def parse(cls, text: str | None) -> Legend | None:
-        """Read ``legend``: ``value=name`` pairs separated by commas, or the path of a YAML file of such pairs.
+        """Read ``legend``: ``value=name`` pairs separated by commas, or the path of a YAML file.
+
+        Such a file holds pairs, or it is a data set's: ReSeg-CLIP's config.yml, whose ``category_to_index`` says what
+        labels hold, or one with ``labels.values``.
 
         Raises
         ------
@@ -41,8 +46,9 @@ class Legend:
         """
         if text is None:
             return None
+        of_data_set = False
         if Path(text).suffix.lower() in (".yml", ".yaml"):
-            pairs, source = _yaml_pairs(Path(text)), f"[[legend={text}]]"
+            (pairs, of_data_set), source = _yaml_pairs(Path(text)), f"[[legend={text}]]"
         else:
             pairs, source = [part.partition("=")[::2] for part in text.split(",")], f"[[legend={text!r}]]"
         entries: dict[str, str] = {}
@@ -52,7 +58,7 @@ class Legend:
             if value in entries:
                 raise UsageError(f"{source} names the value {value} twice; expected each value once.")
             entries[value] = name
-        return cls(entries)
+        return cls(entries, of_data_set)
 
     def checked(self, names: Sequence[str]) -> Legend:
         """Return the legend with names spelt as the prediction spells them.
@@ -64,6 +70,11 @@ class Legend:
 
         """
         known = {name.casefold(): name for name in (*names, BACKGROUND)}
+        if self.whole:
+            others = [name for name in self.entries.values() if name.casefold() not in known]
+            if others:
+                notice(f"{shown(', '.join(dict.fromkeys(others)))}: not among the prediction's classes, so background.")
+            known |= {name.casefold(): BACKGROUND for name in others}
         for name in self.entries.values():
             if name.casefold() not in known:
                 near = difflib.get_close_matches(name.casefold(), known, n=1)
@@ -72,7 +83,7 @@ class Legend:
                     f"[[legend]] names the class {name!r}{hint}; the prediction has {', '.join(names)}, and "
                     f"what is none of them is {BACKGROUND}."
                 )
-        return Legend({value: known[name.casefold()] for value, name in self.entries.items()})
+        return Legend({value: known[name.casefold()] for value, name in self.entries.items()}, self.whole)
 
     def packed(self, path: Path, bands: int) -> dict[int, str]:
         """Return the values that a raster with 1 or 3 colour bands may hold, colours packed as in 0xRRGGBB.
@@ -114,12 +125,14 @@ class Legend:
         return found
 
 
-def _yaml_pairs(path: Path) -> list[tuple[str, str]]:
-    """Read a YAML mapping as pairs of texts, as they stand there."""
+def _yaml_pairs(path: Path) -> tuple[list[tuple[str, str]], bool]:
+    """Read a YAML mapping as pairs of texts, as they stand there, and whether it is a data set's file."""
     said = f"[[legend={escaped(path)}]]"
     node = compose_yaml(
         read_text(path, said, error=UsageError), lambda line: f"{said}, line {line}", said, error=UsageError
     )
+    values, indices = _below(_below(node, "labels"), "values"), _below(node, "category_to_index")
+    node = values or indices or node
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise UsageError(
             f"{said} holds no pairs; expected lines such as '255: road', colours in quotes ('\"#3C1098\": road')."
@@ -131,7 +144,15 @@ def _yaml_pairs(path: Path) -> list[tuple[str, str]]:
                     f"{said}, line {part.start_mark.line + 1}: found a list or a mapping; expected one value "
                     "and one class name, such as '255: road'."
                 )
-    return [(key.value, value.value) for key, value in node.value]
+    pairs = [(key.value, value.value) for key, value in node.value]
+    return [pair[::-1] for pair in pairs] if node is indices else pairs, node in (values, indices)
+
+
+def _below(node: yaml.Node | None, key: str) -> yaml.MappingNode | None:
+    """Return the mapping under a key of a mapping."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    found = next((value for name, value in pairs if getattr(name, "value", None) == key), None)
+    return found if isinstance(found, yaml.MappingNode) else None
 
 
 def _number(value: str) -> int | None:

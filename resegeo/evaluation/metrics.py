@@ -93,42 +93,42 @@ class Accuracy:
     @property
     def iou(self) -> NDArray[np.float64]:
         """Hits / (true + said − hits) of each class (C,)."""
-        return _ratio(self.hits, self.true + self.said - self.hits)
+        return ratios(self.hits, self.true + self.said - self.hits)
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """2 · hits / (true + said) of each class (C,), also called the Dice coefficient."""
-        return _ratio(2 * self.hits, self.true + self.said)
+        return ratios(2 * self.hits, self.true + self.said)
 
     @property
     def precision(self) -> NDArray[np.float64]:
         """Hits / said of each class (C,): user's accuracy."""
-        return _ratio(self.hits, self.said)
+        return ratios(self.hits, self.said)
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """Hits / true of each class (C,): producer's accuracy."""
-        return _ratio(self.hits, self.true)
+        return ratios(self.hits, self.true)
 
     @property
     def overall(self) -> float:
         """Share of the compared pixels that are right."""
-        return float(_ratio(self.hits.sum(), np.asarray(self.pixels)))
+        return float(ratios(self.hits.sum(), np.asarray(self.pixels)))
 
     @property
     def mean_iou(self) -> float:
         """Mean of :attr:`iou` over the classes that occur in truth or prediction and are not set ``aside``."""
-        return self._mean(self.iou)
+        return self.mean(self.iou)
 
-    def _mean(self, values: NDArray[np.float64]) -> float:
-        """Mean over the classes that are counted in :attr:`mean_iou`."""
+    def mean(self, values: NDArray[np.float64]) -> float:
+        """Mean of a measure (C,) over the classes that are counted in :attr:`mean_iou`, where it is defined."""
         counted = [v for n, v in zip(self.names, values, strict=True) if n not in self.aside and not math.isnan(v)]
         return float(np.mean(counted)) if counted else math.nan
 
     @property
     def mean_f1(self) -> float:
         """Mean of :attr:`f1` over the classes that :attr:`mean_iou` counts."""
-        return self._mean(self.f1)
+        return self.mean(self.f1)
 
     @property
     def macro_accuracy(self) -> float:
@@ -136,7 +136,7 @@ class Accuracy:
 
         ReSeg-CLIP's code prints it under the name of overall accuracy.
         """
-        return self._mean(self.recall)
+        return self.mean(self.recall)
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -165,7 +165,7 @@ class Accuracy:
         }
         classes = {
             name: {
-                **{key: _plain(values[i]) for key, values in columns.items()},
+                **{key: plain_ratio(values[i]) for key, values in columns.items()},
                 "pixels_truth": int(self.true[i]),
                 "pixels_predicted": int(self.said[i]),
             }
@@ -173,13 +173,13 @@ class Accuracy:
         }
         return {
             "classes": classes,
-            "mean_iou": _plain(self.mean_iou),
+            "mean_iou": plain_ratio(self.mean_iou),
             "mean_iou_leaves_out": list(self.aside),
-            "mean_f1": _plain(self.mean_f1),
-            "macro_accuracy": _plain(self.macro_accuracy),
-            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
-            "overall_accuracy": _plain(self.overall),
-            "kappa": _plain(self.kappa),
+            "mean_f1": plain_ratio(self.mean_f1),
+            "macro_accuracy": plain_ratio(self.macro_accuracy),
+            "frequency_weighted_iou": plain_ratio(self.frequency_weighted_iou),
+            "overall_accuracy": plain_ratio(self.overall),
+            "kappa": plain_ratio(self.kappa),
             "pixels_compared": self.pixels,
             "confusion": {
                 "truth": list(self.names),
@@ -188,68 +188,20 @@ class Accuracy:
             },
         }
 
-    def table(self) -> str:
-        """Return a text table: one line a class, then mean IoU, overall accuracy and kappa."""
-        head = ("class", "IoU", "F1", "precision", "recall", "truth px", "predicted px")
-        rows = [
-            (name, *map(_shown, values), f"{true:,}", f"{said:,}")
-            for name, *values, true, said in zip(
-                self.names, self.iou, self.f1, self.precision, self.recall, self.true, self.said, strict=True
-            )
-        ]
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        lines = [
-            "  ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip()
-            for row in (head, *rows)
-        ]
-        without = f" (without {', '.join(self.aside)})" if set(self.aside) & set(self.names) else ""
-        lines += [
-            "",
-            f"mean IoU          {_shown(self.mean_iou)}{without}",
-            f"mean F1           {_shown(self.mean_f1)}{without}",
-            f"macro accuracy    {_shown(self.macro_accuracy)}{without}",
-            f"weighted IoU      {_shown(self.frequency_weighted_iou)}{without}",
-            f"overall accuracy  {_shown(self.overall)}",
-            f"kappa             {_shown(self.kappa)}",
-            f"pixels compared   {self.pixels:,}",
-        ]
-        return "\n".join(lines)
-
-    def latex(self) -> str:
-        """Return a LaTeX table (booktabs), in per cent with one digit, ready for a paper."""
-
-        def cell(value: float) -> str:
-            return "--" if math.isnan(value) else f"{100 * value:.1f}"
-
-        escaped = {sign: f"\\{sign}" for sign in "&%_#${}"}
-        lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"Class & IoU & F1 & Precision & Recall \\", r"\midrule"]
-        for name, *values in zip(self.names, self.iou, self.f1, self.precision, self.recall, strict=True):
-            safe = "".join(escaped.get(sign, sign) for sign in name.replace("\\", "/"))
-            lines.append(" & ".join([safe, *map(cell, values)]) + r" \\")
-        lines += [
-            r"\midrule",
-            f"Mean & {cell(self.mean_iou)} & {cell(self.mean_f1)} & & {cell(self.macro_accuracy)} " + r"\\",
-        ]
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        return "\n".join(lines)
-
     def confusion_rows(self) -> list[list[str]]:
         """Return the confusion matrix as rows of a table: a head, then a row a class of the truth."""
         head = ["truth \\ predicted", *self.names, *self.extra]
         return [head, *([name, *map(str, row)] for name, row in zip(self.names, self.counts.tolist(), strict=True))]
 
 
-def _ratio(part: Any, whole: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Divide; NaN where ``whole`` is 0."""
-    top, bottom = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+def ratios(part: Any, whole: Any) -> NDArray[np.float64]:
+    """Divide counts; NaN where ``whole`` is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
     result = np.full(bottom.shape, np.nan)
     np.divide(top, bottom, out=result, where=bottom > 0)
     return result
 
 
-def _plain(value: float) -> float | None:
+def plain_ratio(value: float) -> float | None:
+    """Return a ratio as JSON can hold it: None where it is not defined."""
     return None if math.isnan(value) else float(value)
-
-
-def _shown(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

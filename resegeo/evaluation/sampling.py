@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.area_estimation import Estimates, Sample, allocate, estimate
+from resegeo.files import is_there, name_problem
 from resegeo.outputs.raster import read_class_raster_info
+from resegeo.scene.formats import heard, open_raster
+from resegeo.scene.vector_layers import read_layer
 from resegeo.scene.windows import blocks
 
 FIELD = "class_name"
@@ -34,6 +36,7 @@ class ClassRaster:
     """(H,) pixels of each."""
 
     @classmethod
+    @heard
     def open(cls, path: Path) -> ClassRaster:
         """Count the pixels of each class.
 
@@ -60,12 +63,13 @@ class ClassRaster:
 
 
 def _blocks(path: Path) -> Iterator[tuple[Any, NDArray[Any]]]:
-    with rasterio.open(path) as raster:
+    with open_raster(str(path)) as raster:
         for rect in blocks(raster.height, raster.width):
-            window = rasterio.windows.Window(rect.col, rect.row, rect.width, rect.height)
+            window = Window(rect.col, rect.row, rect.width, rect.height)
             yield rect, raster.read(1, window=window)
 
 
+@heard
 def draw(raster: ClassRaster, count: int, *, seed: int = 0, least: int = 30) -> NDArray[np.int64]:
     """Draw a simple random sample in each stratum, without replacement.
 
@@ -96,6 +100,7 @@ def draw(raster: ClassRaster, count: int, *, seed: int = 0, least: int = 30) -> 
     return np.asarray(points[np.random.Generator(np.random.Philox(key=seed)).permutation(len(points))])
 
 
+@heard
 def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *, overwrite: bool = False) -> Path:
     """Write points as a GeoPackage whose form in QGIS offers the classes; the map's own answer is not in it.
 
@@ -114,11 +119,14 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
 
     if output.suffix.lower() != ".gpkg":
         raise UsageError(f"[[output={output}]]: points are written as a GeoPackage; name a file that ends in .gpkg.")
-    if output.exists() and not overwrite:
+    why = name_problem(output)
+    if why is not None:
+        raise ResegeoError(f"{why} Name another file by [[output]].")
+    if is_there(output) and not overwrite:
         raise ResegeoError(
             f"{output} exists; pass [[overwrite=True]] to replace it, or name another file by [[output]]."
         )
-    with rasterio.open(raster.path) as opened:
+    with open_raster(str(raster.path)) as opened:
         crs, transform = opened.crs, opened.transform
     x, y = transform @ (points[:, 1] + 0.5, points[:, 0] + 0.5)
     frame = gpd.GeoDataFrame(
@@ -131,6 +139,7 @@ def write_points(raster: ClassRaster, points: NDArray[np.int64], output: Path, *
     return output
 
 
+@heard
 def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tuple[Estimates, float | None]:
     """Estimate areas and accuracies of a map from the points of its sample, labelled by a person.
 
@@ -153,13 +162,7 @@ def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tup
         When the file has no such field, a name that is none of the classes, a point beside the map, or too few points.
 
     """
-    import geopandas as gpd
-    import pyogrio
-
-    try:
-        frame = gpd.read_file(points, layer=0)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
-        raise ResegeoError(f"{points} cannot be opened as a vector file with points.") from error
+    frame = read_layer(str(points), str(points), shapes=lambda table: table, holds="points")
     if field not in frame.columns:
         raise ResegeoError(f"{points} has no field {field!r}; it has {', '.join(map(str, frame.columns[:-1]))}.")
     labelled = frame[frame[field].notna() & (frame[field].astype(str).str.strip() != "")]
@@ -168,13 +171,13 @@ def judge(raster: ClassRaster, points: str | Path, *, field: str = FIELD) -> tup
             f"{len(frame) - len(labelled)} of {len(frame)} points of {points} have no {field} and are left out; the "
             "estimates hold if they are no special ones.",
         )
-    with closing(rasterio.open(raster.path)) as opened:
+    with open_raster(str(raster.path)) as opened:
         if opened.crs is not None and labelled.crs is not None:
             labelled = labelled.to_crs(opened.crs.to_wkt())
         rows, cols, truth = _places(labelled, opened, raster, str(points), field)
         codes = np.array(
             [
-                opened.read(1, window=rasterio.windows.Window(int(col), int(row), 1, 1))[0, 0]
+                opened.read(1, window=Window(int(col), int(row), 1, 1))[0, 0]
                 for row, col in zip(rows, cols, strict=True)
             ],
             dtype=np.int64,

@@ -7,7 +7,7 @@ A truth pixel without a class is not counted. :data:`resegeo.evaluation.legend.B
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, NONZERO, OUTSIDE, Legend, colour_of
 from resegeo.evaluation.metrics import UNKNOWN
+from resegeo.files import is_folder, is_there
 from resegeo.outputs.raster import CLASSES_TAG, read_class_raster_info
 from resegeo.scene.formats import is_local, open_raster
 from resegeo.scene.grids import difference
@@ -66,7 +67,7 @@ class Truth(Protocol):
 class RasterTruth:
     """A label raster, a mask or a picture of colours: on the prediction's grid, or warped onto it."""
 
-    def __init__(self, path: str, grid: Grid, legend: Legend | None) -> None:
+    def __init__(self, path: str, grid: Grid, legend: Legend | None, formats: Sequence[str] = ()) -> None:
         """Open ``path`` and settle what its values mean.
 
         Raises
@@ -81,10 +82,12 @@ class RasterTruth:
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
         self._path, self._seen, self._files = path, set[int](), ExitStack()
+        self._formats = formats
+        self._grid = grid
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                source = self._files.enter_context(open_raster(path))
+                source = self._files.enter_context(open_raster(path, formats))
         except RasterioError as error:
             raise ResegeoError(
                 f"{path} cannot be opened as a raster; expected a truth raster, a mask, or polygons "
@@ -98,7 +101,7 @@ class RasterTruth:
             raise ResegeoError(f"{path} holds {source.dtypes[0]} values; expected whole numbers or 8-bit colours.")
         self._palette = self._colours(source, legend)
         colours = 3 if self._palette is not None else len(self._bands)
-        self._strict = False
+        self._strict = self._indexed = False
         self._table, self._nonzero = self._meaning(source, grid, legend, colours)
         self._source = source
         if legend is None and source.nodata is not None and len(self._bands) == 1:
@@ -128,7 +131,7 @@ class RasterTruth:
         if legend is not None:
             return legend.packed(Path(self._path), colours), legend.entries.get(NONZERO)
         if CLASSES_TAG in source.tags():
-            classes, _ = read_class_raster_info(self._path)
+            classes, _ = read_class_raster_info(self._path, self._formats)
             values = {spec.code: spec.name for spec in classes.drawn}
             return {0: BACKGROUND, **_known(values, grid, self._path)}, None
         if len(grid.names) == 1:
@@ -139,8 +142,8 @@ class RasterTruth:
                 f"{self._path} is a picture of colours; say what they mean by [[legend]], for example "
                 f'"#3C1098={grid.names[0]},#000000=background", or {NONZERO}={grid.names[0]},0=background.'
             )
-        classes, _ = read_class_raster_info(grid.path)
-        self._strict = True
+        classes, _ = read_class_raster_info(grid.path, self._formats)
+        self._strict, self._indexed = True, classes.indexed
         notice(f"The values of {self._path} are read as the prediction's own codes; [[legend]] says otherwise.")
         return {0: BACKGROUND, **{spec.code: spec.name for spec in classes.drawn}}, None
 
@@ -217,6 +220,12 @@ class RasterTruth:
             valid &= ~strange
             raw = np.where(strange, 0, raw)
         values = raw[0].astype(np.int64)
+        if self._indexed and (valid & ~missing & (values == 0)).any():
+            raise UsageError(
+                f"{self._path} holds 0, and the codes of {self._grid.path} are the index of each class in a data set's "
+                "configuration plus 1: labels of such a data set hold the index itself. Pass [[legend=config.yml]], "
+                'that file, or say what values mean, such as "0=background".'
+            )
         if len(raw) == 3:
             values = values << 16 | raw[1].astype(np.int64) << 8 | raw[2]
         elif self._palette is not None:
@@ -240,6 +249,11 @@ class RasterTruth:
                     f"its values mean by [[legend]], for example {EXAMPLE}."
                 )
         return result
+
+    @property
+    def strange(self) -> str:
+        """Values met on reading that have no class, the first of them; empty where there are none."""
+        return self._values()
 
     def why_empty(self) -> str:
         """Name the first values without a class; see :class:`Truth`."""
@@ -329,18 +343,23 @@ class VectorTruth:
         """Hold no file."""
 
 
-def open_truth(path: str, grid: Grid, *, legend: Legend | None, field: str | None) -> Truth:
-    """Open a truth by its suffix: polygons, or else a raster; see :class:`VectorTruth`, :class:`RasterTruth`."""
+def open_truth(
+    path: str, grid: Grid, *, legend: Legend | None, field: str | None, formats: Sequence[str] = ()
+) -> Truth:
+    """Open a truth by its suffix: polygons, or else a raster; see :class:`VectorTruth`, :class:`RasterTruth`.
+
+    ``formats`` are trusted for a raster, see :func:`resegeo.scene.formats.open_raster`.
+    """
     checked = legend.checked(grid.names) if legend is not None else None
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not is_there(path):
         raise ResegeoError(f"{path}: no such file; expected a truth raster, a mask, or polygons.")
-    if Path(path).is_dir():
+    if is_folder(path):
         raise ResegeoError(f"{path} is a folder; expected a truth raster, a mask, or polygons.")
     if Path(path.split("?")[0]).suffix.lower() in VECTOR_SUFFIXES:
         return VectorTruth(path, grid, checked, field or "class_name")
     if field is not None:
         raise UsageError(f"[[field={field}]] is for polygons, but {path} is none of {', '.join(VECTOR_SUFFIXES)}.")
-    return RasterTruth(path, grid, checked)
+    return RasterTruth(path, grid, checked, formats)
 
 
 def _known(values: Mapping[Any, str], grid: Grid, path: str) -> dict[Any, str]:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import SCORE_STEPS
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, whole
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, saving, whole
 from resegeo.outputs.areas import areas, stretched
 from resegeo.outputs.raster import read_class_raster_info
+from resegeo.scene.formats import open_raster
 from resegeo.scene.gcps import mapped, unplaced
 from resegeo.scene.source import GeoReference
 
@@ -69,7 +69,7 @@ def class_areas(path: Path, classes: ClassList, scores: Any | None = None) -> tu
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 step = max(1, _PIXELS // raster.width)
                 for row in range(0, raster.height, step):
                     last = min(row + step, raster.height)
@@ -127,8 +127,17 @@ def pixel_areas(where: GeoReference, first: int, last: int, width: int) -> NDArr
     return areas(np.asarray(cells, dtype=object), crs).reshape(rings.shape[:2])
 
 
+def as_csv(rows: Sequence[ClassArea]) -> str:
+    """Lay the table out as CSV; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "pixels", "m2", "ha", "share", "mean_score"])
+    writer.writerows(["" if value is None else value for value in asdict(row).values()] for row in rows)
+    return text.getvalue()
+
+
 def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None) -> None:
-    """Write the table as CSV, whole or not at all; what is not known is empty.
+    """Write the table as CSV, whole or not at all; see :func:`as_csv`.
 
     Raises
     ------
@@ -136,43 +145,11 @@ def write_areas(path: Path, rows: Sequence[ClassArea], note: Note | None = None)
         When the disk is full or the folder can't be written to.
 
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "pixels", "m2", "ha", "share", "mean_score"])
-    writer.writerows(["" if value is None else value for value in asdict(row).values()] for row in rows)
-    try:
-        with whole(path, note) as beside:
-            beside.write_text(text.getvalue(), "utf-8")
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
-            "permissions."
-        ) from error
+    with saving(path), whole(path, note) as beside:
+        beside.write_text(as_csv(rows), "utf-8")
 
 
-def table(rows: Sequence[ClassArea]) -> str:
-    """Lay the table out for the screen."""
-    lines = [("class", "pixels", "ha", "share", "score")]
-    lines += [
-        (
-            shown(row.class_name),
-            f"{row.pixels:,}",
-            "-" if row.ha is None else f"{row.ha:,.4g}" if row.ha < 1000 else f"{row.ha:,.0f}",
-            "-" if row.share is None else f"{row.share:.1%}",
-            "-" if row.mean_score is None else f"{row.mean_score:.2f}",
-        )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-
-
-def areas_of(report: Path) -> str:
-    """Lay out the table that a report of ours holds."""
+def areas_of(report: Path) -> list[ClassArea]:
+    """Return the rows of the table that a report of ours holds."""
     found = json.loads(report.read_text("utf-8"))
-    return table([ClassArea(**row) for row in found.get("areas", [])])
+    return [ClassArea(**row) for row in found.get("areas", [])]

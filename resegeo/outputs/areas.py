@@ -40,6 +40,31 @@ def areas(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
     return np.asarray(-(geod.a**2) * total, dtype=np.float64)
 
 
+def perimeters(polygons: NDArray[Any], crs: Any) -> NDArray[np.float64]:
+    """Lengths in m of the borders of polygons, holes included: planar, or of geodesics where :func:`areas` is no plane.
+
+    NaN without a CRS, and in one that is neither projected nor geographic.
+    """
+    if crs is not None and crs.is_projected and len(polygons):
+        plate = stretched(crs)
+        if plate is not None:
+            polygons, crs = _on_plate(polygons, crs, plate), CRS.from_wkt(plate.to_wkt())
+    if crs is not None and crs.is_projected:
+        return np.asarray(shapely.length(polygons) * crs.linear_units_factor[1], dtype=np.float64)
+    geod = pyproj.CRS.from_wkt(crs.to_wkt()).get_geod() if crs is not None and crs.is_geographic else None
+    if geod is None:
+        return np.full(len(polygons), np.nan)
+    rings, polygon_of = shapely.get_rings(polygons, return_index=True)
+    places, ring_of = shapely.get_coordinates(rings, return_index=True)
+    places = np.degrees(places * crs.units_factor[1])
+    places[:, 1] = np.clip(places[:, 1], -90, 90)  # a pixel's edge may lie half a pixel beyond the pole
+    edge = ring_of[1:] == ring_of[:-1]
+    start, end = places[:-1][edge], places[1:][edge]
+    along = geod.inv(*start.T, *end.T)[2]
+    total = np.bincount(polygon_of[ring_of[:-1][edge]], weights=along, minlength=len(polygons))
+    return np.asarray(total, dtype=np.float64)
+
+
 def stretched(crs: Any) -> Any | None:
     """Return the geographic CRS of a cylindrical projection that keeps no areas, such as Mercator's; None of others.
 

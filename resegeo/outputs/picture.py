@@ -19,6 +19,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, whole
 from resegeo.outputs.raster import CACHE_BYTES
+from resegeo.scene.formats import open_raster
 from resegeo.scene.reader import Scene
 from resegeo.scene.windows import Rect, look_shape
 
@@ -250,7 +251,7 @@ def _thinned(
     step = _strip(look.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(class_raster) as raster:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_raster(str(class_raster)) as raster:
             for top in range(0, look.height, step):
                 count = min(step, look.height - top)
                 strip = raster.read(1, window=Window(0, top, look.width, count))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from resegeo.errors import ResegeoError
-from resegeo.files import whole
+from resegeo.files import saving, whole
+from resegeo.outputs.layer_styles import Style, add_style
 
 
 def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str]) -> None:
@@ -24,12 +23,10 @@ def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str
     """
     import pyogrio
 
-    try:
-        with whole(output) as beside:
-            pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
-            _add_form(beside, output.stem, qml_points(field, answers))
-    except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
-        raise ResegeoError(f"{output} could not be written ({error}). Check free space and permissions.") from error
+    errors = (sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError)
+    with saving(output, *errors), whole(output) as beside:
+        pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
+        add_style(beside, Style("points", "Points to be labelled", qml_points(field, answers)))
 
 
 def qml_points(field: str, answers: Sequence[str]) -> str:
@@ -58,24 +55,3 @@ def qml_points(field: str, answers: Sequence[str]) -> str:
     ET.SubElement(root, "layerGeometryType").text = "0"
     ET.indent(root)
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _add_form(path: Path, layer: str, qml: str) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
-            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
-            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        column = database.execute("SELECT column_name FROM gpkg_geometry_columns").fetchone()[0]
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-            "styleQML, styleSLD, useAsDefault, description, owner, ui) "
-            "VALUES ('', '', ?, ?, 'points', ?, '', 1, 'Points to be labelled', '', NULL)",
-            (layer, column, qml),
-        )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '')"
-        )

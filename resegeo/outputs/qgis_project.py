@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from resegeo.classes.class_list import ClassList
-from resegeo.files import whole
+from resegeo.files import Note, whole
 from resegeo.outputs.styles import qml_raster, qml_vector
 
 _DATE = (2000, 1, 1, 0, 0, 0)
@@ -44,7 +44,8 @@ def write_project(
     crs: Any | None,
     extent: tuple[float, float, float, float],
     title: str,
-    areas: dict[int, str] | None = None,
+    areas: Mapping[int, str] | None = None,
+    note: Note | None = None,
 ) -> None:
     """Write a project, whole or not at all.
 
@@ -63,7 +64,10 @@ def write_project(
     title:
         Of the project.
     areas:
-        By code a text that the legend shows behind the class's name, such as its area.
+        By code a text that the legend shows behind the class's name, such as its area; classes without one are left
+        out. None: all are shown, without a text.
+    note:
+        Told of the file before it gets its name, see :func:`resegeo.files.move`.
 
     Raises
     ------
@@ -105,7 +109,7 @@ def write_project(
         ET.SubElement(node, "layername").text = layer.name
         ET.SubElement(node, "srs").append(_spatial_reference(crs))
         ET.SubElement(node, "provider", encoding="UTF-8").text = provider
-        for part in _style(layer.kind, classes, areas or {}):
+        for part in _style(layer.kind, classes, areas):
             node.append(part)
         ET.SubElement(order, "layer", id=identity)
     properties = ET.SubElement(root, "properties")
@@ -114,7 +118,7 @@ def write_project(
     enabled.text = "0" if crs is None else "1"
     ET.indent(root)
     text = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, encoding="unicode")
-    with whole(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+    with whole(path, note=note) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         info = zipfile.ZipInfo(f"{path.stem}.qgs", _DATE)
         info.compress_type = zipfile.ZIP_DEFLATED
         archive.writestr(info, text + "\n")
@@ -144,14 +148,17 @@ def _spatial_reference(crs: Any | None) -> ET.Element:
     return element
 
 
-def _style(kind: str, classes: ClassList, areas: dict[int, str]) -> list[ET.Element]:
+def _style(kind: str, classes: ClassList, areas: Mapping[int, str] | None) -> list[ET.Element]:
     """Return the parts of a layer's style: those of the QML that lies beside such a file."""
     if kind == "scene":
         return []  # QGIS's own: colours stretched as it does for any raster
-    text = qml_raster(classes) if kind == "classes" else qml_vector(classes)
+    text = qml_raster(classes) if kind == "classes" else qml_vector(classes, areas)
     root = ET.fromstring(text.split("\n", 1)[1])
-    for entry in [*root.iter("paletteEntry"), *root.iter("category")]:
-        more = areas.get(int(entry.get("value") or 0))
-        if more is not None:
-            entry.set("label", f"{entry.get('label')}  {more}")
+    for palette in [*root.iter("colorPalette"), *root.iter("categories")]:
+        for entry in list(palette):
+            more = "" if areas is None else areas.get(int(entry.get("value") or 0))
+            if more is None:
+                palette.remove(entry)
+            elif more:
+                entry.set("label", f"{entry.get('label')}  {more}")
     return [part for part in root if part.tag != "layerGeometryType"]

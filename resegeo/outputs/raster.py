@@ -6,7 +6,7 @@ import json
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from rasterio.windows import Window
 
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import parse_json
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
-from resegeo.outputs.sieve import without_small_areas
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, is_there, move, saving, workshop
+from resegeo.outputs.sieve import without_small, without_small_areas
+from resegeo.outputs.strips import Codes
 from resegeo.outputs.styles import colormap, qml_raster, rat_xml
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import GeoReference, is_local
@@ -64,7 +65,7 @@ def write_class_raster(
     tags:
         Provenance.
     min_area:
-        Areas of fewer pixels join a neighbour, see :func:`sieved`; with it the codes are held in memory as a whole.
+        Areas of fewer pixels join a neighbour, see :func:`sieved`.
     note:
         See :func:`resegeo.files.move`.
 
@@ -80,27 +81,23 @@ def write_class_raster(
     """
     counts: Counter[int] = Counter()
     attributes, style = sidecars(path)
-    try:
+    with (
+        saving(path, RasterioError),
+        warnings.catch_warnings(),
         # GDAL's block cache takes 5 % of the machine's memory unless told otherwise; rasterio wants bytes.
-        with (
-            warnings.catch_warnings(),
-            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-            workshop(path.parent) as place,
-        ):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            plain, cloud, table, look = (place / name for name in ("plain.tif", "cog.tif", "table.xml", "style.qml"))
-            sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
-            if min_area > 1:
-                counts, sums = _sieve(plain, list(sums), classes, min_area)
-            _copy(plain, cloud)
-            _verify(cloud, sums)
-            table.write_text(rat_xml(classes, counts), "utf-8")
-            look.write_text(qml_raster(classes), "utf-8")
-            move({cloud: path, table: attributes, look: style}, note=note)
-    except (RasterioError, OSError) as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({_why(error)}). Check free space and permissions."
-        ) from error
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+        workshop(path.parent) as place,
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        plain, cloud, table, look = (place / name for name in ("plain.tif", "cog.tif", "table.xml", "style.qml"))
+        sums = _write_plain(plain, blocks, counts, height, width, georeference, classes, tags)
+        if min_area > 1:
+            counts, sums = _sieve(plain, classes, min_area)
+        _copy(plain, cloud)
+        _verify(cloud, sums)
+        table.write_text(rat_xml(classes, counts), "utf-8")
+        look.write_text(qml_raster(classes), "utf-8")
+        move({cloud: path, table: attributes, look: style}, note=note)
     return dict(counts)
 
 
@@ -121,28 +118,8 @@ def _write_plain(
 ) -> dict[Window, int]:
     """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy; return the blocks' checksums."""
     sums: dict[Window, int] = {}
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "dtype": classes.dtype,
-        "count": 1,
-        "height": height,
-        "width": width,
-        "nodata": classes.nodata,
-        "compress": "deflate",
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "bigtiff": "if_safer",
-    }
-    if georeference.crs is not None:
-        profile["crs"] = georeference.crs
-    if georeference.transform is not None:
-        profile["transform"] = georeference.transform
-    with rasterio.open(path, "w", **profile) as raster:
-        if georeference.gcps and georeference.transform is None:
-            raster.gcps = (list(georeference.gcps), georeference.gcps_crs or CRS())  # rasterio takes no None here
-        if georeference.rpcs is not None:
-            raster.rpcs = georeference.rpcs
+    profile = {"dtype": classes.dtype, "nodata": classes.nodata, "count": 1, "height": height, "width": width}
+    with create_tiled(path, georeference, **profile) as raster:
         raster.write_colormap(1, colormap(classes))
         raster.set_band_description(1, "class")
         raster.update_tags(**{**tags, CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
@@ -154,29 +131,50 @@ def _write_plain(
     return sums
 
 
+def create_tiled(path: Path, georeference: GeoReference, **profile: Any) -> Any:
+    """Open a new tiled GeoTIFF of a scene's place, for GDAL to make a COG of; ``profile`` as rasterio takes it."""
+    layout = {"driver": "GTiff", "compress": "deflate", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    where = {"crs": georeference.crs, "transform": georeference.transform}
+    given = {name: value for name, value in where.items() if value is not None}
+    raster = rasterio.open(path, "w", **layout, bigtiff="if_safer", **profile, **given)
+    if georeference.gcps and georeference.transform is None:
+        raster.gcps = (list(georeference.gcps), georeference.gcps_crs or CRS())  # rasterio takes no None here
+    if georeference.rpcs is not None:
+        raster.rpcs = georeference.rpcs
+    return raster
+
+
 def _counted(codes: NDArray[np.unsignedinteger]) -> dict[int, int]:
     found, times = np.unique(codes, return_counts=True)
     return dict(zip(found.tolist(), times.tolist(), strict=True))
 
 
-def _sieve(
-    path: Path, windows: Sequence[Window], classes: ClassList, min_area: int
-) -> tuple[Counter[int], dict[Window, int]]:
+def _sieve(path: Path, classes: ClassList, min_area: int) -> tuple[Counter[int], dict[Window, int]]:
     """Sieve a plain GeoTIFF in place; return the counts of codes and the checksums of the windows."""
+    counts: Counter[int] = Counter()
+    sums = {}
     with rasterio.open(path, "r+") as raster:
-        codes = sieved(raster.read(1), classes, min_area)
-        sums = {}
-        for window in windows:
-            part = np.ascontiguousarray(codes[window.toslices()])
+        codes = Codes(
+            raster.height,
+            raster.width,
+            lambda top, bottom: raster.read(1, window=Window(0, top, raster.width, bottom - top)),
+        )
+        for top, part in without_small(codes, _seen(classes), min_area, BLOCK).strips(BLOCK):
+            window = Window(0, top, *part.shape[::-1])
             raster.write(part, 1, window=window)
             sums[window] = zlib.crc32(part.tobytes())
-    return Counter(_counted(codes)), sums
+            counts.update(_counted(part))
+    return counts, sums
+
+
+def _seen(classes: ClassList) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+    return lambda codes: (codes != classes.nodata) & (codes != classes.unprocessed)
 
 
 def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int) -> NDArray[np.unsignedinteger]:
     """Let areas (4-connected) of fewer than ``min_area`` pixels join a neighbour, until none is left that has one.
 
-    See :func:`resegeo.outputs.sieve.without_small_areas`; nodata and unprocessed pixels neither change nor take part.
+    See :func:`resegeo.outputs.sieve.without_small`; nodata and unprocessed pixels neither change nor take part.
 
     Parameters
     ----------
@@ -190,8 +188,14 @@ def sieved(codes: NDArray[np.unsignedinteger], classes: ClassList, min_area: int
     """
     if min_area <= 1:
         return codes
-    seen = (codes != classes.nodata) & (codes != classes.unprocessed)
-    return without_small_areas(codes, seen, min_area)
+    return without_small_areas(codes, _seen(classes)(codes), min_area)
+
+
+def sieved_codes(codes: Codes, classes: ClassList, min_area: int) -> Codes:
+    """Do as :func:`sieved` with codes that are read in strips."""
+    if min_area <= 1:
+        return codes
+    return without_small(codes, _seen(classes), min_area)
 
 
 def _copy(plain: Path, cloud: Path) -> None:
@@ -219,13 +223,10 @@ def _verify(path: Path, sums: Mapping[Window, int]) -> None:
                 raise RasterioIOError("it reads back otherwise than it was written")
 
 
-def _why(error: Exception) -> str:
-    """Say what went wrong without temporary names."""
-    return getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
-
-
-def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
+def read_class_raster_info(path: str | Path, formats: Sequence[str] = ()) -> tuple[ClassList, GeoReference]:
     """Read class list and georeference of a class raster that this program wrote.
+
+    ``formats`` are trusted for it, see :func:`resegeo.scene.formats.open_raster`.
 
     Raises
     ------
@@ -233,12 +234,12 @@ def read_class_raster_info(path: str | Path) -> tuple[ClassList, GeoReference]:
         When it can't be opened or carries no class list.
 
     """
-    if is_local(str(path)) and not Path(path).exists():
+    if is_local(str(path)) and not is_there(path):
         raise ResegeoError(f"{path}: no such file. Give the .classes.tif that `resegeo segment` wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(str(path)) as raster:
+            with open_raster(str(path), formats) as raster:
                 tag = raster.tags().get(CLASSES_TAG)
                 gcps, gcps_crs = raster.gcps
                 transform = None if raster.transform.is_identity else raster.transform

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import os
 import re
@@ -9,26 +11,34 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from contextlib import ExitStack, closing
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
+import pyarrow
 import pyogrio
 import pyogrio.errors
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from pyarrow import parquet
 from shapely import affinity
 
 from resegeo.classes.class_list import ClassList
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.errors import ResegeoError
+from resegeo.files import Note, move, saving, workshop
+from resegeo.outputs.layer_styles import STYLE, Style, add_style, replace_style
+from resegeo.outputs.polygons import TEXTS, Drawing
 from resegeo.outputs.styles import qml_vector, sld_vector
+from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
 from resegeo.settings import SUFFIXES
 
-_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 _PLAIN = "polygons"
 """Stem of a file while it is written, whatever GDAL would make of the one that it gets."""
 
@@ -41,9 +51,13 @@ _WIDE = 90.0
 _POINTS = 200
 """Points that the longest edge of such a polygon gets."""
 
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
+_ROWS = 8192
+"""Polygons that are read back at once."""
+
+Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
+
 _SHAPEFILE_LIMIT = 2**31 - 1
-_WRITE_ERRORS = (
+WRITE_ERRORS = (
     OSError,
     sqlite3.Error,
     pyogrio.errors.DataSourceError,
@@ -53,66 +67,36 @@ _WRITE_ERRORS = (
     pyogrio.errors.GeometryError,
     pyogrio.errors.CRSError,
 )
-
-
-PARTS = (*_DRIVERS, ".parquet", ".shx", ".dbf")
-"""Suffixes of files that :func:`readable` knows."""
-
-
-STYLES = (".qml", ".sld")
-"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
-
-
-def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
-
-    A GeoPackage holds its styles itself.
-    """
-    suffix = path.suffix.lower()
-    ends = () if suffix == ".gpkg" else (*(_SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
-    return (path, *(path.with_suffix(end) for end in ends))
-
-
-def open_elsewhere(path: Path) -> None:
-    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
-
-    Raises
-    ------
-    ResegeoError:
-        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
-
-    """
-    if path.suffix.lower() != ".gpkg":
-        return
-    for end in ("-wal", "-shm", "-journal"):
-        beside = path.with_name(path.name + end)
-        if os.path.lexists(beside):
-            raise ResegeoError(
-                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
-                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
-                "once more so that its edits are kept; then run the same command again."
-            )
+"""What writing a vector file may end in."""
 
 
 def readable(path: Path) -> bool:
     """Whether a vector file can be read to its end."""
     whole = path.with_suffix(".shp") if path.suffix.lower() in (".shx", ".dbf") else path
     try:
-        frame = _read(whole)
-        if whole.suffix.lower() == ".shp":
-            return _sound_shapefile(whole)
-        return bool(frame.geometry.notna().all())
-    except (*_WRITE_ERRORS, ValueError, RuntimeError):
+        sound = all(not shapely.is_missing(shapes).any() for _, shapes in _read(whole))
+        return sound and (whole.suffix.lower() != ".shp" or _sound_shapefile(whole))
+    except Exception:  # readers of damaged files raise anything, IndexError for one
         return False
 
 
-def _read(path: Path) -> gpd.GeoDataFrame:
-    """Read a vector file of ours, of a GeoPackage the polygons."""
+def _read(path: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Read class codes and shapes of a vector file of ours, of a GeoPackage the polygons, batch by batch."""
     if path.suffix.lower() == ".parquet":
-        return gpd.read_parquet(path)
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS, columns=["class_id", "geometry"]):
+                yield _batch(batch, "geometry")
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More than one layer")
-        return pyogrio.read_dataframe(path)
+        with pyogrio.open_arrow(path, columns=["class_id"], batch_size=_ROWS, use_pyarrow=True) as (about, reader):
+            for batch in reader:
+                yield _batch(batch, about["geometry_name"] or "wkb_geometry")
+
+
+def _batch(batch: pyarrow.RecordBatch, geometry: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    shapes = shapely.from_wkb(batch.column(geometry).to_numpy(zero_copy_only=False))
+    return batch.column("class_id").to_numpy(zero_copy_only=False), np.asarray(shapes, dtype=object)
 
 
 def _sound_shapefile(path: Path) -> bool:
@@ -129,7 +113,7 @@ def _sound_shapefile(path: Path) -> bool:
 
 
 def write_polygons(
-    frame: gpd.GeoDataFrame,
+    polygons: Polygons,
     path: Path,
     classes: ClassList,
     *,
@@ -139,8 +123,9 @@ def write_polygons(
 
     Parameters
     ----------
-    frame:
-        What :func:`polygonize` returned; without rows an empty layer is written.
+    polygons:
+        What :func:`polygonize` returned, or :func:`resegeo.outputs.polygons.draw`, of which there is no more in memory
+        than a batch; without rows an empty layer is written.
     path:
         The file, which is replaced; its layer has the name that :func:`layer_name` gives.
     classes:
@@ -158,64 +143,83 @@ def write_polygons(
     if suffix not in SUFFIXES.values():
         raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
     if suffix == ".geojson":
-        frame = _in_degrees(frame, path)
-    if suffix == ".shp" and shapefile_bytes(frame) > _SHAPEFILE_LIMIT:
+        _refuse_geojson(polygons, path)
+    if suffix == ".shp" and shapefile_bytes(polygons) > _SHAPEFILE_LIMIT:
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
         )
-    try:
-        with workshop(path.parent) as place:
-            _write(frame, place, suffix, layer_name(path.stem), _DATE, classes)
-            parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
-            files = {
-                part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix))
-                for part in parts
-            }
-            # An older .prj or index of a Shapefile would be taken for one of the new file.
-            gone = [part for part in parts_of(path) if part not in files.values()]
-            open_elsewhere(path)
-            move(files, gone, note)
-    except _WRITE_ERRORS as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({getattr(error, 'strerror', None) or error}). Check "
-            "free space and permissions."
-        ) from error
+    with saving(path, *WRITE_ERRORS), workshop(path.parent) as place:
+        _write(polygons, place, suffix, layer_name(path.stem), classes, path)
+        parts = sorted(place.iterdir(), key=lambda part: part.suffix == suffix)
+        files = {
+            part: path.with_name(path.stem + (path.suffix if part.suffix == suffix else part.suffix)) for part in parts
+        }
+        # An older .prj or index of a Shapefile would be taken for one of the new file.
+        gone = [part for part in parts_of(path) if part not in files.values()]
+        open_elsewhere(path)
+        move(files, gone, note)
 
 
-def _verify(frame: gpd.GeoDataFrame, path: Path) -> None:
+def _frames(polygons: Polygons) -> Iterable[gpd.GeoDataFrame]:
+    return [polygons] if isinstance(polygons, gpd.GeoDataFrame) else polygons
+
+
+def _class_ids(polygons: Polygons) -> frozenset[int]:
+    """Codes of the classes that occur among polygons."""
+    if isinstance(polygons, gpd.GeoDataFrame):
+        return frozenset(polygons["class_id"].tolist())
+    return polygons.class_ids
+
+
+@dataclass
+class _Count:
+    """What is counted of polygons when they are written and when they are read back."""
+
+    classes: Counter[int] = field(default_factory=Counter)
+    """Polygons of each class."""
+    vertices: int = 0
+
+    def add(self, class_ids: Any, shapes: NDArray[Any]) -> None:
+        self.classes.update(np.asarray(class_ids).tolist())
+        self.vertices += int(shapely.get_num_coordinates(shapes).sum())
+
+
+def _verify(expected: _Count, path: Path) -> None:
     """See that all polygons can be read back: GDAL says nothing of a disk that fills when a file is closed."""
+    found = _Count()
     try:
-        back = _read(path)
+        for class_ids, shapes in _read(path):
+            if shapely.is_missing(shapes).any():
+                raise OSError("it cannot be read back")
+            found.add(class_ids, shapes)
     except (ValueError, RuntimeError) as error:  # those of pyarrow
         raise OSError("it cannot be read back") from error
-    equal = len(back) == len(frame)
-    if equal and len(frame):
-        shapes = back.geometry.values
-        equal = not shapely.is_missing(shapes).any() and np.array_equal(
-            np.sort(back["class_id"].to_numpy()), np.sort(frame["class_id"].to_numpy())
-        )
-        if path.suffix != ".geojson":  # which rounds, and cuts at the date line
-            equal = (
-                equal
-                and shapely.get_num_coordinates(shapes).sum()
-                == shapely.get_num_coordinates(frame.geometry.values).sum()
-            )
+    equal = found.classes == expected.classes
+    if path.suffix != ".geojson":  # which rounds, and cuts at the date line
+        equal = equal and found.vertices == expected.vertices
     if not equal or (path.suffix == ".shp" and not _sound_shapefile(path)):
         raise OSError("it reads back otherwise than it was written")
 
 
-def shapefile_bytes(frame: gpd.GeoDataFrame) -> int:
+def shapefile_bytes(polygons: Polygons) -> int:
     """Size of the larger part of a Shapefile, .shp or .dbf, before it is written.
 
     Source: ESRI Shapefile Technical Description (1998): 100 bytes, then a polygon 52, a ring 4, a vertex 16;
-    dBase: a row has the width of its fields (at most 9 + 254 + 24 here, 80 for names as short).
+    dBase: a row has the width of its fields (9 of a code, 24 of a number, and of text 80, or up to 254 where it is
+    longer).
     """
-    shapes = frame.geometry.values
-    vertices = int(shapely.get_num_coordinates(shapes).sum())
-    rings = len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
-    longest = max((len(name.encode()) for name in frame["class_name"].unique()), default=0)
-    row = 1 + 9 + min(254, max(80, longest)) + 24
-    return max(100 + 52 * len(frame) + 4 * rings + 16 * vertices, 200 + row * len(frame))
+    vertices = rings = count = numbers = 0
+    longest = dict.fromkeys(TEXTS, 80)
+    for frame in _frames(polygons):
+        shapes = frame.geometry.values
+        count += len(frame)
+        vertices += int(shapely.get_num_coordinates(shapes).sum())
+        rings += len(frame) + int(shapely.get_num_interior_rings(shapes).sum())
+        for name in TEXTS:
+            longest[name] = max([longest[name], *(len(text.encode()) for text in frame[name].unique())])
+        numbers = sum(kind == np.float64 for kind in frame.dtypes)
+    row = 1 + 9 + sum(min(254, length) for length in longest.values()) + 24 * numbers
+    return max(100 + 52 * count + 4 * rings + 16 * vertices, 200 + row * count)
 
 
 def layer_name(stem: str) -> str:
@@ -242,10 +246,13 @@ def no_geojson(crs: Any, outline: Any | None = None) -> str | None:
     return None
 
 
-def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
-    why = no_geojson(frame.crs)
+def _refuse_geojson(polygons: Polygons, path: Path) -> None:
+    why = no_geojson(next(iter(_frames(polygons))).crs)
     if why is not None:
         raise ResegeoError(f"{path} cannot be written: the scene {why}. Choose a GeoPackage.")
+
+
+def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
     moved = frame.to_crs(4326)
     if len(moved) and not np.isfinite(moved.total_bounds).all():
         raise ResegeoError(
@@ -297,21 +304,20 @@ def split_at_antimeridian(polygon: Any, forth: pyproj.Transformer) -> Any | None
     return shapely.orient_polygons(shapely.union_all(parts))  # parts of a whole turn meet elsewhere
 
 
-def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date: str, classes: ClassList) -> None:
+def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: ClassList, named: Path) -> None:
     """Write a file of the name :data:`_PLAIN` into ``folder``, which holds nothing else."""
     with ExitStack() as stack:
         aside = None
         if re.search("[!;]", str(folder.absolute())):  # pyogrio takes such a path for something else
             aside = stack.enter_context(tempfile.TemporaryDirectory())
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
-        if suffix == ".parquet":
-            frame.to_parquet(path)
-        else:
-            _write_by_gdal(frame, path, layer, date)
-        _verify(frame, path)
-        styles = _styles(frame, layer, classes)
+        count = _Count()
+        frames = _counted(polygons, named if suffix == ".geojson" else None, count)
+        (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, layer)
+        _verify(count, path)
+        styles = _styles(polygons, layer, classes)
         if suffix == ".gpkg":
-            _add_style(path, layer, styles, date)
+            add_style(path, Style(*STYLE, *styles), _DATE)
         else:
             for end, text in zip(STYLES, styles, strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
@@ -319,59 +325,130 @@ def _write(frame: gpd.GeoDataFrame, folder: Path, suffix: str, layer: str, date:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
 
 
-def _styles(frame: gpd.GeoDataFrame, layer: str, classes: ClassList) -> tuple[str, str]:
+def _counted(polygons: Polygons, degrees: Path | None, count: _Count) -> Iterator[gpd.GeoDataFrame]:
+    """Go through frames, in EPSG:4326 for the file ``degrees`` if there is one, and count what they hold."""
+    for frame in _frames(polygons):
+        count.add(frame["class_id"], frame.geometry.values)
+        yield frame if degrees is None else _in_degrees(frame, degrees)
+
+
+def _styles(polygons: Polygons, layer: str, classes: ClassList) -> tuple[str, str]:
     """QML and SLD of polygons: their legends name only the classes that occur."""
-    found = set(frame["class_id"].tolist())
+    found = set(_class_ids(polygons))
     return qml_vector(classes, found), sld_vector(classes, layer, found)
 
 
-def foreign_style(frame: gpd.GeoDataFrame, path: Path, classes: ClassList) -> Path | None:
+def foreign_style(polygons: Polygons, path: Path, classes: ClassList) -> Path | None:
     """Return a style that lies where one of these polygons' would and says something else; None where there is none.
 
     Files of several formats and one name share their styles.
     """
     if path.suffix.lower() == ".gpkg":
         return None
-    for end, text in zip(STYLES, _styles(frame, layer_name(path.stem), classes), strict=True):
+    for end, text in zip(STYLES, _styles(polygons, layer_name(path.stem), classes), strict=True):
         there = path.with_suffix(end)
         if os.path.lexists(there) and (not there.is_file() or there.read_bytes() != text.encode("utf-8")):
             return there
     return None
 
 
-def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, layer: str, date: str) -> None:
+def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, append: bool = False) -> None:
+    """Write frames, at least one, into a layer by GDAL; ``append`` adds them to one that is there."""
+    first = next(frames)
+    schema = _table(first).schema
+    faults: list[Exception] = []
+
+    def batches() -> Iterator[pyarrow.RecordBatch]:
+        try:
+            for frame in chain([first], frames):
+                yield from _table(frame).to_batches()
+        except Exception as error:
+            faults.append(error)  # GDAL would make a message of its own of it
+            raise
+
     options: dict[str, Any] = {".shp": {"encoding": "UTF-8"}, ".geojson": {"RFC7946": "YES"}}.get(path.suffix, {})
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": date})
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*'crs' was not provided.*")
-            pyogrio.write_dataframe(
-                frame, path, layer=layer, driver=_DRIVERS[path.suffix], geometry_type="Polygon", **options
+            pyogrio.write_arrow(
+                pyarrow.RecordBatchReader.from_batches(schema, batches()),
+                path,
+                layer=layer,
+                driver=DRIVERS[path.suffix],
+                geometry_name="geometry",
+                geometry_type="Polygon",
+                crs=_crs_text(first.crs),
+                append=append,
+                **options,
             )
+    except Exception:
+        if faults:
+            raise faults[0] from None
+        raise
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _add_style(path: Path, layer: str, styles: tuple[str, str], date: str) -> None:
-    """Put the default style into the GeoPackage, in the table in which QGIS looks for it."""
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
-            "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
-            "styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        column = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()[0]
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-            "styleQML, styleSLD, useAsDefault, description, owner, ui, update_time) "
-            "VALUES ('', '', ?, ?, 'classes', ?, ?, 1, 'Classes of resegeo', '', NULL, ?)",
-            (layer, column, *styles, date.replace("Z", "000Z")),
-        )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
-            (date,),
-        )
+def _crs_text(crs: Any) -> str | None:
+    """Write a CRS for GDAL, by its code where it has one."""
+    if crs is None:
+        return None
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt("WKT1_GDAL"))
+
+
+def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
+    """Return a frame as a table with its geometry as WKB."""
+    columns = {
+        name: pyarrow.array(frame[name], pyarrow.string() if name in TEXTS else None)
+        for name in frame.columns
+        if name != "geometry"
+    }
+    columns["geometry"] = pyarrow.array(frame.geometry.to_wkb(), pyarrow.binary())
+    table = pyarrow.table(columns)
+    place = table.schema.get_field_index("geometry")
+    known = table.schema.field(place).with_metadata({"ARROW:extension:name": "ogc.wkb"})
+    return table.set_column(place, known, table.column(place))
+
+
+def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
+    """Write GeoParquet: what GeoPandas writes, but a group of rows a frame where there are several."""
+    first, second = next(frames), next(frames, None)
+    if second is None:
+        first.to_parquet(path)
+        return
+    plain = io.BytesIO()
+    first.to_parquet(plain)
+    schema = parquet.read_schema(plain)
+    bounds = []
+    with parquet.ParquetWriter(path, schema, compression="snappy") as writer:
+        for frame in chain([first, second], frames):
+            bounds.append(frame.total_bounds)
+            held = io.BytesIO()
+            frame.to_parquet(held)
+            writer.write_table(parquet.read_table(held).cast(schema))
+        west, south, east, north = np.array(bounds).T
+        about = json.loads(schema.metadata[b"geo"])
+        whole = [west.min(), south.min(), east.max(), north.max()]
+        about["columns"][about["primary_column"]]["bbox"] = [float(value) for value in whole]
+        writer.add_key_value_metadata({"geo": json.dumps(about)})
+
+
+def restyle(
+    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
+) -> None:
+    """Let the style that this program gave a layer name the classes that occur now; a user's own stays.
+
+    Parameters
+    ----------
+    database:
+        An open GeoPackage.
+    layer:
+        The layer.
+    classes:
+        The class list, of which ``before`` occurred when the style was made, and ``now`` do.
+
+    """
+    texts = qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))
+    replace_style(database, layer, qml_vector(classes, set(before)), Style(*STYLE, *texts), _DATE)

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, ov
 
 from resegeo.checkpoints.sources import resolve_model
 from resegeo.classes.class_file import class_list
+from resegeo.declare import declared, taken
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import LONGEST_PATH, name_problem, sweep
+from resegeo.files import LONGEST_PATH, is_folder, name_problem, sweep
 from resegeo.process import undisturbed
 from resegeo.run.options import Keywords, Options, View, documented
 from resegeo.run.plan import look_at, make_plan, plan_outputs
 from resegeo.run.prepare import Classes, Run, settle, warn
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import describe
+from resegeo.scene.resampling import ground_sample_distance
 from resegeo.settings import SUFFIXES, Settings
 
 if TYPE_CHECKING:
@@ -165,6 +168,7 @@ def estimate(
     return prepare(scene, classes, output, **options).estimate()
 
 
+@heard
 def info(
     scene: str | Path | xr.DataArray,
     *,
@@ -173,53 +177,71 @@ def info(
     alpha: Literal["auto", "ignore", "use"] | None = None,
 ) -> dict[str, object]:
     """Return what ``resegeo info`` prints: facts of the scene, and what ``segment`` would do with it."""
+    from resegeo.run.results import smallest_worth
+
     opened = look_at(scene, View(bands=bands, formats=formats, alpha=alpha))
+    least, text = smallest_worth(ground_sample_distance(opened))
     plan = make_plan(opened, class_list(["any"]), Settings(), resolve_model())
     size = plan.geometry.image_size
     return {
         **describe(opened),
         "model": plan.source.name,
         "windows": f"{plan.grid.count} of {size} × {size} pixels, stride {plan.grid.stride}",
+        "min_area": f"{text} ({least:,} pixels) is a good start" if text.endswith("m2") else f"{text} is a good start",
         "outputs": ", ".join(str(path) for path in plan_outputs(plan, None).files()),
     }
 
 
+@heard
 def vectorize(
     raster: str | Path,
     output: str | Path,
     *,
     keep_background: bool = False,
-    min_area: int = 0,
-    simplify: float = 0.0,
+    min_area: int | str = 0,
+    smooth: bool = False,
+    simplify: float | str = 0.0,
     overwrite: bool = False,
+    append: bool = False,
 ) -> Path:
     """Write the polygons of a class raster; the suffix of ``output`` is the format.
 
-    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them.
+    They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them. With
+    ``append`` they join those of other scenes in a GeoPackage, see
+    :func:`resegeo.outputs.collecting.append_polygons`; ``overwrite`` replaces those of the same scene then.
 
     Raises
     ------
     ResegeoError:
-        When the raster is not one of ours, the format is unknown, or ``output`` exists.
+        When the raster is not one of ours, the format is unknown, or ``output`` exists or, with ``append``, holds the
+        scene already.
 
     """
-    from resegeo.outputs.polygons import polygonize
+    from resegeo.outputs.collecting import append_polygons
+    from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
-    from resegeo.outputs.vectors import STYLES, foreign_style, open_elsewhere, parts_of, write_polygons
+    from resegeo.outputs.vector_files import STYLES, open_elsewhere, parts_of
+    from resegeo.outputs.vectors import foreign_style, write_polygons
     from resegeo.run.results import scores_of
 
     output = Path(output)
+    known = declared(Settings)
+    min_area, simplify = taken(known["min_area"], min_area), taken(known["simplify"], simplify)
     if output.suffix.lower() not in SUFFIXES.values():
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
+        )
+    if append and output.suffix.lower() != ".gpkg":
+        raise UsageError(
+            f"[[output={shown(output)}]]: [[append]] collects scenes in a GeoPackage; its suffix is .gpkg."
         )
     why = name_problem(output)
     if why is not None:
         raise ResegeoError(f"{why} Name another file by [[output]].")
     parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
-    _refuse_existing(next(parts, None), overwrite=overwrite)
+    _refuse_existing(next(parts, None), overwrite=overwrite or append)
     open_elsewhere(output)
-    if not output.parent.is_dir():
+    if not is_folder(output.parent):
         raise ResegeoError(
             f"The folder {shown(output.parent)} does not exist; create it, or name another file by [[output]]."
         )
@@ -228,16 +250,20 @@ def vectorize(
         raise ResegeoError(f"{name_problem(path)} Give the class raster a plainer name.")
     sweep(output.parent)
     classes, _ = read_class_raster_info(path)
-    frame = polygonize(
+    drawing = draw(
         path,
         classes=classes,
         keep_background=keep_background,
         min_area=min_area,
+        smooth=smooth,
         simplify=simplify,
         scores=scores_of(path),
     )
-    _refuse_existing(foreign_style(frame, output, classes), overwrite=overwrite)
-    write_polygons(frame, output, classes)
+    if append:
+        append_polygons(drawing, output, classes, overwrite=overwrite)
+        return output
+    _refuse_existing(foreign_style(drawing, output, classes), overwrite=overwrite)
+    write_polygons(drawing, output, classes)
     return output
 
 

@@ -19,8 +19,9 @@ from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
 from resegeo.run.header import Kept
 from resegeo.run.plan import Plan
-from resegeo.run.store import ItemResult, quantise, restore
-from resegeo.scene.resampling import VALID
+from resegeo.run.quantisation import quantise, restore
+from resegeo.run.store import ItemResult
+from resegeo.scene.resampling import VALID, Canvas
 from resegeo.scene.windows import Rect, WorkItem
 from resegeo.segments.segment_sources import SamTiles, SamWindows, SegmentSource, segment_source
 
@@ -182,7 +183,11 @@ def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
     valid = np.stack([share[cuts[number]] >= VALID for number in used])
     ids = segments.propose([item.windows[number] for number in used], pixels)
     levels = patch_ids(ids, plan.geometry.patch_size)
-    levels[np.broadcast_to(mostly_invalid(valid, plan.geometry.patch_size)[:, None], levels.shape)] = INVALID_GROUP
+    held = valid
+    if plan.settings.padding_has_segments:  # what lies beyond the scene is as good as any other pixel
+        inside = np.stack([_inside(plan.canvas, item.windows[number]) for number in used])
+        held = valid | ~inside
+    levels[np.broadcast_to(mostly_invalid(held, plan.geometry.patch_size)[:, None], levels.shape)] = INVALID_GROUP
     return Batch(flags, pixels, valid, levels, ids[:, segments.finest])
 
 
@@ -196,7 +201,7 @@ def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> tuple[NDArray[np.floa
             batch.levels[part],
             plan.schedule,
             fill=plan.settings.fill,
-            self_self=plan.settings.self_self,
+            last=plan.settings.last_layer,
         )
 
     size = count = len(batch.rgb)
@@ -220,6 +225,13 @@ def _numbered(ids: NDArray[np.int64]) -> NDArray[np.uint16]:
         found, inverse = np.unique(window, return_inverse=True)
         numbers[:] = inverse.reshape(window.shape) + (found[0] != 0)
     return result
+
+
+def _inside(canvas: Canvas, window: Rect) -> NDArray[np.bool_]:
+    """Pixels (S, S) of a window that lie in the canvas."""
+    rows = np.arange(window.row, window.bottom) < canvas.height
+    cols = np.arange(window.col, window.right) < canvas.width
+    return rows[:, None] & cols
 
 
 def _cut(window: Rect, bounds: Rect) -> tuple[slice, slice]:

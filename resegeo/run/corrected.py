@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resegeo.clip.blending import Grouping
 from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, with_prevalence
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
-from resegeo.files import Note, whole
+from resegeo.files import Note, saving, whole
 from resegeo.run.clicks import refuse_one_class, sample_of
 from resegeo.run.correction import FORMAT, KEY, identity_of, words_of
 from resegeo.run.example_features import Words, counts, gather_with_scene
@@ -146,10 +146,5 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
     }
     arrays = {"residuals": found.fitted.residuals, "biases": found.fitted.biases}
     content = save(arrays, metadata={KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
-    try:
-        with whole(path, note) as beside:
-            beside.write_bytes(content)
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path)} could not be written ({error.strerror or error}). Check free space and permissions."
-        ) from error
+    with saving(path), whole(path, note) as beside:
+        beside.write_bytes(content)

@@ -19,7 +19,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.clip.fitting import Fitted
 from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, UsageError, escaped, shown
-from resegeo.files import checksum, read_limited
+from resegeo.files import checksum, is_file, is_there, read_limited
 from resegeo.run.clicks import extended_by, is_fitted, read_clicks
 from resegeo.run.example_features import Places
 from resegeo.scene.reader import Scene
@@ -87,14 +87,14 @@ def correction_of(
     if settings.softmax_over != "classes":
         raise UsageError(
             f"[[examples={name}]] corrects the scores of classes, and [[softmax_over={settings.softmax_over}]] (of "
-            "[[preset=paper]]) compares prompts first; leave that out."
+            "presets such as paper) compares prompts first; leave that out."
         )
     if is_fitted(path):
         return _read_fitted(Path(path), classes, settings, source)
-    if not Path(path).exists() and "://" not in str(path) and not str(path).startswith("/vsi"):
+    if not is_there(path) and "://" not in str(path) and not str(path).startswith("/vsi"):
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
-    said = checksum(Path(path)) if Path(path).is_file() else ""
+    said = checksum(Path(path)) if is_file(path) else ""
     return Correction(Path(path).name, said, clicks.counts, clicks.field, places=clicks.places), clicks.classes
 
 
@@ -150,7 +150,7 @@ def read_fitted(path: Path) -> FittedFile:
     from safetensors.numpy import load
 
     what = f"[[examples={escaped(path)}]]"
-    if not path.is_file():
+    if not is_file(path):
         raise ResegeoError(f"{what}: no such file. Check the path.")
     content = read_limited(path, _MOST)
     damaged = f"{what} is damaged, or no file of fitted vectors that a run with [[examples]] wrote."

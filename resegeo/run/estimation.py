@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import WindowScores
+from resegeo.files import is_folder
 from resegeo.outputs.raster import CACHE_BYTES
 from resegeo.run.clusters import local_workers
 from resegeo.run.compute import Batch, Machine, reduced, start_machine
 from resegeo.run.labelling import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan
-from resegeo.run.resume import differs
-from resegeo.run.store import Store
+from resegeo.run.standing import Standing
 from resegeo.scene.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0
@@ -69,7 +69,7 @@ class Estimate:
         return sum(self.seconds.values())
 
 
-def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
+def estimate_run(plan: Plan, url: str, found: Standing | None, options: RunOptions) -> Estimate:
     """Estimate a run; computes a few windows and blocks, writes nothing.
 
     Parameters
@@ -78,6 +78,8 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
         What would be computed.
     url:
         Path or URL of the store.
+    found:
+        What is there already; None: nothing that counts.
     options:
         Who would compute and what would be kept.
 
@@ -90,14 +92,12 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     workers = 1
     if options.cluster is not None:
         workers = local_workers(options.cluster) or 1
-    store = Store.open(url)
-    if store is not None and differs(store, plan, options):
-        store = None
+    store, complete = (None, False) if found is None else (found.store, found.complete)
     features = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
     if store is not None:
         features = store.header.features
     kept = plan.kept(features=features)
-    done = 0 if store is None else len(store.done())
+    done = plan.items if complete else 0 if store is None else len(store.done())
     machine = start_machine(plan, kept, device=options.device, threads=options.threads)
     threads = options.threads or os.cpu_count() or 1
     reading, encoding, sample, device_bytes = _time_items(machine)
@@ -106,11 +106,15 @@ def estimate_run(plan: Plan, url: str, options: RunOptions) -> Estimate:
     height, width = plan.scene.height, plan.scene.width
     pixels = height * width
     drawn = bool(plan.settings.vector)
-    seconds = {
-        "windows": (plan.items - done) * per_item / max(1, workers),
-        "labels": labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
-        **{stage: rate * pixels / 1e6 for stage, rate in DRAWING.items() if drawn or stage != "polygons"},
-    }
+    seconds = (
+        dict.fromkeys(("windows", "labels", *DRAWING), 0.0)
+        if complete
+        else {
+            "windows": (plan.items - done) * per_item / max(1, workers),
+            "labels": labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
+            **{stage: rate * pixels / 1e6 for stage, rate in DRAWING.items() if drawn or stage != "polygons"},
+        }
+    )
     itemsize = np.dtype(plan.classes.dtype).itemsize
     return Estimate(
         items=plan.items,
@@ -216,7 +220,7 @@ def _device_bytes(machine: Machine) -> int:
 
 def _standing(path: Path) -> Path:
     """Return the nearest folder above that exists."""
-    return next(folder for folder in [path.absolute(), *path.absolute().parents] if folder.is_dir())
+    return next(folder for folder in [path.absolute(), *path.absolute().parents] if is_folder(folder))
 
 
 def _peak() -> int:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from resegeo.clip.blending import Grouping, class_logits
 from resegeo.clip.fitting import Examples
 from resegeo.clip.scores import blend_weights, unit
-from resegeo.run.store import ItemResult, restore
+from resegeo.run.quantisation import restore
+from resegeo.run.store import ItemResult
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import WindowGrid
 

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from resegeo.checkpoints.model_card import ModelCardNotice, doubts
 from resegeo.clip.encoder import Encoder, set_threads
-from resegeo.errors import Interrupted, ResegeoError
-from resegeo.files import alone, sweep, sweep_locks, writable_folder
+from resegeo.errors import Interrupted, ResegeoError, notice
+from resegeo.files import alone, writable_folder
 from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
 from resegeo.run.clusters import connect
+from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
 from resegeo.run.corrected import Found, fitted_on, write_fitted
 from resegeo.run.executors import Task, run_here, run_on_cluster
@@ -39,13 +41,12 @@ from resegeo.run.results import (
     make_raster,
 )
 from resegeo.run.resume import keeps_features, new_store
+from resegeo.run.reuse import reused
 from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import Standing, look
-from resegeo.run.store import Store, remove
+from resegeo.run.store import Store
+from resegeo.run.store_removal import remove
 from resegeo.scene.reader import describe
-
-PATIENCE = 60.0
-"""Seconds that new words for a finished store wait for another run that uses it."""
 
 
 class _Clock:
@@ -75,34 +76,10 @@ class _Progress:
         self.report(self.stage, self.done, self.total)
 
 
-def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions) -> Segmentation:
-    """Run a plan into files; what is complete already, from an earlier or an interrupted run, is not computed again.
-
-    Parameters
-    ----------
-    plan, outputs:
-        What to compute, and where the results go.
-    url:
-        Path or URL of the store.
-    job:
-        The plan by reference, for other processes; None where there is none (a scene in memory, a finished store).
-    options:
-        Who computes and what is kept.
-
-    Raises
-    ------
-    ResegeoError:
-        With one sentence that says what is wrong and how to mend it.
-    Interrupted:
-        When the user interrupts; the same command goes on.
-
-    """
-    locks = _locks(plan, outputs, url)
-    found = look(plan, outputs, url, options, alone=False)
-    if found.complete:
-        sweep_locks(locks)
-        sweep(outputs.folder)
-        return _reused(found, outputs, url, options)
+def compute_files(
+    plan: Plan, outputs: Outputs, url: str, job: Job | None, options: RunOptions, locks: Mapping[Path, float]
+) -> Segmentation:
+    """Compute what is not there yet, alone with the files of ``locks``; see :func:`resegeo.run.beginning.run_files`."""
     drawable = can_draw_polygons(plan)
     with (
         writable_folder(outputs.folder),
@@ -114,27 +91,8 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
         # Again: another run may have ended meanwhile.
         found = look(plan, outputs, url, options, alone=True)
         if found.complete:
-            return _reused(found, outputs, url, options)
+            return reused(found, outputs, url, options)
         return _run(plan, outputs, url, job, options, found, drawable=drawable)
-
-
-def _reused(found: Standing, outputs: Outputs, url: str, options: RunOptions) -> Segmentation:
-    """Return the results of an equal run that lie there complete."""
-    if options.discard_store and Store.open(url) is not None:
-        remove(url)
-    beside = tuple(path for path in outputs.beside if path.name in found.known)
-    return Segmentation(
-        outputs.raster, found.vectors, outputs.picture, outputs.areas, outputs.report, reused=True, beside=beside
-    )
-
-
-def _locks(plan: Plan, outputs: Outputs, url: str) -> dict[Path, float]:
-    """What no other run may write to meanwhile, and the seconds that its end is waited for."""
-    locks = {outputs.raster: 0.0}
-    # New words for a finished store take seconds: a second run waits for the first.
-    if "://" not in url:
-        locks[Path(url)] = 0.0 if plan.made_with is None else PATIENCE
-    return locks
 
 
 def _run(
@@ -205,7 +163,12 @@ def _run(
     write_areas(outputs.areas, covered, journal.note)
     clock.lap("areas")
     written = outputs.vectors if drawable else ()
+    marks = {path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written
+    write_companions(plan, outputs, written, covered, marks, journal.note)
+    beside = (*beside, *outputs.companions)
+    clock.lap("companions")
     document = {
+        **listed(marks | journal.written),
         "resegeo": wanted,
         "fingerprint": fingerprint(wanted),
         "versions": versions(),
@@ -214,9 +177,9 @@ def _run(
         "schedule": asdict(plan.schedule),
         "pixels": raster.pixels,
         "areas": [asdict(row) for row in covered],
+        "doubts": dict(raster.doubts),
         "outputs": [path.name for path in (outputs.raster, *written, outputs.picture, *beside, outputs.areas)],
         **({} if corrected is None else {"examples": dict(corrected.facts)}),
-        **listed({path.name: found.known[path.name] for path in kept_scores} | raster.marks | journal.written),
         "store": None if options.discard_store else url,
         **_outcome(plan, store),
         "unreadable_blocks": raster.unreadable,
@@ -227,6 +190,7 @@ def _run(
     journal.end()
     if options.discard_store:
         remove(url)
+    _mention_doubts(plan, raster.doubts)
     failed = document["windows"]["failed"] + raster.unreadable
     return Segmentation(
         outputs.raster,
@@ -238,6 +202,16 @@ def _run(
         failed=failed,
         beside=beside,
     )
+
+
+def _mention_doubts(plan: Plan, found: Mapping[str, Any]) -> None:
+    """Say at the end where the scores speak against the result; scaled by the user's own factor they tell nothing."""
+    if not found or plan.settings.logit_scale is not None or len(plan.classes.classes) < 2:
+        return
+    ties = {name: (tie["with"], tie["share"]) for name, tie in found["near_ties"].items()}
+    said = doubts(plan.scene.name, found["mean_scores"], ties)
+    if said is not None:
+        notice(said, ModelCardNotice)
 
 
 def _outcome(plan: Plan, store: Store) -> dict[str, Any]:
@@ -270,7 +244,7 @@ def run_codes(plan: Plan, options: RunOptions) -> np.ndarray[Any, np.dtype[np.un
             if part is not None:
                 rect = part.rect
                 codes[rect.row : rect.bottom, rect.col : rect.right] = part.codes
-    return sieved(codes, legend, plan.settings.min_area)
+    return sieved(codes, legend, plan.min_area)
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,6 @@ class StoreHeader:
     scene: StoredScene
     canvas: tuple[float, float]
     """Scene pixels that one of the canvas stands for, down and across."""
-    outputs: tuple[str, ...] = ()
-    """Names of files that runs with this store write."""
     finished: bool = False
     """Whether a run has ended with it."""
     suspect: bool = False
@@ -254,7 +252,6 @@ class StoreHeader:
             model=StoredModel(model.text("path"), model.text("architecture"), model.text("activation")),
             scene=scene,
             canvas=(down, across),
-            outputs=tuple(_plain_name(name, "outputs") for name in take.list("outputs")),
             finished=take.flag("finished"),
             suspect=take.flag("suspect"),
             id=identity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,8 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from resegeo.checkpoints.model_card import TIED
 from resegeo.classes.class_list import ClassList
-from resegeo.clip.blending import Blender, Grouping, WindowScores, class_codes, class_ranks, class_scores, score_steps
+from resegeo.clip.blending import (
+    Blender,
+    Grouping,
+    WindowScores,
+    class_codes,
+    class_ranks,
+    class_scores,
+    rescaled,
+    score_steps,
+)
 from resegeo.clip.scores import EXTRA
 from resegeo.errors import ResegeoError
 from resegeo.outputs.picture import Quicklook
@@ -101,6 +111,51 @@ class Scorer:
         ]
 
 
+THINNED = 4
+"""Every so-manieth row and column is looked at for doubts."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How sure the scores are of the classes, on a thin grid of pixels; sums, so that blocks can be added."""
+
+    pixels: NDArray[np.int64]
+    """(C,) pixels of each class."""
+    scores: NDArray[np.float64]
+    """(C,) sum of their probabilities."""
+    ties: NDArray[np.int64]
+    """(C, C) pixels of the class in the row that are nearly ties with the one in the column."""
+
+    @classmethod
+    def of(cls, by_class: NDArray[np.float32], chosen: NDArray[np.bool_]) -> Doubt:
+        """Look at the pixels ``chosen`` (h, w) of probabilities (C, h, w); those without any are left out."""
+        count = len(by_class)
+        best, second, margin = class_ranks(by_class)
+        seen = chosen & np.isfinite(margin)
+        tied = seen & (margin < TIED) & (best != second)
+        top = np.nan_to_num(by_class.max(axis=0))
+        pairs = np.bincount(best[tied] * count + second[tied], minlength=count**2)
+        return cls(
+            np.bincount(best[seen], minlength=count),
+            np.bincount(best[seen], weights=top[seen], minlength=count).astype(np.float64),
+            pairs.reshape(count, count),
+        )
+
+    def __add__(self, other: Doubt) -> Doubt:
+        return Doubt(self.pixels + other.pixels, self.scores + other.scores, self.ties + other.ties)
+
+    def facts(self, names: Sequence[str]) -> dict[str, Any]:
+        """Mean score of each class that has pixels, and which class it is nearly tied with most often."""
+        shown = [n for n in range(len(names)) if self.pixels[n]]
+        ties = {names[n]: (names[self.ties[n].argmax()], self.ties[n].max() / self.pixels[n]) for n in shown}
+        return {
+            "mean_scores": {names[n]: round(float(self.scores[n] / self.pixels[n]), 4) for n in shown},
+            "near_ties": {
+                name: {"with": other, "share": round(float(share), 4)} for name, (other, share) in ties.items() if share
+            },
+        }
+
+
 @dataclass(frozen=True)
 class Block:
     """A finished block of the class raster."""
@@ -117,6 +172,8 @@ class Block:
     """Best and second class and the margin between their scores, see :func:`resegeo.clip.blending.class_ranks`."""
     by_class: NDArray[np.uint8] | None = None
     """Scores (C, h, w) of all classes in steps, NO_SCORE where there are none; None where nobody asked."""
+    doubt: Doubt | None = None
+    """Of its pixels on a thin grid; None where nothing was chosen by scores."""
 
     def within(self, frame: Rect) -> Block | None:
         """Return the part inside ``frame``, its place counted from that one's corner; None where there is none."""
@@ -177,6 +234,8 @@ class Labeller:
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
             vote=settings.vote_segments,
+            interpolate=settings.interpolate,
+            average=settings.average,
         )
         threshold = settings.threshold if settings.threshold is not None else classes.threshold
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
@@ -198,9 +257,7 @@ class Labeller:
         if not valid.any():
             codes = np.full(valid.shape, legend.nodata, dtype=legend.dtype)
             return Block(rect, codes, rgb, valid, readable=True)
-        over = plan.grid.items_over(plan.canvas.canvas_rect(rect))
-        windows = (window for item in over for window in self.scorer.windows(item))
-        by_class = self.blender.blend(rect, windows)
+        by_class = rescaled(self.blended(rect), [spec.scale for spec in classes.classes])
         codes = class_codes(by_class, valid, classes, self.floors)
         if plan.merge is not None:
             codes, by_class = plan.merge.codes(codes), plan.merge.scores(by_class)
@@ -209,7 +266,15 @@ class Labeller:
         scores = class_scores(by_class) if self.scored else None
         ranks = class_ranks(by_class) if self.ranked else None
         steps = score_steps(by_class, valid) if self.ranked else None
-        return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps)
+        thin = tuple(slice(-start % THINNED, None, THINNED) for start in (rect.row, rect.col))
+        doubt = Doubt.of(by_class[:, *thin], valid[thin])
+        return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps, doubt=doubt)
+
+    def blended(self, rect: Rect) -> NDArray[np.float32]:
+        """Return what the model says of a block (C, h, w), before thresholds and scales; NaN where no window is."""
+        over = self.plan.grid.items_over(self.plan.canvas.canvas_rect(rect))
+        windows = (window for item in over for window in self.scorer.windows(item))
+        return self.blender.blend(rect, windows)
 
 
 def only(

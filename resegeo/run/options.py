@@ -7,7 +7,7 @@ manifests and what a batch remembers all follow from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache, wraps
 from inspect import Parameter, Signature, signature
@@ -71,6 +71,14 @@ class View:
         "What a band called alpha means: ignore where it is infrared.  [default: auto, use with a notice]",
         "Scene",
     )
+    name: str | None = option(
+        None,
+        "What the results are called.  [default: as the scene's file]",
+        "Results",
+        affects="store",
+        example="tile_7",
+        expected="a plain name for files, such as tile_7",
+    )
     formats: Sequence[str] | None = option(
         None,
         "GDAL's file formats that are trusted though they may read other files or hosts, such as VRT,netCDF.",
@@ -121,10 +129,11 @@ class ModelChoice:
     )
     preset: Preset = option(
         "default",
-        "Several options at once. default: superpixels, windows that overlap by half, smooth borders. paper: the "
-        "published "
-        "method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and probabilities over "
-        "prompts.  [default: default]",
+        "Several options at once. default: the model's own segments, windows that overlap by half, smooth borders. "
+        "paper: the published method, which takes SAM's segments ([[sam_checkpoint]]), windows side by side and "
+        "probabilities over prompts. Others, all without segments: plain: CLIP as trained. maskclip: MaskCLIP "
+        "(ECCV 2022). sclip: SCLIP (ECCV 2024). clearclip: ClearCLIP (ECCV 2024). segearth: SegEarth-OV (CVPR 2025) "
+        "without its upsampler.  [default: default]",
         "Method",
     )
     settings: str | Path | None = option(
@@ -308,14 +317,14 @@ OPTIONS: Mapping[str, Declared] = {name: what for part in _PARTS for name, what 
 
 SCENE_OPTIONS: tuple[str, ...] = (
     "prompts",
-    *declared(View),
+    *(name for name, what in declared(View).items() if what.about.affects != "nothing"),
     *declared(ModelChoice),
     *(each.name for each in fields(Settings)),
     "only",
     "examples",
     "field",
 )
-"""What a manifest may say of a scene: its columns."""
+"""What a manifest may say of a scene: its columns. None says which formats are trusted: it may come from anybody."""
 
 
 @dataclass(frozen=True)
@@ -397,10 +406,12 @@ def _keywords() -> list[Parameter]:
     return found
 
 
-def listed() -> str:
-    """Return a paragraph for the docstrings of functions that take them all."""
+def _listed(own: Container[str]) -> str:
+    """Return a paragraph for the docstring of a function that takes them all, those of its ``own`` aside."""
     return "\n".join(
-        f"    {name}:\n        {spelled(what.about.help)}" for name, what in OPTIONS.items() if what.about.help
+        f"    {name}:\n        {spelled(what.about.help)}"
+        for name, what in OPTIONS.items()
+        if what.about.help and name not in own
     )
 
 
@@ -412,6 +423,8 @@ def documented(function: F) -> F:
         return function(*args, **kwargs)
 
     own = [p for p in signature(function).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    call.__signature__ = Signature([*own, *_keywords()])  # type: ignore[attr-defined]
-    call.__doc__ = (function.__doc__ or "").replace("    **options:", f"{listed()}\n    **options:", 1)
+    names = {p.name for p in own}
+    others = (p for p in _keywords() if p.name not in names)
+    call.__signature__ = Signature([*own, *others])  # type: ignore[attr-defined]
+    call.__doc__ = (function.__doc__ or "").replace("    **options:", f"{_listed(names)}\n    **options:", 1)
     return call  # type: ignore[return-value]

@@ -18,14 +18,14 @@ from resegeo.classes.merging import Merged
 from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import output_folder
+from resegeo.files import is_file, is_there, name_problem, output_folder
 from resegeo.run.header import Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
 from resegeo.scene.reader import Scene, open_scene
 from resegeo.scene.region import Region, region_of, transform_of
-from resegeo.scene.resampling import Canvas, canvas_of
+from resegeo.scene.resampling import Canvas, canvas_of, ground_sample_distance
 from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect, WindowGrid, window_grid
 from resegeo.settings import LABEL_KNOBS, POLYGON_KNOBS, SUFFIXES, Settings
@@ -53,6 +53,15 @@ class Outputs:
     """What examples come to; written where the run has some of its own."""
     scores: tuple[Path, ...]
     """Scores of all classes, and confidence; written where they are asked for."""
+    project: Path
+    """For QGIS."""
+    item: Path
+    """Of STAC."""
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """What is written for other programs, after the results that it tells of."""
+        return (self.project, self.item)
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -61,7 +70,7 @@ class Outputs:
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of a finished run, in the order in which they are written."""
-        return (self.raster, *self.vectors, self.picture, self.areas, self.report)
+        return (self.raster, *self.vectors, self.picture, self.areas, *self.companions, self.report)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Plan:
     canvas: Canvas
     classes: ClassList
     settings: Settings
+    """With lengths and areas in pixels."""
     source: ModelSource
     geometry: Geometry
     schedule: Schedule
@@ -135,7 +145,9 @@ class Plan:
                 "segment_files": self.sources["segment_files"],
                 "sam": None if self.sam is None else self.sam.sha256,
                 "region": None if self.region is None else self.region.fingerprint,
-                "settings": knobs | {"stride": self.grid.stride},
+                "settings": knobs
+                | {"stride": self.grid.stride}
+                | ({"padding": "has segments"} if self.settings.padding_has_segments else {}),
                 "schedule": [schedule.free, schedule.segment, schedule.local, schedule.radius],
                 "model": {"name": self.source.name, **self.sources["model"]},
             }
@@ -176,7 +188,7 @@ class Plan:
             | {
                 "classes": self.classes.to_json(),
                 "only": None if self.only is None else sorted(self.only),
-                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS)},
+                "settings": {name: settings[name] for name in sorted(LABEL_KNOBS) if name in settings},
             }
         )
 
@@ -208,6 +220,16 @@ class Plan:
         """Return what the run writes beside raster, polygons and picture."""
         fitted = (outputs.fitted,) if self.correction is not None and self.correction.kind == "places" else ()
         return (*fitted, *(outputs.scores if self.scores else ()))
+
+    @property
+    def min_area(self) -> int:
+        """Smallest area to be mapped, in pixels."""
+        return int(self.settings.min_area)
+
+    @property
+    def simplify(self) -> float:
+        """Tolerance of the simplification of borders, in pixels."""
+        return float(self.settings.simplify)
 
     @property
     def items(self) -> int:
@@ -299,7 +321,7 @@ def make_plan(
 ) -> Plan:
     """Lay the window grid over the scene and check that model, settings and scene fit together.
 
-    ``canvas`` is given where it is known already; by default it follows from ``settings.gsd``. ``made_with`` is for a
+    ``canvas`` is given where it is known already; by default it follows from the settings. ``made_with`` is for a
     finished store, see :class:`Plan`.
 
     Raises
@@ -309,7 +331,8 @@ def make_plan(
 
     """
     model = geometry(source)
-    canvas = canvas or canvas_of(scene, settings.gsd)
+    canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
+    settings = settings.in_pixels(ground_sample_distance(scene))
     return Plan(
         scene=scene,
         canvas=canvas,
@@ -367,10 +390,12 @@ def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
         raise UsageError(
             f"[[store={where!r}]] is no place for a store; name a folder or a URL such as s3://bucket/work."
         )
-    if where is not None and Path(where).is_file():
+    if where is not None and is_file(where):
         raise ResegeoError(f"[[store={where}]] is an existing file; name a folder or a URL.")
     if where is not None and "://" in where:
         _protocol(where)
+    elif where is not None and name_problem(Path(where)) is not None:
+        raise ResegeoError(f"{name_problem(Path(where))} Name another folder by [[store]].")
     return str(outputs.folder / name) if where is None else f"{where.rstrip('/')}/{name}"
 
 
@@ -412,13 +437,15 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         report=where / f"{stem}.json",
         fitted=where / f"{stem}.fitted.safetensors",
         scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
+        project=where / f"{stem}.qgz",
+        item=where / f"{stem}.stac.json",
         vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
     )
 
 
 def _segment_stamp(segments: str) -> str | None:
     """Stamp of the files that ``segments`` names: a changed file is another run."""
-    files = [segments] if Path(segments).exists() else segments.split(",")
+    files = [segments] if is_there(segments) else segments.split(",")
     beside = [str(Path(file).with_suffix(".prj")) for file in files if file.lower().endswith(".shp")]
     return stamp([*files, *beside])
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resegeo.checkpoints.imported import imported_path
-from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, identity, resolve_sam, unknown_words
-from resegeo.classes.class_file import class_list, load_class_list
+from resegeo.checkpoints.model_card import Look, ModelCardNotice, caution
+from resegeo.checkpoints.sources import ModelSource, SamSource, geometry, resolve_sam, unknown_words
+from resegeo.classes.class_file import MOST_TEXTS, class_list, load_class_list
 from resegeo.classes.class_list import ClassList
 from resegeo.classes.merging import Merged, merged, parse_merges, recolored
+from resegeo.classes.openai_templates import OPENAI_TEMPLATES
 from resegeo.clip.tokens import check_prompts
 from resegeo.composition.recipe import find_model
 from resegeo.errors import (
@@ -26,15 +27,18 @@ from resegeo.errors import (
     notice,
     shown,
 )
+from resegeo.files import is_there
 from resegeo.process import undisturbed
 from resegeo.progress import Progress
-from resegeo.run.header import StoreHeader
 from resegeo.run.options import Method, Options, RunOptions
 from resegeo.run.plan import Job, Outputs, Plan, look_at, make_plan, plan_outputs, store_url
 from resegeo.run.report import earlier_report
 from resegeo.run.segmentation import flags
-from resegeo.run.store import Store, UnusableStoreError, is_store
-from resegeo.run.stored import stored_scene
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.run.store_removal import UnusableStoreError
+from resegeo.run.stored import model_of_store, stored_scene
+from resegeo.scene.formats import heard
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
@@ -47,11 +51,13 @@ if TYPE_CHECKING:
     from resegeo.run.correction import Correction
     from resegeo.run.estimation import Estimate
     from resegeo.run.segmentation import Segmentation
-
-BUNDLED_RANGE = (0.1, 30.0)
-"""Ground sample distances in metres that the bundled model was trained on."""
+    from resegeo.run.standing import Standing
 
 Classes = str | Path | ClassList | Sequence[str | Mapping[str, Any]]
+
+
+_SQUARE = 32
+"""Side of the squares, nine at most, of which a scene's brightness is told."""
 
 
 class VocabularyWarning(ResegeoWarning):
@@ -73,6 +79,7 @@ class Run:
     in_memory: bool = False
     """Whether the scene is an array, and its labels are returned as one."""
 
+    @heard
     def estimate(self) -> Estimate:
         """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
 
@@ -85,8 +92,10 @@ class Run:
         with undisturbed():
             from resegeo.run.estimation import estimate_run
 
-            return estimate_run(self.plan, self.url, self.options)
+            found = None if self.in_memory else _foreseen(self)
+            return estimate_run(self.plan, self.url, found, self.options)
 
+    @heard
     def execute(self) -> Segmentation | xr.DataArray:
         """Compute what is not there yet, and write it; see :func:`resegeo.segment`.
 
@@ -99,9 +108,11 @@ class Run:
 
         """
         with undisturbed():
-            from resegeo.run.execution import run_codes, run_files
+            from resegeo.run.beginning import run_files
 
             if self.in_memory:
+                from resegeo.run.execution import run_codes
+
                 return _as_array(self.plan, run_codes(self.plan, self.options))
             return run_files(self.plan, self.outputs, self.url, self.job, self.options)
 
@@ -130,6 +141,19 @@ class Run:
         return f"<table><caption>resegeo run</caption>{rows}</table>"
 
 
+def _foreseen(run: Run) -> Standing:
+    """What the run would find; where it would be refused, that is said, and what is there counts as to be replaced."""
+    from resegeo.run.standing import foresee
+
+    try:
+        return foresee(run.plan, run.outputs, run.url, run.options)
+    except ResegeoError as error:
+        found = foresee(run.plan, run.outputs, run.url, replace(run.options, overwrite=True))
+        notice(f"This run would be refused: {error.text}")
+        return found
+
+
+@heard
 def settle(
     scene: str | Path | xr.DataArray, classes: Classes | None, output: str | Path | None, options: Options
 ) -> Run:
@@ -152,6 +176,7 @@ def settle(
     view = options.view
     opened = look_at(scene, view)
     found, settings, sam = choose(wanted, options.method, options.run.progress)
+    wanted = _templated(wanted, settings)
     region = region_of(opened, None if view.aoi is None else str(view.aoi), view.bbox)
     correction, listed = _corrected(wanted, options, settings, found, opened, region)
     listed, merge = shown_as(listed, options)
@@ -279,10 +304,31 @@ def choose(
 
     """
     found = find_model(method.model, method.arch, method.activation, progress=progress)
-    check_prompts(classes, found)
-    attention = _fitting(classes.attention, found)
-    settings = resolve_settings(method.knobs, preset=method.preset, file=method.settings, attention=attention)
+    of_classes = {**(_fitting(classes.attention, found) or {}), **_templates_of(classes)}
+    suited = None if found.card is None else found.card.segments
+    settings = resolve_settings(
+        method.knobs, preset=method.preset, file=method.settings, of_classes=of_classes, segments=suited
+    )
+    check_prompts(_templated(classes, settings), found)
     return found, settings, _sam_of(settings, method, progress)
+
+
+def _templates_of(classes: ClassList) -> dict[str, str]:
+    """Return what a class list says of the knob ``templates``: its own go before a preset's."""
+    return {"templates": "file"} if classes.templates else {}
+
+
+def _templated(classes: ClassList, settings: Settings) -> ClassList:
+    """Put prompts into the templates that the settings ask for; see :class:`UsageError` for more than are sensible."""
+    if settings.templates == "file":
+        return classes
+    count = len(classes.prompt_class) * len(OPENAI_TEMPLATES)
+    if count > MOST_TEXTS:
+        raise UsageError(
+            f"[[templates=openai]] makes {count:,} texts of {len(classes.prompt_class):,} prompts, more than "
+            f"{MOST_TEXTS:,}. Name fewer prompts, or templates of your own in the class file."
+        )
+    return replace(classes, templates=OPENAI_TEMPLATES)
 
 
 def _corrected(
@@ -319,21 +365,21 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
         "the file of [[colors]]": [options.kept.colors],
         "the model": [method.model, method.sam_checkpoint],
     }
-    for path in (path for path in (*outputs.files(), *outputs.beside) if path.exists()):
+    for path in (path for path in (*outputs.files(), *outputs.beside) if is_there(path)):
         for what, names in inputs.items():
-            found = [Path(name) for name in names if isinstance(name, str | Path) and Path(name).exists()]
+            found = [Path(name) for name in names if isinstance(name, str | Path) and is_there(name)]
             if any(path.samefile(name) for name in found):
                 raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
 
 
 def _absolute(path: str) -> str:
     """Make a local path independent of the working folder, which workers need not share."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
+    return str(Path(path).resolve()) if is_there(path) else path
 
 
 def _absolute_files(segments: str) -> str:
     """Do so for what ``segments`` names, be it one file or several."""
-    return _absolute(segments) if Path(segments).exists() else ",".join(map(_absolute, segments.split(",")))
+    return _absolute(segments) if is_there(segments) else ",".join(map(_absolute, segments.split(",")))
 
 
 def _opened(url: str) -> Store:
@@ -368,10 +414,14 @@ def _plan_of_store(
             f"{header.scene.source}` with the same options again; it continues."
         )
     found = model_of_store(url, header, method)
-    check_prompts(classes, found)
     resolved = resolve_settings(
-        {**settings, "stride": header.image["settings"]["stride"]} | {"overlap": None} | dict(method.knobs)
+        {**settings, "stride": header.image["settings"]["stride"]}
+        | {"overlap": None}
+        | _templates_of(classes)
+        | dict(method.knobs)
     )
+    classes = _templated(classes, resolved)
+    check_prompts(classes, found)
     view = options.view
     try:
         scene = stored_scene(header.scene, store.require("valid"))
@@ -444,44 +494,6 @@ def _as_it_stands(plan: Plan, options: Options, standing: Mapping[str, Any], cod
     )
 
 
-def model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
-    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
-
-    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
-
-    Raises
-    ------
-    ResegeoError:
-        When that is another model, or has to be named.
-
-    """
-    wanted = header.image["model"]
-    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 12)}…)"
-    model, arch = method.model, method.arch
-    activation: str | None = method.activation
-    imported = None if model is not None else imported_path(wanted["name"])
-    if imported is not None:
-        import open_clip
-
-        own = header.model.architecture  # a name of open_clip's, never a file
-        model, activation = str(imported), activation or header.model.activation
-        arch = arch or (own if own in open_clip.list_models() else None)
-    found = find_model(model, arch, activation)
-    if found.sha256 != wanted["sha256"]:
-        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
-        raise ResegeoError(
-            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
-            "by [[model]]."
-        )
-    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
-    if changed:
-        raise ResegeoError(
-            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
-            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
-        )
-    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then
-
-
 def _fixed_by_a_store(options: Options) -> list[str]:
     """Names of the options given that a finished store leaves no choice of."""
     method, run = options.method, options.run
@@ -502,6 +514,8 @@ def _fixed_by_a_store(options: Options) -> list[str]:
 
 def _as_array(plan: Plan, codes: Any) -> xr.DataArray:
     """Codes as a DataArray on the scene's grid."""
+    import rioxarray  # noqa: F401  registers the .rio accessor
+
     frame = plan.frame
     shown_ = {"y": slice(frame.row, frame.bottom), "x": slice(frame.col, frame.right)}
     array = plan.scene.array.isel(band=0, drop=True)
@@ -556,8 +570,7 @@ def warn(plan: Plan) -> None:
     for text in plan.classes.notices:
         notice(text, IgnoredSettingWarning)
     if plan.source.bundled:
-        prompts = [text for texts in plan.classes.prompt_texts for text in texts[:1]]
-        unknown = unknown_words(prompts)
+        unknown = unknown_words(text for texts in plan.classes.prompt_texts for text in texts[:1])
         if unknown:
             quoted = ", ".join(f"'{text}'" for text in unknown)
             notice(
@@ -565,13 +578,32 @@ def warn(plan: Plan) -> None:
                 "expect nonsense there. Use a word of the list, or a larger CLIP by [[model]].",
                 VocabularyWarning,
             )
-        own = ground_sample_distance(plan.scene)
-        seen = plan.settings.gsd or (None if own is None else math.sqrt(own[0] * own[1]))
-        low, high = BUNDLED_RANGE
-        near = low if seen is not None and seen < low else high
-        if seen is not None and not low * 0.99 <= seen <= high * 1.01:
-            notice(
-                f"The model sees pixels of {seen:.4g} m, and the bundled one was trained on {low:g} to {high:g} m, so "
-                f"expect little of it. Pass [[gsd]] with a value in that range, such as [[gsd={near:g}]].",
-                InputNotice,
-            )
+    if plan.source.card is not None:
+        said = caution(plan.source.card, _seen(plan), {spec.name: spec.prompts for spec in plan.classes.drawn})
+        if said is not None:
+            notice(said, ModelCardNotice)
+
+
+def _seen(plan: Plan) -> Look:
+    """Look at a scene as its model will: the size of its pixels, and a few squares of them."""
+    scene = plan.scene
+    own = ground_sample_distance(scene)
+    gsd = plan.settings.gsd
+    if gsd is None and own is not None:
+        gsd = math.sqrt(own[0] * plan.canvas.down * own[1] * plan.canvas.across)
+    grey = scene.palette is None and len(set(scene.bands)) == 1
+    total, count = 0.0, 0
+    side = min(_SQUARE, scene.height), min(_SQUARE, scene.width)
+    rows, cols = (
+        sorted({k * (size - part) // 2 for k in range(3)})
+        for size, part in zip((scene.height, scene.width), side, strict=True)
+    )
+    # A store keeps no pixels that could be looked at.
+    for row, col in product(rows, cols) if plan.made_with is None else ():
+        try:
+            rgb, valid = scene.read(row, col, *side)
+        except ResegeoError:  # the run itself says it of its blocks
+            continue
+        total += float(rgb[valid].sum()) / 3
+        count += int(valid.sum())
+    return Look(gsd, total / count if count else None, grey)

@@ -18,7 +18,7 @@ from typing import Any
 import rasterio
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, checksum, read_limited, whole
+from resegeo.files import LONGEST_PATH, checksum, read_limited, saving, whole
 from resegeo.run.plan import Plan, fingerprint
 from resegeo.settings import POLYGON_KNOBS
 
@@ -107,13 +107,12 @@ class Journal:
 
 
 def earlier_report(path: Path) -> dict[str, Any] | None:
-    """Read the report of an earlier run; None where there is none or an empty file, {} where it is not ours."""
+    """Read the report of an earlier run; None where there is none or a cut one, {} where it is not ours."""
     if not os.path.lexists(path):
         return None
+    content = b"?"
     try:
         content = read_limited(path, LARGEST)
-        if not content:
-            return None
         found = json.loads(content)
         ours = all(isinstance(found[name], dict) for name in ("resegeo", "windows", "files", "modified", "pixels"))
         ours = ours and isinstance(found["outputs"], list) and isinstance(found["windows"]["failed"], int)
@@ -121,7 +120,28 @@ def earlier_report(path: Path) -> dict[str, Any] | None:
             return {}
         return found if all(Path(name).name == name for name in marks_of(found)) else {}
     except (ResegeoError, ValueError, KeyError, TypeError, RecursionError):
+        return None if _is_cut(content) else {}
+
+
+_OPENING = b'{\n  "files": {\n    "'
+"""How a report of ours begins."""
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether what is no sound report is the beginning of one, or holds nothing."""
+    return not content.strip(b"\0") or _OPENING.startswith(content) or content.startswith(_OPENING)
+
+
+def rescued(path: Path) -> dict[str, Mark]:
+    """Marks of the files that a cut report lists, where they stand in what is left of it."""
+    try:
+        text = read_limited(path, LARGEST).decode("utf-8", "replace")
+        found, end = json.JSONDecoder().raw_decode(text, len('{\n  "files": '))
+        beside, _ = json.JSONDecoder().raw_decode(text, end + len(',\n  "modified": '))
+        marks = marks_of({"files": found, "modified": beside})
+    except (ResegeoError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    return {name: mark for name, mark in marks.items() if Path(name).name == name}
 
 
 def marks_of(report: Mapping[str, Any] | None) -> dict[str, Mark]:
@@ -140,15 +160,6 @@ def listed(marks: Mapping[str, Mark]) -> dict[str, Any]:
         "files": {name: {"bytes": mark.bytes, "sha256": mark.sha256} for name, mark in marks.items()},
         "modified": {name: mark.modified for name, mark in marks.items()},
     }
-
-
-def intact(report: Path) -> bool:
-    """Whether a report of ours lies there and all files that it lists are as it says."""
-    found = earlier_report(report)
-    marks = marks_of(found)
-    return bool(marks) and all(
-        os.path.lexists(report.with_name(name)) and mark.fits(report.with_name(name)) for name, mark in marks.items()
-    )
 
 
 def raster_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,11 +207,5 @@ def write_report(path: Path, document: Mapping[str, Any]) -> None:
         When the disk is full or the folder can't be written to.
 
     """
-    try:
-        with whole(path) as beside:
-            beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "
-            "permissions."
-        ) from error
+    with saving(path), whole(path) as beside:
+        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
+from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
-from resegeo.outputs.polygons import polygonize
+from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
 from resegeo.outputs.vectors import no_geojson, write_polygons
 from resegeo.progress import Progress
-from resegeo.run.labelling import Block, look_of
+from resegeo.run.labelling import Block, Doubt, look_of
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
 from resegeo.run.score_rasters import score_rasters
@@ -26,7 +27,14 @@ from resegeo.run.standing import Standing, State
 from resegeo.run.store import Store
 from resegeo.scene.gcps import unplaced
 from resegeo.scene.region import outline
+from resegeo.scene.resampling import ground_sample_distance
 from resegeo.scene.windows import Rect
+from resegeo.units import area_in_pixels
+
+_FEW_PIXELS = 5
+"""Areas of fewer pixels are hardly more than noise, whatever they measure on the ground."""
+_MANY = 100
+"""Polygons too small from which on there may be a word about it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class MadeRaster:
     scores: Any | None
     """Array (height, width) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`; None if nobody
     asked."""
+    doubts: Mapping[str, Any]
+    """See :meth:`resegeo.run.labelling.Doubt.facts`."""
 
 
 def make_raster(
@@ -69,11 +79,14 @@ def make_raster(
     fresh = None if scores is not None else _fresh_scores(store, plan, outputs, scored=scored)
     kept_scores = fresh if scores is None else scores
     unreadable = 0
+    doubt: Doubt | None = None
 
     def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
-        nonlocal unreadable
+        nonlocal unreadable, doubt
         for block in blocks:
             unreadable += not block.readable
+            if block.doubt is not None:
+                doubt = block.doubt if doubt is None else doubt + block.doubt
             part = block.within(frame)
             if part is None:
                 continue
@@ -95,7 +108,7 @@ def make_raster(
             **where,
             classes=plan.legend,
             tags=provenance_tags(plan),
-            min_area=plan.settings.min_area,
+            min_area=plan.min_area,
             note=journal.note,
         )
     marks = {path.name: journal.written[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
@@ -111,7 +124,8 @@ def make_raster(
             store.seal("valid")
             store.finish()
     pixels = {plan.legend.name_of(code): count for code, count in sorted(counts.items())}
-    return MadeRaster(pixels, marks, unreadable, near, _framed(kept_scores, plan.crop))
+    doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.legend.classes])
+    return MadeRaster(pixels, marks, unreadable, near, _framed(kept_scores, plan.crop), doubts)
 
 
 def kept_raster(
@@ -127,7 +141,7 @@ def kept_raster(
     if scored and scores is None:
         return None
     marks = {path.name: standing.known[path.name] for path in (outputs.raster, *sidecars(outputs.raster))}
-    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores)
+    return MadeRaster(dict(earlier["pixels"]), marks, 0, _stored_look(plan, store), scores, earlier.get("doubts") or {})
 
 
 def _stored_look(plan: Plan, store: Store) -> Quicklook:
@@ -166,16 +180,24 @@ def stored_scores(store: Store, raster: Path, report: Mapping[str, Any], *, fram
     return _framed(store.array(array_name(raster), **{_OWNER: owner}), None if crop is None else Rect(*crop))
 
 
-def scores_of(raster: Path) -> Any | None:
-    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+def store_of(raster: Path) -> Store | None:
+    """Find the store that the report of a finished run's class raster names; None where it is gone."""
     earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
-    if not earlier or not earlier.get("store") or raster.name not in marks_of(earlier):
-        return None
-    if not marks_of(earlier)[raster.name].fits(raster):
+    if not earlier or not earlier.get("store"):
         return None
     beside = raster.with_name(earlier["store"].rpartition("/")[2])  # folders can be moved
     with contextlib.suppress(ResegeoError):
-        store = Store.open(str(beside) if beside.exists() else earlier["store"])
+        return Store.open(str(beside) if is_there(beside) else earlier["store"])
+    return None
+
+
+def scores_of(raster: Path) -> Any | None:
+    """Find the scores of a finished run's class raster in the store that its report names; None where they are gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    if not earlier or raster.name not in marks_of(earlier) or not marks_of(earlier)[raster.name].fits(raster):
+        return None
+    store = store_of(raster)
+    with contextlib.suppress(ResegeoError):
         return None if store is None else stored_scores(store, raster, earlier)
     return None
 
@@ -240,13 +262,40 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
     """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
     settings = plan.settings
     progress("polygons", 0, len(outputs.vectors))
-    frame = polygonize(
+    drawing = draw(
         outputs.raster,
         classes=plan.legend,
         keep_background=settings.keep_background,
-        simplify=settings.simplify,
+        smooth=settings.smooth,
+        simplify=plan.simplify,
         scores=scores,
     )
+    _suggest_min_area(plan, drawing.borders.areas.sizes[1:])
     for done, path in enumerate(outputs.vectors):
-        write_polygons(frame, path, plan.legend, note=journal.note)
+        write_polygons(drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
+
+
+def smallest_worth(ground: tuple[float, float] | None) -> tuple[int, str]:
+    """Return the pixels below which an area is hardly worth a polygon, and how ``min_area`` says it.
+
+    Parameters
+    ----------
+    ground:
+        Height and width of a pixel in metres; None where the scene does not tell.
+
+    """
+    pixels = 0 if ground is None else area_in_pixels("10m2", ground, "min_area")
+    return (pixels, "10m2") if pixels >= _FEW_PIXELS else (_FEW_PIXELS, f"{_FEW_PIXELS}px")
+
+
+def _suggest_min_area(plan: Plan, sizes: NDArray[np.int64]) -> None:
+    """Suggest a smallest area where a good part of many polygons is too small to tell anything."""
+    least, text = smallest_worth(ground_sample_distance(plan.scene))
+    small = int(np.count_nonzero(sizes < least))
+    if plan.min_area <= 1 and small >= _MANY and small > len(sizes) / 3:
+        what = "10 m²" if text == "10m2" else f"{least} pixels"
+        notice(
+            f"{small:,} of {len(sizes):,} polygons are smaller than {what}; [[min_area={text}]] lets such areas join a "
+            "neighbour."
+        )

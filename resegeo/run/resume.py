@@ -9,12 +9,15 @@ from resegeo.errors import ResegeoError, notice, shown
 from resegeo.run.header import Kept, StoredModel, StoreHeader
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan, differences
-from resegeo.run.store import ForeignFolderError, Store, UnusableStoreError
+from resegeo.run.store import Store, stored_header
+from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError
 from resegeo.run.stored import scene_facts
 
 
-def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
+def existing_store(plan: Plan, url: str, options: RunOptions, *, alone: bool) -> Store | None:
     """Open the store of an earlier run if the plan can go on with it; None where a new one has to be made.
+
+    Only where nobody else writes there (``alone``) is it swept of what was left half-written, and of damage.
 
     Raises
     ------
@@ -23,7 +26,7 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
 
     """
     try:
-        store = Store.open(url, sweep=True)
+        store = Store.open(url, sweep=alone)
     except ForeignFolderError:
         raise
     except UnusableStoreError:
@@ -34,7 +37,7 @@ def existing_store(plan: Plan, url: str, options: RunOptions) -> Store | None:
         raise ResegeoError(f"{url} was removed by another run.")
     changed = [] if store is None else differs(store, plan, options)
     if not changed:
-        found = 0 if store is None or plan.made_with is not None else store.sift()
+        found = store.sift() if store is not None and plan.made_with is None and alone else 0
         if found:
             notice(f"{found} work items of {url} were damaged and are computed anew.")
         return store
@@ -76,7 +79,13 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
     """
     needed = plan.kept_bytes(kept)
     if "://" not in url:
-        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResegeoError(
+                f"The folder of the store {shown(url)} cannot be written to ({error.strerror}); name another place by "
+                "[[store]]."
+            ) from error
         free = shutil.disk_usage(Path(url).parent).free
         if needed > free:
             raise ResegeoError(
@@ -114,6 +123,9 @@ def keeps_features(plan: Plan, options: RunOptions) -> bool:
 def lacks_anything(plan: Plan, url: str, options: RunOptions) -> bool:
     """Whether a finished run has to be taken up again: its features are wanted now, or its store lost a part."""
     try:
+        header = stored_header(url)
+        if header is not None and header.finished and not options.keep_features:
+            return False  # whatever became of its arrays
         store = Store.open(url)
     except ResegeoError:
         if options.keep_features:

@@ -13,14 +13,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
-from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, Note, move, workshop
+from resegeo.files import Note, move, saving, workshop
+from resegeo.outputs.raster import create_tiled
 from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import BLOCK
 
@@ -50,29 +49,10 @@ class ScoreRasters:
             (self._classes.dtype, self._classes.nodata, CONFIDENCE_BANDS, [1.0, 1.0, *scored, *scored]),
         ]
         for number, (dtype, nodata, bands, scales) in enumerate(layouts):
-            profile: dict[str, Any] = {
-                "driver": "GTiff",
-                "dtype": dtype,
-                "count": len(bands),
-                "height": self._size[0],
-                "width": self._size[1],
-                "nodata": nodata,
-                "compress": "deflate",
-                "tiled": True,
-                "blockxsize": BLOCK,
-                "blockysize": BLOCK,
-                "bigtiff": "if_safer",
-                "photometric": "minisblack",
-            }
-            if georeference.crs is not None:
-                profile["crs"] = georeference.crs
-            if georeference.transform is not None:
-                profile["transform"] = georeference.transform
-            raster = stack.enter_context(rasterio.open(self._plain(number), "w", **profile))
-            if georeference.gcps and georeference.transform is None:
-                raster.gcps = (list(georeference.gcps), georeference.gcps_crs or CRS())
-            if georeference.rpcs is not None:
-                raster.rpcs = georeference.rpcs
+            height, width = self._size
+            profile = {"dtype": dtype, "nodata": nodata, "count": len(bands), "height": height, "width": width}
+            opened = create_tiled(self._plain(number), georeference, photometric="minisblack", **profile)
+            raster = stack.enter_context(opened)
             raster.scales = scales
             for band, name in enumerate(bands, start=1):
                 raster.set_band_description(band, name)
@@ -144,16 +124,10 @@ def score_rasters(
         When the disk is full or the folder can't be written to.
 
     """
-    try:
-        with warnings.catch_warnings(), workshop(paths[0].parent) as place:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            made = ScoreRasters(place, paths, classes, height, width)
-            with contextlib.ExitStack() as stack:
-                made.open(stack, georeference)
-                yield made
-            made.finish(note)
-    except (RasterioError, OSError) as error:
-        why = getattr(error, "strerror", None) or shown(error, LONGEST_PATH)
-        raise ResegeoError(
-            f"{shown(paths[0], LONGEST_PATH)} could not be written ({why}). Check free space and permissions."
-        ) from error
+    with saving(paths[0], RasterioError), warnings.catch_warnings(), workshop(paths[0].parent) as place:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        made = ScoreRasters(place, paths, classes, height, width)
+        with contextlib.ExitStack() as stack:
+            made.open(stack, georeference)
+            yield made
+        made.finish(note)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from resegeo.clip.fitting import Fitted
 from resegeo.clip.scores import blend_weights, softmax, unit
 from resegeo.run.example_features import Words
-from resegeo.run.store import Store, restore
+from resegeo.run.quantisation import restore
+from resegeo.run.store import Store
 from resegeo.run.stored import stored_scene
 from resegeo.scene.reader import Scene
 from resegeo.scene.resampling import Canvas

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from resegeo.errors import ResegeoError, shown
+from resegeo.files import is_folder, is_there
 from resegeo.run.report import earlier_report, marks_of
 from resegeo.settings import SUFFIXES
 
@@ -69,7 +70,7 @@ class Segmentation:
 
         """
         place = Path(folder)
-        found = {path: earlier_report(path) for path in (sorted(place.glob("*.json")) if place.is_dir() else [place])}
+        found = {path: earlier_report(path) for path in (sorted(place.glob("*.json")) if is_folder(place) else [place])}
         reports = {path: report for path, report in found.items() if report}
         if not reports:
             raise ResegeoError(f"{shown(place)} holds no results of a finished run; name a folder that segment wrote.")
@@ -78,7 +79,7 @@ class Segmentation:
             raise ResegeoError(f"{shown(place)} holds the results of several runs; name one of the reports {names}.")
         ((path, report),) = reports.items()
         rest = [path.parent / name for name in report["outputs"] if name in marks_of(report)]
-        missing = [each.name for each in rest if not each.exists()]
+        missing = [each.name for each in rest if not is_there(each)]
         pictures = [each for each in rest if each.suffix == ".png"]
         tables = [each for each in rest if each.name.endswith(".areas.csv")]
         if missing or not pictures or not tables or not rest[0].name.endswith(RASTER):

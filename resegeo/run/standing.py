@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import stat
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import rasterio
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from safetensors import SafetensorError, safe_open
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import LONGEST_PATH, name_problem
+from resegeo.files import LONGEST_PATH, name_problem, read_limited
+from resegeo.outputs.area_table import ClassArea, as_csv
 from resegeo.outputs.raster import sidecars
-from resegeo.outputs.vectors import PARTS, open_elsewhere, parts_of, readable
+from resegeo.outputs.vector_files import PARTS, open_elsewhere, parts_of
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Outputs, Plan, differences
-from resegeo.run.report import Journal, Mark, earlier_report, marks_of, raster_options, versions
+from resegeo.run.report import LARGEST, Journal, Mark, earlier_report, marks_of, raster_options, rescued, versions
 from resegeo.run.resume import existing_store, lacks_anything
 from resegeo.run.store import Store
+from resegeo.scene.formats import open_raster
 
 
 class State(Enum):
@@ -34,7 +39,7 @@ class State(Enum):
     WHOLE = "whole"
     """As a run of ours wrote it."""
     DAMAGED = "damaged"
-    """Empty, or ours and no longer readable: nothing is lost with it."""
+    """Empty, or ours and cut or no longer readable: nothing is lost with it."""
     EDITED = "edited"
     """Ours once, and readable: somebody changed it since."""
     FOREIGN = "foreign"
@@ -91,25 +96,23 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
     wanted, report = plan.options(), earlier_report(outputs.report)
     if not options.overwrite and not (plan.in_place and report):
         _refuse_another(report, outputs, wanted)
-    known = marks_of(report)
+    known = marks_of(report) if report is not None else rescued(outputs.report)
     marks = Journal(outputs.report).known
     for name, mark in known.items():
         marks.setdefault(name, []).append(mark)
     files = list(dict.fromkeys([*files, *(outputs.folder / name for name in marks)]))
     states = {path: state_of(path, marks.get(path.name, [])) for path in files}
+    if states[outputs.areas] is State.EDITED and report and _begins(outputs.areas, report):
+        states[outputs.areas] = State.DAMAGED  # cut between two rows, it is a table still
     extra = sidecars(outputs.raster)
-    finished = (
-        report is not None and bool(report) and not report["windows"]["failed"] and not report.get("unreadable_blocks")
-    )
-    # Whoever gave the raster another style, or let GDAL keep statistics of it, has not changed a result.
-    kept = [path for path in files if path.name in known and not (path in extra and states[path] is State.EDITED)]
-    complete = not options.overwrite and finished and all(states[path] is State.WHOLE for path in kept)
+    finished = _is_finished(report)
+    complete = not options.overwrite and finished and _are_whole(states, known, extra)
     complete = complete and report is not None and report["resegeo"] == wanted
     complete = complete and not lacks_anything(plan, url, options)
     store = None
     if alone and not complete:
         _refuse_open(states)
-        store = existing_store(plan, url, options)
+        store = existing_store(plan, url, options, alone=True)
         _refuse_users(states, outputs, options)
     return Standing(
         report=report or None,
@@ -127,10 +130,62 @@ def look(plan: Plan, outputs: Outputs, url: str, options: RunOptions, *, alone: 
     )
 
 
+def foresee(plan: Plan, outputs: Outputs, url: str, options: RunOptions) -> Standing:
+    """See what a run would find, and the store that it would go on with, while others may write there.
+
+    Raises
+    ------
+    ResegeoError:
+        As :func:`look`, when the run would be refused.
+
+    """
+    found = look(plan, outputs, url, options, alone=False)
+    try:
+        return replace(found, store=existing_store(plan, url, options, alone=False))
+    except ResegeoError:
+        if found.complete:  # without a store that lets other words be tried
+            return found
+        raise
+
+
+def stands(path: Path) -> bool:
+    """Whether the report of a finished run lies there, and its results as the run left them."""
+    report = earlier_report(path)
+    if not report or not report["outputs"] or not _is_finished(report):
+        return False
+    known = marks_of(report)
+    states = {path.with_name(name): state_of(path.with_name(name), [mark]) for name, mark in known.items()}
+    return _are_whole(states, known, sidecars(path.with_name(report["outputs"][0])))
+
+
+def _is_finished(report: Mapping[str, Any] | None) -> bool:
+    """Whether a run has ended with all that it could compute."""
+    return (
+        report is not None and bool(report) and not report["windows"]["failed"] and not report.get("unreadable_blocks")
+    )
+
+
+def _are_whole(states: Mapping[Path, State], known: Mapping[str, Mark], extra: Sequence[Path]) -> bool:
+    """Whether all files that a report lists are as it says.
+
+    Whoever gave the raster another style, or let GDAL keep statistics of it, has not changed a result.
+    """
+    marked = ((path, state) for path, state in states.items() if path.name in known)
+    return all(state is State.WHOLE or (path in extra and state is State.EDITED) for path, state in marked)
+
+
 def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
     """All files that a run may write or replace, except its report."""
     parts = [part for path in outputs.vectors for part in parts_of(path)]
-    return [outputs.raster, *sidecars(outputs.raster), *parts, outputs.picture, *beside, outputs.areas]
+    return [
+        outputs.raster,
+        *sidecars(outputs.raster),
+        *parts,
+        outputs.picture,
+        *beside,
+        outputs.areas,
+        *outputs.companions,
+    ]
 
 
 def _refuse_another(report: Mapping[str, Any] | None, outputs: Outputs, wanted: Mapping[str, Any]) -> None:
@@ -188,11 +243,11 @@ def state_of(path: Path, marks: Sequence[Mark]) -> State:
         return State.ABSENT
     found = path.lstat()
     ordinary = stat.S_ISREG(found.st_mode)
-    if ordinary and not found.st_size:
-        return State.DAMAGED
     try:
         if ordinary and any(mark.fits(path) for mark in marks):
             return State.WHOLE
+        if ordinary and _holds_nothing(path):
+            return State.DAMAGED
     except OSError as error:
         raise ResegeoError(f"{shown(path, LONGEST_PATH)} cannot be read ({error.strerror}).") from error
     if not marks:
@@ -200,8 +255,26 @@ def state_of(path: Path, marks: Sequence[Mark]) -> State:
     return State.EDITED if not ordinary or _opens(path) else State.DAMAGED
 
 
+def _holds_nothing(path: Path) -> bool:
+    """Whether a file has no content, or zeros alone, as some file systems leave it when power is lost."""
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            if block.strip(b"\0"):
+                return False
+    return True
+
+
+def _begins(table: Path, report: Mapping[str, Any]) -> bool:
+    """Whether a table of areas is the beginning of the one that a report came with."""
+    try:
+        rows = [ClassArea(**row) for row in report.get("areas", [])]
+        return as_csv(rows).encode().startswith(read_limited(table, LARGEST))
+    except (ResegeoError, TypeError, AttributeError):
+        return False
+
+
 def _opens(path: Path) -> bool:
-    """Whether a file can be read to its end as what its suffix says."""
+    """Whether a file can be read to its end as what its suffix says: cut at any byte it cannot, but for rare ones."""
     suffix = path.suffix.lower()
     try:
         if suffix in (".qml", ".sld", ".xml"):
@@ -212,11 +285,32 @@ def _opens(path: Path) -> bool:
         elif suffix == ".tif":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(path) as raster:
+                with open_raster(str(path)) as raster:
                     for _, window in raster.block_windows(1):
                         raster.read(window=window)
         elif suffix in PARTS:
+            from resegeo.outputs.vectors import readable
+
             return readable(path)
-    except (RasterioError, ET.ParseError, OSError, ValueError, SyntaxError):
+        elif suffix == ".csv":
+            return _sound_table(read_limited(path, LARGEST).decode())
+        elif suffix == ".safetensors":
+            with safe_open(path, framework="np") as tensors:  # which compares the file's size with what it tells
+                return bool(tensors.keys())
+        elif suffix == ".prj":
+            return CRS.from_wkt(path.read_text()) is not None
+        elif suffix == ".cpg":
+            return not any(name.startswith(path.read_text()) for name in _ENCODINGS)
+    except (RasterioError, SafetensorError, ResegeoError, ET.ParseError, OSError, ValueError, SyntaxError):
         return False
     return True
+
+
+_ENCODINGS = ("UTF-", "ISO-8859-")
+"""Beginnings of what GDAL writes to a .cpg file."""
+
+
+def _sound_table(text: str) -> bool:
+    """Whether a table ends with a whole row, of as many cells as all others."""
+    rows = list(csv.reader(io.StringIO(text), strict=True))
+    return text.endswith("\n") and "\0" not in text and len({len(row) for row in rows}) == 1

@@ -1,23 +1,52 @@
-"""A scene as a finished store remembers it: everything but its pixels, so that new words need no scene."""
+"""What a finished store remembers of its run: the scene but for its pixels, and the model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.rpc import RPC
 
-from resegeo.errors import shown
-from resegeo.run.header import StoredScene
+from resegeo.checkpoints.imported import imported_path
+from resegeo.checkpoints.sources import ModelSource, identity
+from resegeo.composition.recipe import find_model
+from resegeo.errors import ResegeoError, shown
+from resegeo.run.header import StoredScene, StoreHeader
+from resegeo.run.options import Method
 from resegeo.scene.reader import Scene, Stretch
 from resegeo.scene.source import GeoReference
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class _Validity:
+    """Pixels of which only the validity (height, width) is kept; the colours are black."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, valid: Any) -> None:
+        self._valid = valid
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
+        """Read rows top … bottom - 1, columns left … right - 1, validity last."""
+        values = np.zeros((4, bottom - top, right - left), dtype=np.uint8)
+        values[3] = self._valid[top:bottom, left:right]
+        return values
+
+    def lazy(self) -> xr.DataArray:
+        """Return the DataArray (band, y, x)."""
+        import xarray as xr
+
+        return xr.DataArray(self.read(0, 0, *self._valid.shape), dims=("band", "y", "x"))
 
 
 def scene_facts(scene: Scene) -> StoredScene:
@@ -54,9 +83,6 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
 
     """
     height, width = facts.height, facts.width
-    good = da.from_array(valid, chunks=valid.chunks).astype(np.uint8)[None]  # type: ignore[no-untyped-call]
-    colours = da.zeros((3, height, width), dtype=np.uint8, chunks=(3, *valid.chunks))
-    array = xr.DataArray(da.concatenate([colours, good]), dims=("band", "y", "x"))  # type: ignore[no-untyped-call]
     try:
         georeference = GeoReference(
             crs=None if facts.crs is None else CRS.from_wkt(facts.crs),
@@ -79,7 +105,7 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
         nodata=facts.nodata,
         # Only said, never applied: pixels come as zeros of uint8.
         stretch=None if facts.stretch is None else Stretch(*facts.stretch),
-        array=array,
+        pixels=_Validity(valid),
         fingerprint=facts.fingerprint,
         stamp=facts.stamp,
     )
@@ -87,3 +113,41 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
 
 def _floats(values: Iterable[Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
+
+
+def model_of_store(url: str, header: StoreHeader, method: Method) -> ModelSource:
+    """Find the model that a store was made with: the one that is named, else the bundled or an imported one.
+
+    A store may come from a stranger, so that no path in it is followed, and its model is told by its checksum alone.
+
+    Raises
+    ------
+    ResegeoError:
+        When that is another model, or has to be named.
+
+    """
+    wanted = header.image["model"]
+    said = f"{shown(wanted['name'])} (sha256 {shown(wanted['sha256'], 13)})"
+    model, arch = method.model, method.arch
+    activation: str | None = method.activation
+    imported = None if model is not None else imported_path(wanted["name"])
+    if imported is not None:
+        import open_clip
+
+        own = header.model.architecture  # a name of open_clip's, never a file
+        model, activation = str(imported), activation or header.model.activation
+        arch = arch or (own if own in open_clip.list_models() else None)
+    found = find_model(model, arch, activation)
+    if found.sha256 != wanted["sha256"]:
+        where = "" if header.model.path is None else f", then {shown(header.model.path, 200)}"
+        raise ResegeoError(
+            f"{url} was made with {said}{where}, not with {found.path} (sha256 {found.sha256[:12]}…). Name that file "
+            "by [[model]]."
+        )
+    changed = [name for name, value in json.loads(json.dumps(identity(found))).items() if wanted.get(name) != value]
+    if changed:
+        raise ResegeoError(
+            f"{url} was made with {said}, whose {' and '.join(changed)} is another now. Name it by [[model]] with the "
+            "[[arch]] and [[activation]] of then, or segment the scene itself again with [[overwrite=True]]."
+        )
+    return replace(found, name=wanted["name"])  # the same file, by whatever name it was found then

@@ -26,7 +26,9 @@ from resegeo.run.corrected import fitted_on
 from resegeo.run.execution import ready_for
 from resegeo.run.options import Options
 from resegeo.run.prepare import settle
-from resegeo.run.store import Store, is_store
+from resegeo.run.store import Store
+from resegeo.run.store_place import is_store
+from resegeo.scene.formats import heard
 from resegeo.scene.region import transform_of
 
 MOST = 10_000
@@ -35,6 +37,7 @@ _CELLS = 40
 """Cells along the longer side of the scene at most, or four a point."""
 
 
+@heard
 def suggest(
     store: str | Path,
     classes: str | Path,

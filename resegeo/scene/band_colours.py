@@ -21,6 +21,9 @@ _WAVELENGTHS = {"red": (660, 620, 690), "green": (560, 520, 590), "blue": (482, 
 _SENTINEL2 = (12, 13)
 """Bands of Sentinel-2's products, B1 … B12 with B8A after B8; level 2A lacks B10."""
 
+_NUMBERED = re.compile(r"(?:[a-z0-9]+[_ ]){0,4}b(?:and)?[ _]?0*(\d{1,2}a?)(?:[_ ](?:10|20|30|60) ?m)?")
+"""A band's number by its name, as B4, SR_B4, band 04, B04_10m or T32UPU_20200801T102031_B04_10m."""
+
 Triple = tuple[int, int, int]
 
 
@@ -54,7 +57,7 @@ def default_bands(raw: Source) -> Triple:
             "three bands by [[bands]]."
         )
     usable = [band for band, role in enumerate(raw.roles, start=1) if role != "alpha"] or [1]
-    if len(usable) in _SENTINEL2 and not any(raw.descriptions) and all(d in ("uint16", "int16") for d in raw.dtypes):
+    if len(usable) in _SENTINEL2 and not any(raw.descriptions) and "uint8" not in raw.dtypes:
         notice(
             f"{shown(raw.label)} has {len(usable)} bands, as Sentinel-2 has: bands 4, 3, 2 serve as red, green, blue. "
             "If it is something else, name three by [[bands]]."
@@ -105,7 +108,7 @@ def _by_wavelength(wavelengths: Sequence[float | None]) -> Triple | None:
 
 def _by_number(descriptions: Sequence[str]) -> Triple | None:
     """Sentinel-2's and Landsat 8's numbers, where one beyond B8 tells them from those of older Landsats."""
-    numbers = [re.fullmatch(r"(?:sr_|toa_)?b(?:and)?[ _]?0*(\d+a?)", text.strip().lower()) for text in descriptions]
+    numbers = [_NUMBERED.fullmatch(text.strip().lower()) for text in descriptions]
     names = ["" if number is None else number[1] for number in numbers]
     if not {"8a", "9", "10", "11", "12"} & set(names):
         return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.error import URLError
+
+from resegeo.files import is_file
 
 TIMEOUT = 10.0
 """Seconds that a server may take to say what it has."""
@@ -54,7 +54,7 @@ def _held(file: str) -> tuple[str, str]:
         holder = file if url is None else url[1]
     else:
         paths = (Path(file), *Path(file).parents)
-        holder = next((str(path) for path in paths if path.is_file()), file)
+        holder = next((str(path) for path in paths if is_file(path)), file)
     return holder, file[len(holder) :].lstrip("/")
 
 
@@ -73,12 +73,14 @@ def _one(file: str) -> str | None:
 
 def _of_server(url: str) -> str | None:
     """What a server answers to HEAD: its ETag, else date and length."""
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            heads = answer.headers
-    except (URLError, OSError, ValueError):  # signed addresses often allow GET alone
+    import requests
+
+    try:  # of the file as it is: one that is compressed on the way has another tag
+        answer = requests.head(url, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT, allow_redirects=True)
+        answer.raise_for_status()
+    except (requests.RequestException, OSError, ValueError):  # signed addresses often allow GET alone
         return None
+    heads = answer.headers
     tag = heads.get("ETag")
     return tag or " ".join(filter(None, (heads.get("Last-Modified"), heads.get("Content-Length")))) or None
 

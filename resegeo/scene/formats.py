@@ -8,12 +8,14 @@ hold their pixels are read; others only where they are named.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import rasterio
 from rasterio.env import ensure_env_with_credentials
@@ -21,7 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from resegeo.errors import ResegeoError, UsageError, shown
-from resegeo.files import read_limited
+from resegeo.files import is_file, is_folder, is_there, read_limited
 
 SELF_CONTAINED = (
     "GTiff",
@@ -73,7 +75,7 @@ def is_local(path: str) -> bool:
     # Prefixes have two letters or more, a drive of Windows one; a file may carry a colon in its name.
     special = path.startswith("/vsi") or _PREFIX.match(path) is not None
     with contextlib.suppress(OSError, ValueError):  # no name that a file could have
-        return not special or Path(path).exists()
+        return not special or is_there(path)
     return not special
 
 
@@ -130,6 +132,24 @@ def open_raster(path: str, formats: Sequence[str] = ()) -> Iterator[DatasetReade
         raster.close()
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def heard(call: Callable[P, T]) -> Callable[P, T]:
+    """Let GDAL say what it has to say to Python's loggers while a function runs, not to stderr itself.
+
+    It reads much of a file when that is first asked for, long after it was opened, and listens for each thread alone.
+    """
+
+    @functools.wraps(call)
+    def within(*args: P.args, **kwargs: P.kwargs) -> T:
+        with rasterio.Env():
+            return call(*args, **kwargs)
+
+    return within
+
+
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]
 def opened(path: str, drivers: Collection[str] | None) -> DatasetReader:
     """Open a raster that :func:`checked` has looked at by the drivers that it returned."""
@@ -142,7 +162,7 @@ def checked(path: str, formats: Sequence[str] = ()) -> tuple[str, ...] | None:
     formats = known_formats(formats)
     if is_local(path):
         refuse_special(path)
-        if Path(path).is_dir():  # one that the user named
+        if is_folder(path):  # one that the user named
             return (*_FOLDERS, *formats)
         return _checked(Path(path), formats, 0)
     if _PREFIX.match(path) and "://" not in path:
@@ -178,7 +198,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
     """Look at a file here, its sidecars, and into a VRT."""
     drivers = (*SELF_CONTAINED, *formats)
     for sidecar in (Path(f"{path}{end}") for end in _SIDECARS):
-        if not _begins(sidecar, _TIFF) and sidecar.is_file() and sidecar.stat().st_size and "VRT" not in formats:
+        if not _begins(sidecar, _TIFF) and is_file(sidecar) and sidecar.stat().st_size and "VRT" not in formats:
             raise ResegeoError(
                 f"{shown(sidecar)} is no TIFF, as masks and overviews beside a raster are; remove it, or trust it by "
                 "[[formats=VRT]]."
@@ -186,7 +206,7 @@ def _checked(path: Path, formats: tuple[str, ...], depth: int) -> tuple[str, ...
     if "VRT" in formats or not _is_vrt(path):
         return drivers
     for source in _sources(path):
-        if not source.exists():
+        if not is_there(source):
             continue  # GDAL says which one is missing when it is read
         refuse_special(source)
         if depth >= _VRT_DEPTH:
@@ -208,7 +228,7 @@ _TRUST = "Where you trust the file, pass [[formats=VRT]]."
 
 def _begins(path: Path, signs: Sequence[bytes]) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        if path.is_file():
+        if is_file(path):
             with path.open("rb") as stream:
                 return stream.read(4) in signs
     return False
@@ -217,7 +237,7 @@ def _begins(path: Path, signs: Sequence[bytes]) -> bool:
 def _is_vrt(path: Path) -> bool:
     """Whether GDAL takes a file for a VRT: it looks for its element in the first bytes, whatever the name."""
     with contextlib.suppress(OSError, ValueError):
-        if path.is_file():
+        if is_file(path):
             with path.open("rb") as stream:
                 return b"<VRTDataset" in stream.read(4096)
     return False

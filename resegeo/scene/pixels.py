@@ -1,4 +1,4 @@
-"""The pixels of a source, served lazily: a dask array of which only what a window needs is ever computed.
+"""The pixels of a source, of which only what a window needs is ever read; as a dask array where one is asked for.
 
 A pixel is invalid where every used band is nodata or masked (GDAL's own rule for nodata values), where
 a mask of the whole dataset or an alpha band says so, where a palette's colour is transparent, and where
@@ -10,42 +10,60 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from resegeo.scene.formats import opened
+from resegeo.scene.formats import heard, opened
 from resegeo.scene.source import Complaints, Source
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rasterio.io import DatasetReader
 
 _OPENING = threading.Lock()
 """Held while a thread opens its dataset: what silences warnings meanwhile is common to all threads."""
 
 
-def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
-    """Build the lazy array (3 bands + validity, y, x)."""
-    if raw.data is None:
-        rows, cols = (
-            tuple(min(step, size - start) for start in range(0, size, step))
-            for size, step in zip((raw.height, raw.width), raw.chunks, strict=True)
-        )
-        dtype = raw.dtype(used)
-        data = da.from_array(  # type: ignore[no-untyped-call]
-            _Reader(raw, used),
-            chunks=((4,), rows, cols),
-            lock=False,
-            asarray=False,
-            fancy=False,
-            meta=np.empty((0, 0, 0), dtype),
-        )
-    else:
+class Pixels(Protocol):
+    """The used bands of a scene and, last, their validity as 0 and 1 in the same dtype."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        ...
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
+        """Read (3 bands + validity, h, w) of rows top … bottom - 1, columns left … right - 1."""
+        ...
+
+    def lazy(self) -> xr.DataArray:
+        """Return all of them as a DataArray (band, y, x) over dask."""
+        ...
+
+
+def pixels_of(raw: Source, used: tuple[int, int, int]) -> Pixels:
+    """Return the pixels of a source."""
+    return FilePixels(raw, used) if raw.data is None else ArrayPixels(raw, used)
+
+
+def reading(raw: Source, used: tuple[int, int, int], pixels: Pixels) -> Callable[[int, int, int, int], NDArray[Any]]:
+    """Return what reads a sample of a source: a file is open no longer than that takes."""
+    return pixels.read if raw.data is not None else FilePixels(raw, used).read
+
+
+class ArrayPixels:
+    """The pixels of a DataArray."""
+
+    def __init__(self, raw: Source, used: tuple[int, int, int]) -> None:
+        import dask.array as da
+        import xarray as xr
+
+        if raw.data is None or raw.template is None:
+            raise ValueError("a file has no array")
         picked = raw.data[[band - 1 for band in used]].rechunk((3, *raw.chunks))
         data = da.map_blocks(  # type: ignore[no-untyped-call]
             _append_validity,
@@ -55,28 +73,30 @@ def lazy_pixels(raw: Source, used: tuple[int, int, int]) -> xr.DataArray:
             chunks=((4,), *picked.chunks[1:]),
             dtype=raw.dtype(used),
         )
-    if data.dtype == np.bool_:
-        data = data.astype(np.uint8) * np.uint8(255)
-    if raw.template is not None:
+        if data.dtype == np.bool_:
+            data = data.astype(np.uint8) * np.uint8(255)
         like = raw.template
         coords = {dim: like.coords[dim].data for dim in like.dims[1:] if dim in like.coords}
-        return xr.DataArray(data, dims=("band", *like.dims[1:]), coords=coords, name=raw.name)
-    return xr.DataArray(data, dims=("band", "y", "x"), name=raw.name)
+        self._array = xr.DataArray(data, dims=("band", *like.dims[1:]), coords=coords, name=raw.name)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self._array.dtype
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
+        """Read rows top … bottom - 1, columns left … right - 1, validity last."""
+        part = self._array.data[:, top:bottom, left:right]
+        # The caller decides on threads; a few small chunks are read fastest right here.
+        return np.asarray(part.compute(scheduler="synchronous"))
+
+    def lazy(self) -> xr.DataArray:
+        """Return the DataArray (band, y, x)."""
+        return self._array
 
 
-def reading(
-    raw: Source, used: tuple[int, int, int], array: xr.DataArray
-) -> Callable[[int, int, int, int], NDArray[Any]]:
-    """Return what reads (3 bands + validity, h, w) from top, left to before bottom, right, without whole chunks."""
-    if raw.data is None:  # straight from the file: through dask every small square would cost a whole chunk
-        return _Reader(raw, used).read
-    return lambda top, left, bottom, right: np.asarray(
-        array.data[:, top:bottom, left:right].compute(scheduler="synchronous")
-    )
-
-
-class _Reader:
-    """The pixels of a file as an array to be sliced; each thread keeps a dataset of its own. Picklable."""
+class FilePixels:
+    """The pixels of a file, also as an array to be sliced; each thread keeps a dataset of its own. Picklable."""
 
     ndim = 3
 
@@ -89,6 +109,7 @@ class _Reader:
         self.alpha = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
         self.mixed = len({raw.dtypes[band - 1] for band in used}) > 1
         self.shape = (4, raw.height, raw.width)
+        self.name, self.chunks = raw.name, raw.chunks
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,6 +131,26 @@ class _Reader:
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[1]), cols.indices(self.shape[2])
         return self.read(top, left, bottom, right)[bands]
 
+    def lazy(self) -> xr.DataArray:
+        """Return a DataArray (band, y, x) that reads piece by piece."""
+        import dask.array as da
+        import xarray as xr
+
+        rows, cols = (
+            tuple(min(step, size - start) for start in range(0, size, step))
+            for size, step in zip(self.shape[1:], self.chunks, strict=True)
+        )
+        data = da.from_array(  # type: ignore[no-untyped-call]
+            self,
+            chunks=((4,), rows, cols),
+            lock=False,
+            asarray=False,
+            fancy=False,
+            meta=np.empty((0, 0, 0), self.dtype),
+        )
+        return xr.DataArray(data, dims=("band", "y", "x"), name=self.name)
+
+    @heard
     def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
         """Read rows top … bottom - 1, columns left … right - 1 of the used bands, validity last."""
         dataset = self._dataset()

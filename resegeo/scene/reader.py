@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
@@ -30,9 +29,13 @@ from resegeo.errors import (
 )
 from resegeo.scene.band_colours import default_bands
 from resegeo.scene.fingerprint import stamp
-from resegeo.scene.pixels import lazy_pixels
-from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source
+from resegeo.scene.formats import known_formats
+from resegeo.scene.pixels import Pixels, pixels_of
+from resegeo.scene.source import GeoReference, Source, array_source, damaged, file_source, stem_of
 from resegeo.scene.stretch import alpha_holds_data, sample_squares, value_range
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ALPHA = ("auto", "ignore", "use")
 """What may be said of an alpha band."""
@@ -73,8 +76,8 @@ class Scene:
     """Nodata of the three used bands."""
     stretch: Stretch | None
     """None where uint8 passes through."""
-    array: xr.DataArray
-    """(band, y, x): the three used bands and, last, validity as 0 and 1 in the same dtype."""
+    pixels: Pixels
+    """The three used bands and, last, validity as 0 and 1 in the same dtype."""
     fingerprint: str
     palette: NDArray[np.uint8] | None = None
     """Colours (256 or 65536, 3) of a palette image, else None."""
@@ -84,6 +87,15 @@ class Scene:
     files: tuple[str, ...] = ()
     """What the stamp was taken of, see :meth:`is_unchanged`."""
     part: str = ""
+    formats: tuple[str, ...] = ()
+    """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
+    alpha: str | None = None
+    """What an alpha band that serves as no colour means here, in words; None where there is none."""
+
+    @property
+    def array(self) -> xr.DataArray:
+        """The pixels as a DataArray (band, y, x) over dask."""
+        return self.pixels.lazy()
 
     def is_unchanged(self) -> bool:
         """Whether its files are still those that it was opened from."""
@@ -129,10 +141,8 @@ class Scene:
         return inside, self._compute(top, left, bottom, right)
 
     def _compute(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
-        part = self.array.data[:, top:bottom, left:right]
         try:
-            # The caller decides on threads; a few small chunks are read fastest right here.
-            return np.asarray(part.compute(scheduler="synchronous"))
+            return self.pixels.read(top, left, bottom, right)
         except (RasterioError, OSError) as error:
             where = f"rows {top} to {bottom - 1}, columns {left} to {right - 1}"
             raise damaged(self.source, where, error) from error
@@ -146,6 +156,7 @@ def open_scene(
     assign_crs: str | None = None,
     formats: Sequence[str] | None = None,
     alpha: str = "auto",
+    name: str | None = None,
 ) -> Scene:
     """Open a scene and settle everything but its pixels.
 
@@ -170,6 +181,8 @@ def open_scene(
         What an alpha band means that serves as no colour: ``use``: pixels where it is 0 are invalid; ``ignore``:
         nothing; ``auto``: as ``use``, with a notice where its values look like data, as many four-band images call
         their infrared alpha.
+    name:
+        What results are called; by default as the file, without its suffix.
 
     Raises
     ------
@@ -177,17 +190,19 @@ def open_scene(
         When the source can't be read as an image, with one sentence that says why.
 
     """
-    if isinstance(source, xr.DataArray):
-        raw = array_source(source)
-    elif isinstance(source, str | PathLike):
+    if isinstance(source, str | PathLike):
         raw = file_source(str(source), assigned=assign_crs is not None, formats=formats or ())
     else:
-        raise ResegeoError(f"The scene is of type {type(source).__name__}; expected a path, a URL or a DataArray.")
+        raw = array_source(source)
+    if name is not None:
+        if name.strip(". ") == "" or stem_of(f"{name}.tif") != name or "\\" in name or not name.isprintable():
+            raise UsageError(f"[[name={shown(name)}]] cannot be part of a file's name; expected one such as tile_7.")
+        raw = replace(raw, name=name)
     found = stamp(raw.files, raw.part)  # before the first pixel: a file that is replaced meanwhile is noticed
     given = _given_stretch(stretch)
     used = _choose_bands(raw, bands)
     georeference = _with_crs(raw, assign_crs)
-    raw = _with_alpha(raw, used, alpha)
+    raw, meant = _with_alpha(raw, used, alpha)
     if bands is not None:
         raw = replace(raw, palette=None, transparent=())
     if raw.palette is not None and given is not None:
@@ -195,10 +210,10 @@ def open_scene(
             f"{raw.label} is a palette image: [[stretch]] does not apply to its colours.",
             IgnoredSettingWarning,
         )
-    array = lazy_pixels(raw, used)
-    sample = list(sample_squares(raw, used, array))
-    if given is None and raw.palette is None and array.dtype != np.uint8:
-        given = Stretch(*value_range(raw, used, array, sample))
+    pixels = pixels_of(raw, used)
+    sample = list(sample_squares(raw, used, pixels))
+    if given is None and raw.palette is None and pixels.dtype != np.uint8:
+        given = Stretch(*value_range(raw, used, pixels, sample))
     elif given is None and raw.palette is None and any(raw.bits):  # 1 or 4 bits of the 8 that their type has
         most = tuple(2.0 ** (raw.bits[band - 1] or 8) - 1 for band in used)
         given = Stretch((0.0,) * 3, most)
@@ -218,12 +233,14 @@ def open_scene(
         georeference=georeference,
         nodata=raw.nodata_of(used),
         stretch=None if raw.palette is not None else given,
-        array=array,
+        pixels=pixels,
         fingerprint=_fingerprint(raw, sample, alpha),
         palette=raw.palette,
         stamp=found,
         files=raw.files,
         part=raw.part,
+        formats=known_formats(formats),
+        alpha=meant,
     )
 
 
@@ -237,6 +254,7 @@ def describe(scene: Scene) -> dict[str, object]:
         "bands": f"{scene.count}, of which {', '.join(map(str, scene.bands))} serve as red, green, blue",
         "dtype": scene.dtype,
         "nodata": next((value for value in scene.nodata if value is not None), None),
+        **({} if scene.alpha is None else {"alpha": scene.alpha}),
         "stretch": "none (uint8 as it is)"
         if scene.stretch is None
         else ", ".join(f"{a:g}:{b:g}" for a, b in zip(scene.stretch.low, scene.stretch.high, strict=True)),
@@ -275,21 +293,25 @@ def _given_bands(raw: Source, bands: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> Source:
-    """Settle what the alpha bands that serve as no colour mean."""
+def _with_alpha(raw: Source, used: Sequence[int], alpha: str) -> tuple[Source, str | None]:
+    """Settle what the alpha bands that serve as no colour mean, and say it in words where there are some."""
     if alpha not in ALPHA:
         raise UsageError(f"[[alpha={shown(alpha)}]] is none of {', '.join(ALPHA)}.")
     bands = [band for band, role in enumerate(raw.roles, 1) if role == "alpha" and band not in used]
+    named = f"band {', '.join(map(str, bands))}"
     if alpha == "ignore":
-        return replace(raw, roles=tuple("" if role == "alpha" else role for role in raw.roles))
+        roles = tuple("" if role == "alpha" else role for role in raw.roles)
+        return replace(raw, roles=roles), f"{named} is ignored" if bands else None
+    meant = f"{named}: pixels where it is 0 are invalid"
     if alpha == "auto" and raw.data is None:
         for band in bands:
             if alpha_holds_data(raw, band):
+                meant += f", though band {band} holds many values, as data does"
                 notice(
                     f"{shown(raw.label)}: band {band} is called alpha but holds many values, as infrared does; pixels "
                     "where it is 0 count as invalid. Pass [[alpha=ignore]] if it is data, [[alpha=use]] if it is not.",
                 )
-    return raw
+    return raw, meant if bands else None
 
 
 def _with_crs(raw: Source, assign_crs: str | None) -> GeoReference:

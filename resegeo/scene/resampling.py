@@ -21,6 +21,7 @@ from resegeo.errors import UsageError, notice, shown
 from resegeo.scene.gcps import fit_affine, unplaced
 from resegeo.scene.grids import name_of
 from resegeo.scene.reader import Scene
+from resegeo.scene.source import GeoReference
 from resegeo.scene.windows import Rect
 
 STRIP_PIXELS = 8_000_000
@@ -166,14 +167,18 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
     scale there; in a geographic one by the geodesic through the centre. GCPs count by the affine transform that fits
     them best.
     """
-    where = scene.georeference
+    return pixel_on_the_ground(scene.georeference, scene.height, scene.width)
+
+
+def pixel_on_the_ground(where: GeoReference, height: int, width: int) -> tuple[float, float] | None:
+    """Do as :func:`ground_sample_distance` for a raster of ``height`` × ``width`` pixels."""
     transform, crs = where.transform, where.crs
     if transform is None and where.gcps and where.gcps_crs is not None:
         transform, crs = fit_affine(where.gcps), where.gcps_crs
     if transform is None or crs is None:
         return None
     if crs.is_geographic:
-        row, col = scene.height / 2, scene.width / 2
+        row, col = height / 2, width / 2
         ends = [transform @ at for at in ((col, row - 0.5), (col, row + 0.5), (col - 0.5, row), (col + 0.5, row))]
         if not all(abs(lat) <= 90 for _, lat in ends):
             return None
@@ -184,7 +189,7 @@ def ground_sample_distance(scene: Scene) -> tuple[float, float] | None:
         across = geod.inv(*ends[2], *ends[3])[2]
     elif crs.is_projected:
         metres = crs.linear_units_factor[1]
-        scale = scale_at(crs, *(transform @ (scene.width / 2, scene.height / 2)))
+        scale = scale_at(crs, *(transform @ (width / 2, height / 2)))
         down = math.hypot(transform.b, transform.e) * metres / scale
         across = math.hypot(transform.a, transform.d) * metres / scale
     else:
@@ -213,15 +218,24 @@ def scale_at(crs: Any, x: float, y: float) -> float:
     return math.sqrt(areal)
 
 
-def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
-    """Lay the canvas of ``gsd`` metres over a scene; the scene's own pixels where ``gsd`` is None.
+def canvas_of(scene: Scene, gsd: float | None, resize: int | None = None) -> Canvas:
+    """Lay a canvas over a scene: of ``gsd`` metres, of ``resize`` pixels along the longer side, or the scene's own.
 
     Raises
     ------
     UsageError:
-        When the size of a scene pixel is unknown, or too far from ``gsd``.
+        When the size of a scene pixel is unknown, or too far from what is asked for.
 
     """
+    if resize is not None:
+        factor = max(scene.height, scene.width) / resize
+        canvas = Canvas(scene, factor, factor)
+        if not _sensible(canvas):
+            raise UsageError(
+                f"[[resize={resize}]] is too far from the scene's own {scene.width} × {scene.height} pixels (columns × "
+                f"rows): the model would see {canvas.width} × {canvas.height}. Give a value nearer to the scene's."
+            )
+        return canvas
     if gsd is None:
         return Canvas(scene)
     own = ground_sample_distance(scene)
@@ -245,10 +259,16 @@ def canvas_of(scene: Scene, gsd: float | None) -> Canvas:
             )
     down, across = (1.0 if abs(gsd / size - 1) < SAME else gsd / size for size in own)
     canvas = Canvas(scene, down, across)
-    outside = not all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (down, across))
-    if outside or (canvas.height == 1 < scene.height and canvas.width == 1 < scene.width):
+    if not _sensible(canvas):
         raise UsageError(
             f"[[gsd={gsd:g}]] is too far from the scene's own {own[1]:.4g} × {own[0]:.4g} m: the model would see "
             f"{canvas.width} × {canvas.height} pixels (columns × rows). Give a value nearer to the scene's."
         )
     return canvas
+
+
+def _sensible(canvas: Canvas) -> bool:
+    """Whether a canvas is near enough to its scene, and more than a single pixel of it."""
+    scene = canvas.scene
+    near = all(1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR for factor in (canvas.down, canvas.across))
+    return near and not (canvas.height == 1 < scene.height and canvas.width == 1 < scene.width)

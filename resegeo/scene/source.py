@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-import rioxarray  # noqa: F401  registers the .rio accessor
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
@@ -23,6 +22,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 
 from resegeo.errors import ResegeoError, notice, shown
+from resegeo.files import LONGEST_PATH, is_file, is_folder, is_there, name_problem
 from resegeo.scene.formats import checked, opened, refuse_boundless
 from resegeo.scene.formats import is_local as is_local
 
@@ -119,13 +119,12 @@ def file_source(path: str, *, assigned: bool, formats: Sequence[str] = ()) -> So
     if not path:
         raise ResegeoError("The scene's path is empty; expected a raster file such as a GeoTIFF.")
     local = is_local(path)
-    try:
-        if local and not Path(path).exists():
-            raise ResegeoError(f"{path}: no such file. Check the path of the scene.")
-        folder = Path(path).is_dir()
-        path = path.rstrip("/") if Path(path).is_file() else path
-    except (OSError, ValueError) as error:  # a name too long, or with a NUL
-        raise ResegeoError(f"{path[:60]!r} … cannot be a file's name; expected the path of a scene.") from error
+    if local and not is_there(Path(path)):
+        if name_problem(Path(path)) is not None:
+            raise ResegeoError(f"{shown(path)} cannot be a file's name; expected the path of a scene.")
+        raise ResegeoError(f"{shown(path, LONGEST_PATH)}: no such file. Check the path of the scene.")
+    folder = is_folder(path)
+    path = path.rstrip("/") if is_file(Path(path)) else path
     try:
         with warnings.catch_warnings(), Complaints() as complaints:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -290,6 +289,11 @@ def _palette(raster: DatasetReader) -> tuple[NDArray[np.uint8] | None, tuple[int
 
 def array_source(array: xr.DataArray) -> Source:
     """Read what a DataArray (band, y, x) or (y, x) says of itself; see :class:`ResegeoError`."""
+    import rioxarray  # noqa: F401  registers the .rio accessor
+    import xarray as xr
+
+    if not isinstance(array, xr.DataArray):
+        raise ResegeoError(f"The scene is of type {type(array).__name__}; expected a path, a URL or a DataArray.")
     if array.ndim == 2:
         array = array.expand_dims("band")
     if 0 in array.shape:  # rioxarray finds no place for it either

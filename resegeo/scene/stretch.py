@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from resegeo.errors import notice
 from resegeo.scene.formats import opened
-from resegeo.scene.pixels import nodata_pixels, reading
+from resegeo.scene.pixels import Pixels, nodata_pixels, reading
 from resegeo.scene.source import CHUNK, Complaints, Source, damaged
 
 SAMPLE_SIDE = 64
@@ -32,9 +31,9 @@ MOST = (SAMPLE_COUNT * SAMPLE_SIDE) ** 2
 """Values of a band that are kept at most, however many the scene has."""
 
 
-def sample_squares(raw: Source, used: tuple[int, int, int], array: xr.DataArray) -> Iterator[NDArray[Any]]:
+def sample_squares(raw: Source, used: tuple[int, int, int], pixels: Pixels) -> Iterator[NDArray[Any]]:
     """Yield squares (3 bands + validity, h, w) on a grid over the whole scene, all of it where that is small."""
-    return _squares(raw, used, array, _starts(raw.height), _starts(raw.width), SAMPLE_SIDE)
+    return _squares(raw, used, pixels, _starts(raw.height), _starts(raw.width), SAMPLE_SIDE)
 
 
 def _starts(size: int) -> Sequence[int]:
@@ -45,9 +44,9 @@ def _starts(size: int) -> Sequence[int]:
 
 
 def alpha_holds_data(raw: Source, band: int) -> bool:
-    """Whether an alpha band looks like an image: most values of the sample are between its least and its largest.
+    """Whether an alpha band looks like an image: where it is not 0, most values of the sample are below its largest.
 
-    A mask has two values, and with soft edges some between them.
+    A mask has one value there, and with soft edges some others.
     """
     found: list[NDArray[Any]] = []
     try:
@@ -61,12 +60,12 @@ def alpha_holds_data(raw: Source, band: int) -> bool:
     except (RasterioError, OSError) as error:
         raise damaged(raw.label, f"band {band}", error) from error
     values = np.concatenate(found)
-    between = (values > values.min()) & (values < values.max())
-    return bool(between.mean() > 0.5) and np.unique(values).size > 16
+    values = values[values > 0]
+    return np.unique(values).size > 16 and bool((values < values.max()).mean() > 0.5)
 
 
 def value_range(
-    raw: Source, used: tuple[int, int, int], array: xr.DataArray, sample: Sequence[NDArray[Any]]
+    raw: Source, used: tuple[int, int, int], pixels: Pixels, sample: Sequence[NDArray[Any]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the 2nd and 98th percentile of the valid values of each used band; 0 to 255 where they were uint8.
 
@@ -82,7 +81,7 @@ def value_range(
     few = [band for band, found in enumerate(values) if found.size < ENOUGH or found.min() == found.max()]
     if few and missed:
         kept = {band: _Thinned() for band in few}
-        for block in _squares(raw, used, array, range(0, raw.height, CHUNK), range(0, raw.width, CHUNK), CHUNK):
+        for block in _squares(raw, used, pixels, range(0, raw.height, CHUNK), range(0, raw.width, CHUNK), CHUNK):
             for band, thinned in kept.items():
                 thinned.add(_valid_values(block, band, nodata))
         for band, thinned in kept.items():
@@ -134,9 +133,9 @@ def _mention_fill(
 
 
 def _squares(
-    raw: Source, used: tuple[int, int, int], array: xr.DataArray, rows: Sequence[int], cols: Sequence[int], side: int
+    raw: Source, used: tuple[int, int, int], pixels: Pixels, rows: Sequence[int], cols: Sequence[int], side: int
 ) -> Iterator[NDArray[Any]]:
-    read = reading(raw, used, array)
+    read = reading(raw, used, pixels)
     for row in rows:
         bottom = min(row + side, raw.height)
         try:

@@ -19,6 +19,7 @@ import shapely.affinity
 from numpy.typing import NDArray
 
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice, shown
+from resegeo.files import is_file, is_there
 from resegeo.scene.formats import is_local, refuse_special
 from resegeo.scene.grids import name_of
 
@@ -67,7 +68,7 @@ def read_layer(
     import shapely.errors
 
     if is_local(path):
-        if not Path(path).exists():
+        if not is_there(path):
             raise ResegeoError(f"{what}: no such file. Check the path.")
         refuse_special(path)
         _refuse_references(path, what)
@@ -77,12 +78,12 @@ def read_layer(
     kinds, kept_rows = (_AREAL, _polygonal) if shapes is None else (".", shapes)
     try:
         if path.lower().endswith(".parquet"):  # GDAL's driver for it is no part of pyogrio's wheels
-            found = kept_rows(gpd.read_parquet(path)), path
+            found = kept_rows(_whatever(gpd.read_parquet, path)), path
         else:
             layers = [name for name, kind in pyogrio.list_layers(path) if re.search(kinds, kind or "")]
             names: list[Any] = [*layers] or [0]
             for name in names:  # a layer of unknown kind, as in KML, may turn out to hold lines
-                frame = kept_rows(gpd.read_file(path, layer=name))
+                frame = kept_rows(_whatever(gpd.read_file, path, layer=name))
                 fits = len(frame) and (wanted is None or any(name in frame.columns for name in wanted))
                 if fits or (len(frame) and (found is None or not len(found[0]))) or found is None:
                     found = frame, name
@@ -110,9 +111,19 @@ def read_layer(
     return found[0]
 
 
+def _whatever(read: Callable[..., Any], path: str, **options: Any) -> Any:
+    """Read a table; whatever a reader says of a damaged file, IndexError for one, becomes a ValueError."""
+    try:
+        return read(path, **options)
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
 def _refuse_references(path: str, what: str) -> None:
     """Refuse a file that is none but names others, or a service, which GDAL would read whatever the file's name."""
-    if Path(path).is_file():
+    if is_file(path):
         with Path(path).open("rb") as stream:
             start = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
         if re.match(rb"<OGR\w+|(<\?xml[^>]*>\s*)?<OGR\w+", start):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resegeo.checkpoints.checks import refuse_long_header, refuse_unsound, why_cut_off
-from resegeo.checkpoints.formats import load_pickle, refuse_odd_tensors, unreadable
+from resegeo.checkpoints.pickles import load_pickle, refuse_odd_tensors, unreadable
 from resegeo.errors import ResegeoError, UsageError, shown
 
 if TYPE_CHECKING:

@@ -19,13 +19,25 @@ class SamLevel:
     """Masks are kept whose stability under a shifted threshold is this or higher; 0 keeps all."""
     min_mask_region_area: int
     """Holes and islands of fewer pixels are removed; 0 removes none."""
+    crop_n_layers: int = 1
+    """Layers of crops that the paper's passes over each window look at beside the window itself: layer i has 4^i."""
+    crop_n_points_downscale_factor: int = 2
+    """By what the points along a side are divided from one layer of crops to the next."""
 
     def __post_init__(self) -> None:
-        """Check the four numbers; see :class:`UsageError`."""
-        if not (isinstance(self.points_per_side, int) and self.points_per_side >= 2):
+        """Check the numbers; see :class:`UsageError`."""
+        for name, least, most in (("crop_n_layers", 0, 3), ("crop_n_points_downscale_factor", 1, 16)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise UsageError(
+                    f"A SAM level with {name} {value} is not possible; expected a whole number from {least} to {most}."
+                )
+        fewest = self.crop_n_points_downscale_factor**self.crop_n_layers
+        if not (isinstance(self.points_per_side, int) and self.points_per_side >= fewest):
+            part = {1: "", 2: ", since the crops of a window take half as many"}.get(fewest, ", a point in each crop")
             raise UsageError(
                 f"A SAM level with points_per_side {self.points_per_side} is not possible; expected a whole number "
-                "of 2 or more, since the crops of a window take half as many."
+                f"of {fewest} or more{part}."
             )
         for name in ("pred_iou_thresh", "stability_score_thresh"):
             if not 0 <= getattr(self, name) <= 1:

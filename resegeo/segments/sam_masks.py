@@ -83,15 +83,14 @@ class SamSegmenter:
     def window_ids(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Segment a window exactly as the paper does: (H, W, 3) uint8 -> (K, H, W).
 
-        Level k equals a run of ``SamAutomaticMaskGenerator(crop_n_layers=1, crop_n_points_downscale_factor=2)`` with
-        the level's four numbers; all zero where no mask survives.
+        Level k equals a run of ``SamAutomaticMaskGenerator`` with the level's numbers; all zero where no mask survives.
         """
         generators = [
             SharingGenerator(
                 self._predictor,
                 points_per_side=level.points_per_side,
-                crop_n_layers=1,
-                crop_n_points_downscale_factor=2,
+                crop_n_layers=level.crop_n_layers,
+                crop_n_points_downscale_factor=level.crop_n_points_downscale_factor,
                 **self._options(level),
             )
             for level in self.levels

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError
-from resegeo.scene.formats import is_local, open_raster
+from resegeo.files import is_there, sync
+from resegeo.scene.formats import heard, is_local, open_raster
 from resegeo.scene.grids import difference, name_of
 from resegeo.scene.label_rasters import blank, is_masked, masked
 from resegeo.scene.region import Region, read_polygons, transform_of
@@ -148,6 +149,7 @@ class Tiled(Anchored):
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tmp", delete=False) as beside:
             np.save(beside, ids)
+        sync(Path(beside.name))  # of a file that power cut short, zeros would be read
         Path(beside.name).replace(path)  # whole or not at all: another process may look for it
         return ids
 
@@ -240,7 +242,7 @@ class LabelRaster(Anchored):
         self._extent = Rect(0, 0, scene.height, scene.width)
         remedy = "Give a label raster on the scene's own grid, or [[segments=superpixels]] or none."
         try:
-            with open_raster(self._path) as raster:
+            with open_raster(self._path, scene.formats) as raster:
                 if raster.count != 1:
                     raise ResegeoError(f"[[segments={path}]] has {raster.count} bands; expected one, of ids. {remedy}")
                 if np.dtype(raster.dtypes[0]).kind not in "iu":
@@ -280,6 +282,7 @@ class LabelRaster(Anchored):
             result[0, part] = self._read(source)[rows[:, None], cols]
         return result
 
+    @heard
     def _read(self, rect: Rect) -> NDArray[np.int64]:
         """Ids (h, w) of scene pixels."""
         from rasterio.errors import RasterioError
@@ -290,7 +293,7 @@ class LabelRaster(Anchored):
         if inside is not None:
             window = Window(inside.col, inside.row, inside.width, inside.height)
             try:
-                with open_raster(self._path) as raster:
+                with open_raster(self._path, self._canvas.scene.formats) as raster:
                     found = raster.read(1, window=window)
                     ids = found.astype(np.int64)
                     ids[blank(raster, found)] = 0
@@ -329,9 +332,9 @@ def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> S
         return Superpixels(canvas, areas)
     if name == "none":
         return NoSegments()
-    paths = [name] if Path(name).exists() else name.split(",")
+    paths = [name] if is_there(name) else name.split(",")
     for path in paths:
-        if is_local(path) and not Path(path).exists():
+        if is_local(path) and not is_there(path):
             raise ResegeoError(
                 f"[[segments={path}]]: no such file. Expected superpixels, sam, none, a label raster, or files with "
                 "polygons."

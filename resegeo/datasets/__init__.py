@@ -1,0 +1,1 @@
+"""Data sets of images and labels: one file says all, one command segments, draws and measures."""

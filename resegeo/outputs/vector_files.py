@@ -1,0 +1,51 @@
+"""Which files belong to a vector file: what is asked of its name alone, and costs no library that reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from resegeo.errors import ResegeoError, shown
+from resegeo.files import LONGEST_PATH
+
+DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+"""GDAL's drivers by suffix."""
+
+SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
+
+PARTS = (*DRIVERS, ".parquet", ".shx", ".dbf")
+"""Suffixes of files that :func:`resegeo.outputs.vectors.readable` knows."""
+
+STYLES = (".qml", ".sld")
+"""Of QGIS and of the OGC, beside a file that cannot hold its own."""
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
+
+    A GeoPackage holds its styles itself.
+    """
+    suffix = path.suffix.lower()
+    ends = () if suffix == ".gpkg" else (*(SHAPEFILE_PARTS[1:] if suffix == ".shp" else ()), *STYLES)
+    return (path, *(path.with_suffix(end) for end in ends))
+
+
+def open_elsewhere(path: Path) -> None:
+    """Refuse to touch a GeoPackage that another program has open, or that one left with unsaved edits beside it.
+
+    Raises
+    ------
+    ResegeoError:
+        With the name of the file that lies beside it. Replaced now, the database would be mixed with the old edits.
+
+    """
+    if path.suffix.lower() != ".gpkg":
+        return
+    for end in ("-wal", "-shm", "-journal"):
+        beside = path.with_name(path.name + end)
+        if os.path.lexists(beside):
+            raise ResegeoError(
+                f"{shown(path, LONGEST_PATH)} is open in another program, or was left so by a crash: "
+                f"{shown(beside.name)} lies beside it. Close it there (in QGIS remove the layer), or open and close it "
+                "once more so that its edits are kept; then run the same command again."
+            )

@@ -1,0 +1,92 @@
+"""Zarr arrays of a store: laid out and opened as :class:`resegeo.run.header.ArraySpec` says, and their checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from resegeo.run.header import ArraySpec
+from resegeo.run.store_place import tried
+
+if TYPE_CHECKING:
+    import zarr
+
+DECODING = (ValueError, TypeError, RuntimeError, IndexError)
+"""What decoders of damaged metadata and chunks raise."""
+
+
+def open_group(url: str) -> zarr.Group:
+    """Open the Zarr group of a store."""
+    import zarr
+
+    return tried(url, lambda: zarr.open_group(store=url, mode="r+", use_consolidated=False))
+
+
+def laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
+    """Lay out an array, empty yet."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    checked = [ZstdCodec(level=0), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
+    return tried(
+        url,
+        lambda: group.create_array(
+            name,
+            shape=spec.shape,
+            chunks=spec.chunks,
+            dtype=spec.dtype,
+            fill_value=spec.fill,
+            compressors=checked,
+            overwrite="://" in url,  # a request that was answered by an error may have been carried out
+        ),
+    )
+
+
+def opened(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any | None:
+    """Open an array; None where it is not there as :func:`laid_out` laid it out."""
+    import zarr
+
+    try:
+        array: Any = tried(url, lambda: group[name], KeyError, *DECODING)
+        if not isinstance(array, zarr.Array):
+            return None
+        codecs = [codec.to_dict()["name"] for codec in array.metadata.codecs]  # type: ignore[union-attr]
+        same = (array.shape, array.chunks, array.dtype) == (spec.shape, spec.chunks, np.dtype(spec.dtype))
+    except (KeyError, FileNotFoundError, *DECODING):
+        return None
+    wanted = ["bytes", *(["zstd"] if spec.compressed else []), "crc32c"]
+    return array if same and codecs == wanted and array.fill_value == spec.fill else None
+
+
+class PatientArray:
+    """A Zarr array behind a URL, whose parts are read and written as :func:`tried` does."""
+
+    def __init__(self, url: str, array: Any) -> None:
+        self._url, self._array = url, array
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._array, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return tried(self._url, lambda: self._array[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        tried(self._url, lambda: self._array.__setitem__(key, value))
+
+
+def cuts(array: Any) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into its chunks."""
+    counts = [-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    for place in np.ndindex(*counts):
+        yield tuple(slice(n * chunk, (n + 1) * chunk) for n, chunk in zip(place, array.chunks, strict=True))
+
+
+def crc(seed: str, arrays: Iterable[NDArray[Any]]) -> int:
+    """Checksum of a text and of arrays' bytes."""
+    found = google_crc32c.value(seed.encode())
+    for array in arrays:
+        found = google_crc32c.extend(found, array.tobytes())
+    return int(found)
