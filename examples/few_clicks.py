@@ -24,7 +24,7 @@ import shapely
 from bundled_model_data import answer_key, measured_pictures
 from measuring import FALSE, TRUE, UNKNOWN, markdown, write_classes, write_json
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from rasterio.errors import NotGeoreferencedWarning
 
 from resegeo_cli.main import main as command_line
@@ -120,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with `labelled` and `scenes`")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures, rewritten each time")
+    parser.add_argument("--figure", type=Path, help="PNG of the curves")
     parser.add_argument("--limit", type=int, default=4, help="at most so many pictures a class")
     args = parser.parse_args()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -132,6 +133,39 @@ def main() -> None:
             figures.append(measured(scene, truth, wanted, prompts, folder / "out"))
             write_json(args.out, {"pictures": figures})
     print(table(figures))
+    if args.figure is not None:
+        draw(figures, args.figure)
+
+
+def draw(figures: list[dict[str, Any]], path: Path) -> None:
+    """Draw a panel a class: IoU against the points a class, of words and clicks (blue) and of the forest (orange)."""
+    names = list(dict.fromkeys(each["class"] for each in figures))
+    side, margin = 150, 30
+    page = Image.new("RGB", (margin + len(names) * (side + margin), side + 3 * margin), "white")
+    pen = ImageDraw.Draw(page)
+    for number, name in enumerate(names):
+        own = [each for each in figures if each["class"] == name]
+        left, low = margin + number * (side + margin), margin + side
+        pen.rectangle((left, margin, left + side, low), outline="#aaaaaa")
+        pen.text((left, margin - 15), name, fill="black")
+        for share in (0.25, 0.5, 0.75, 1.0):
+            pen.text((left - 24, low - share * side - 6), f"{share:.2f}", fill="#777777")
+        across = {0: 0.0} | {count: side * (0.3 + 0.33 * step) for step, count in enumerate(POINTS)}
+        for count, x in across.items():
+            pen.text((left + x - 4, low + 3), str(count), fill="#777777")
+        for kind, color, first in (("clicks", "#0072b2", "words"), ("colours", "#e69f00", None)):
+            columns = ([(0, first)] if first else []) + [(count, f"{kind} {count}") for count in POINTS]
+            spots = [
+                (left + across[count], low - side * float(np.median([each[column] for each in own])))
+                for count, column in columns
+            ]
+            pen.line(spots, fill=color, width=2)
+            for x, y in spots:
+                pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
+    pen.text((margin, side + 2 * margin - 5), "words, then words and clicks", fill="#0072b2")
+    pen.text((margin + 200, side + 2 * margin - 5), "random forest on colours", fill="#e69f00")
+    pen.text((margin + 380, side + 2 * margin - 5), "IoU against points a class", fill="#777777")
+    page.save(path, optimize=True)
 
 
 def table(figures: list[dict[str, Any]]) -> str:

@@ -11,8 +11,8 @@ scene is not what a handful of clicks says, which are as many for a rare class a
 costs 0.02 to 0.06 of IoU with 5 to 100 clicks a class). A class weighs in the sum as the square root of its share of
 the scene, which a first fit tells, where all weigh the same: half way between clicks, as many for a rare class as for a
 common one, and the scene, where every false find of a rare class costs (tried on 15 pictures of the model's training:
-0.02 to 0.04 of mean IoU; with fewer than 40 places a class the usual λ beats one chosen). The problem is convex.
-Without examples r and b are 0: the words alone; few examples correct them, many overrule them.
+0.01 to 0.03 of mean IoU). The problem is convex. Without examples r and b are 0: the words alone; few
+examples correct them, many overrule them.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def folds_of(examples: Examples, folds: int = FOLDS) -> tuple[NDArray[np.int64],
 
 
 def choose(
-    examples: Examples, penalties: Sequence[float] = PENALTIES, *, least: int = 40
+    examples: Examples, penalties: Sequence[float] = PENALTIES, *, least: int = 10
 ) -> tuple[Fitted, Judged | None]:
     """Fit with the λ that tells left-out examples best by log loss; with few examples by the usual λ.
 

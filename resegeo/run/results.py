@@ -125,7 +125,7 @@ def make_raster(
             store.seal("valid")
             store.finish()
     pixels = {plan.legend.name_of(code): count for code, count in sorted(counts.items())}
-    doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.classes.classes])
+    doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.legend.classes])
     return MadeRaster(pixels, marks, unreadable, near, _framed(kept_scores, plan.crop), doubts)
 
 
