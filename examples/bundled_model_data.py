@@ -727,7 +727,7 @@ SOURCE_WEIGHTS = {
     "ports": 0.01,
     "sentinel2-patch": 0.01,
     "landsat": 0.01,
-    "sentinel2": 0.02,
+    "sentinel2": 0.03,
     "neon": 0.02,
     "new_brunswick": 0.02,
 }
