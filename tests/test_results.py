@@ -10,6 +10,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
+import rioxarray  # noqa: F401 -- the accessor
 import shapely
 
 import resegeo

@@ -8,7 +8,7 @@ import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_borders import CLASSES, patches
+from test_polygon_borders import CLASSES, patches
 from test_raster import write
 
 from resegeo.outputs import polygons, strips

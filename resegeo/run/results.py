@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
 from resegeo.outputs.vectors import no_geojson, write_polygons
 from resegeo.progress import Progress
-from resegeo.run.labelling import Block, Doubt, look_of
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
 from resegeo.run.score_rasters import score_rasters
@@ -31,6 +30,10 @@ from resegeo.scene.resampling import ground_sample_distance
 from resegeo.scene.source import stem_of
 from resegeo.scene.windows import Rect
 from resegeo.units import area_in_pixels
+
+if TYPE_CHECKING:
+    from resegeo.run.labelling import Block, Doubt
+
 
 _FEW_PIXELS = 5
 """Areas of fewer pixels are hardly more than noise, whatever they measure on the ground."""
@@ -81,6 +84,8 @@ def make_raster(
     kept_scores = fresh if scores is None else scores
     unreadable = 0
     doubt: Doubt | None = None
+
+    from resegeo.run.labelling import look_of  # which loads what computes; polygons need none of it
 
     def codes(blocks: Iterator[Block]) -> Iterator[tuple[int, int, Any]]:
         nonlocal unreadable, doubt
