@@ -1,10 +1,10 @@
-"""Open what `make demo` wrote in headless QGIS, as a user would: 
-/usr/bin/python3 tests/check_qgis.py FOLDER [--picture PNG] [--formats FOLDER].
+"""Open what `make demo` wrote in headless QGIS, as a user would.
 
-`--formats` is a folder of the same polygons in other formats.
+    /usr/bin/python3 tests/check_qgis.py FOLDER [--picture PNG] [--formats FOLDER]
 
-Needs QGIS's own Python (Debian: python3-qgis) and QT_QPA_PLATFORM=offscreen. Exits with 1 and says why if names,
-colours or places are not what the class raster's tags say.
+`--formats` is a folder of the same polygons in other formats. Needs QGIS's own Python (Debian: python3-qgis) and
+QT_QPA_PLATFORM=offscreen. Exits with 1 and says why if names, colours or places are not what the class raster's tags
+say.
 """
 
 import json
