@@ -50,6 +50,20 @@ import os
 os._exit(0)
 """
 
+CLICKS = {
+    "type": "FeatureCollection",
+    "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32616"}},
+    "features": [
+        {
+            "type": "Feature",
+            "properties": {"kind": kind},
+            "geometry": {"type": "Point", "coordinates": [454_000 + 2_000 * column, 3_392_000 + 2_000 * row]},
+        }
+        for column in range(5)
+        for row, kind in enumerate(("water", "forest", "cropland"))
+    ],
+}
+
 
 def main() -> None:
     python = sys.argv[1] if len(sys.argv) > 1 else "/usr/bin/python3"
@@ -76,7 +90,7 @@ def main() -> None:
 
         process("plugins", "enable", "resegeo_plugin")
         listed = process("list")
-        for algorithm in ("segment", "relabel", "vectorize", "evaluate"):
+        for algorithm in ("segment", "relabel", "vectorize", "evaluate", "compare"):
             assert f"resegeo:{algorithm}" in listed, listed
         out = folder / "out"
         arguments = ["resegeo:segment", "--", f"SCENE={SCENE}", "WORDS=water,forest,cropland,cloud", f"OUTPUT={out}"]
@@ -87,8 +101,26 @@ def main() -> None:
         assert all(Path(said[name]).exists() for name in ("POLYGONS", "REPORT")), said
         process("run", "resegeo:relabel", "--", f"STORE={out / 'landsat.store.zarr'}", "WORDS=water,grass")
         assert (out / "landsat.words.classes.tif").exists(), sorted(out.iterdir())
+        clicks = folder / "clicks.geojson"
+        clicks.write_text(json.dumps(CLICKS), "utf-8")
+        corrected = folder / "corrected"
+        process(
+            "run", "resegeo:relabel", "--", f"STORE={out / 'landsat.store.zarr'}", "WORDS=water,forest,cropland,cloud",
+            f"EXAMPLES={clicks}", "FIELD=kind", f"OUTPUT={corrected}",
+        )  # fmt: skip
+        fitted = corrected / "landsat.words.fitted.safetensors"
+        assert fitted.exists(), sorted(corrected.iterdir())
+        change = folder / "change"
+        after = corrected / "landsat.words.classes.tif"
+        process(
+            "run", "resegeo:compare", "--", f"BEFORE={raster}", f"AFTER={after}", "MIN_AREA=1ha", "ONLY_SURE=true",
+            f"OUTPUT={change}",
+        )  # fmt: skip
+        assert (change / "change.csv").read_text("utf-8").startswith("before,after,pixels,ha,sure"), change
         polygons = folder / "drawn.gpkg"
-        process("run", "resegeo:vectorize", "--", f"RASTER={raster}", "MIN_AREA=20", f"POLYGONS={polygons}")
+        process(
+            "run", "resegeo:vectorize", "--", f"RASTER={raster}", "MIN_AREA=20px", "SMOOTH=true", f"POLYGONS={polygons}"
+        )
         assert polygons.exists()
         table = process("run", "resegeo:evaluate", "--", f"PREDICTION={raster}", f"TRUTH={raster}")
         assert "mean IoU          1.000" in table, table

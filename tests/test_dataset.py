@@ -22,7 +22,7 @@ import resegeo.run.compute
 from resegeo.datasets.config import read_dataset
 from resegeo.datasets.dataset import _options as joined
 from resegeo.datasets.dataset import segment_dataset
-from resegeo.errors import Interrupted, ResegeoError, ResegeoWarning, UsageError
+from resegeo.errors import IgnoredSettingWarning, Interrupted, ResegeoError, ResegeoWarning, UsageError
 from resegeo.run.options import Options
 from resegeo.run.prepare import choose
 from resegeo.segments.sam_levels import SamLevel
@@ -205,6 +205,9 @@ def test_model_sam_and_attention_are_those_of_the_file(tmp_path):
     _, settings, sam = choose(dataset.classes, Options.of(other).method)
     assert (settings.segments, settings.stride, sam) == ("none", 32, None)
     assert Options.of(other).view.alpha == "use"
+    (tmp_path / "data/a/R_G_B_IR.png").write_bytes(b"damaged")
+    with pytest.warns(IgnoredSettingWarning, match=r"sam_mode=.?tile.? takes no crops"):
+        segment_dataset(config, sam_mode="tile", device="cpu")
 
 
 def test_a_damaged_tile_and_labels_of_another_size_are_named_and_the_rest_is_done(tmp_path, monkeypatch):

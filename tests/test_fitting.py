@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from resegeo.clip.fitting import Examples, choose, fit, probabilities
+from resegeo.clip.fitting import Examples, choose, fit, probabilities, with_prevalence
 
 
 def examples(places=60, classes=3, width=8, seed=0, words=1.0, windows=2, wordless=True):
@@ -112,7 +112,7 @@ def test_lambda_is_chosen_on_places_left_out_whole_block_by_block():
         noise.wordless,
         noise.block,
     )
-    _, judged = choose(noise)
+    _, judged = choose(noise, least=10)
     assert judged is not None
     assert judged.penalty >= 1
     assert judged.f1.mean() < 0.55
@@ -134,3 +134,32 @@ def test_a_class_with_words_keeps_their_word_on_how_common_it_is():
     weight = few.share * np.array([1 / (few.label == n).sum() for n in range(3)])[few.label[few.place]]
     mean = (weight @ few.features.astype(float)) / weight.sum()
     assert np.allclose(found.residuals @ mean + found.biases, 0, atol=1e-5)
+
+
+def test_a_class_weighs_as_the_root_of_its_share_of_the_scene():
+    """A scene of one kind alone: the fit leans to that kind where features leave it open."""
+    given = examples(places=60, classes=2, words=0.0)
+    one_kind = examples(places=200, classes=2, words=0.0, seed=5)
+    one_kind = one_kind.part(one_kind.label == 0)
+    told = with_prevalence(given, one_kind)
+    assert told.prevalence is not None
+    assert told.prevalence[0] > 0.6
+    root = np.sqrt(told.prevalence)
+    weight = given.share * (60 * root / root.sum() / 30)[given.label[given.place]]
+    oracle = LogisticRegression(C=1 / 0.1, fit_intercept=False, tol=1e-9, max_iter=10_000)
+    mean = weight @ given.features / weight.sum()
+    x = np.hstack([given.features - mean, np.ones((len(given.features), 1))])
+    oracle.fit(x, given.label[given.place], sample_weight=weight)
+    found = fit(told, 0.1)
+    logits = given.features @ found.residuals.T + found.biases
+    assert np.allclose(logits[:, 1] - logits[:, 0], oracle.decision_function(x), atol=0.02)
+    assert with_prevalence(given, one_kind.part(np.zeros(len(one_kind.label), bool))) is given
+
+
+def test_what_judges_a_lambda_is_near_what_is_fitted():
+    from resegeo.clip.fitting import _solved
+
+    given = examples(places=60, seed=4)
+    rough, start = _solved(given, 1.0, exact=False)
+    rough, _ = _solved(given, 0.1, start, exact=False)
+    assert np.abs(probabilities(given, rough) - probabilities(given, fit(given, 0.1))).max() < 0.02

@@ -25,15 +25,15 @@ from resegeo.classes.class_file import class_list
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import Grouping
 from resegeo.clip.encoder import Encoder
-from resegeo.clip.fitting import Examples, choose
+from resegeo.clip.fitting import Examples, choose, with_prevalence
 from resegeo.clip.tokens import check_prompts
 from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.files import whole, writable_folder
 from resegeo.progress import Progress, silent
-from resegeo.run.clicks import Drawn, is_fitted, on_scene, read_drawn, refuse_one_class
+from resegeo.run.clicks import Drawn, is_fitted, on_scene, read_drawn, refuse_one_class, sample_of
 from resegeo.run.compute import Models
 from resegeo.run.correction import read_fitted
-from resegeo.run.example_features import Words, counts, gather
+from resegeo.run.example_features import Words, counts, gather_with_scene
 from resegeo.run.options import Method
 from resegeo.run.searching import Place, Score, cosine, opened_scene, places_of, probability
 from resegeo.run.store import Store
@@ -216,6 +216,7 @@ class _Search:
     def fit(self, drawn: Drawn, stores: Iterator[str]) -> None:
         """Fit examples on the features of all stores in whose scenes they lie."""
         parts: list[Examples] = []
+        samples: list[Examples] = []
         for url in stores:
             store = self._open(url, note=False)
             if store is None:
@@ -227,7 +228,11 @@ class _Search:
             if valid.any():
                 taper = bool(store.header.settings.get("taper", True))
                 words = self._words_of(drawn.classes, {})
-                parts.append(gather(store, canvas, grid, places.part(valid), words, taper=taper)[0])
+                own, sample, _ = gather_with_scene(
+                    store, canvas, grid, places.part(valid), sample_of(scene, None), words, taper=taper
+                )
+                parts.append(own)
+                samples.append(sample)
         label = np.concatenate([each.label for each in parts]) if parts else np.zeros(0, dtype=np.int64)
         found = counts(label, tuple(spec.name for spec in drawn.classes.classes))
         if drawn.classes.classes[0].name not in found:
@@ -237,7 +242,7 @@ class _Search:
                 "its classes."
             )
         refuse_one_class(found, drawn.what)
-        fitted, _ = choose(_joined(parts))
+        fitted, _ = choose(with_prevalence(_joined(parts), _joined(samples)))
         self._score = probability(self._words_of(drawn.classes, {}), fitted, 0)
 
     def over(self, stores: Iterator[str], best: Best, progress: Progress) -> Ranking:

@@ -38,7 +38,16 @@ from resegeo.datasets.measuring import (
 from resegeo.datasets.pictures import LEGEND, PREDICTED, REAL, colour_table, draw, legend
 from resegeo.datasets.tiles import Labels, Tile, check_labels, find_tiles
 from resegeo.documents import JSON_BYTES, read_json, read_yaml
-from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError, escaped, notice, shown
+from resegeo.errors import (
+    GeoreferenceWarning,
+    IgnoredSettingWarning,
+    InputNotice,
+    ResegeoError,
+    UsageError,
+    escaped,
+    notice,
+    shown,
+)
 from resegeo.evaluation.metrics import Accuracy
 from resegeo.files import output_folder
 from resegeo.process import undisturbed
@@ -209,7 +218,13 @@ class _Run:
         self.overwrite = bool(options.get("overwrite"))
         chosen = Options.of(options)
         dataset.check_files(options)
-        source, _, _ = choose(dataset.classes, chosen.method)
+        source, settings, sam = choose(dataset.classes, chosen.method)
+        if sam is not None and settings.sam_mode == "tile" and "sam_levels" in dataset.options:
+            notice(
+                "[[sam_mode=tile]] takes no crops: crop_n_layers and crop_n_points_downscale_factor of sam_param_sets "
+                "do not apply.",
+                IgnoredSettingWarning,
+            )
         if chosen.method.model == dataset.options.get("model"):
             dataset.check_model(source)
         self.view: View = chosen.view

@@ -37,7 +37,7 @@ from resegeo.scene.resampling import pixel_on_the_ground
 from resegeo.scene.source import GeoReference
 from resegeo.units import area_in_pixels, length_in_pixels
 
-_VERTICES = 1_000_000
+_VERTICES = 300_000
 """Vertices of a batch of polygons, or those of one polygon that has more."""
 
 _EDGES = 8
@@ -64,6 +64,8 @@ class Drawing:
     crs: Any
     score_mean: NDArray[np.float64] | None
     """Of every polygon."""
+    scene: str
+    """The scene that the class raster was made of."""
     smooth: bool
     """Whether outlines are smoothed."""
     simplified: NDArray[Any] | None
@@ -73,12 +75,6 @@ class Drawing:
     def class_ids(self) -> frozenset[int]:
         """Codes of the classes that occur."""
         return frozenset(np.unique(self.borders.areas.values[1:]).tolist())
-
-    @property
-    def scene(self) -> str:
-        """The scene that the class raster was made of, by the raster's name."""
-        name = self.path.name
-        return name.removesuffix(".classes.tif") if name.endswith(".classes.tif") else self.path.stem
 
     def __len__(self) -> int:
         """Return the number of polygons."""
@@ -135,6 +131,7 @@ def polygonize(
     smooth: bool = False,
     simplify: float | str = 0.0,
     scores: Any | None = None,
+    scene: str | None = None,
 ) -> gpd.GeoDataFrame:
     """Draw one polygon a connected region of a class raster; nodata and unprocessed are never drawn.
 
@@ -157,14 +154,15 @@ def polygonize(
         pixel edges.
     scores:
         Array (h, w) of the pixels' scores, see :func:`resegeo.clip.blending.class_scores`, which may be one on disk.
+    scene:
+        Name of the scene; by default that of the raster.
 
     Returns
     -------
     class_id, class_name, area_m2 and perim_m (planar in a projected CRS, on the ellipsoid in a geographic one, NaN
     without CRS), with ``scores`` score_mean (the mean probability of the best class of its pixels, 0 … 1), prompts (of
-    the class), scene (that the raster was made of, by its name), and geometry in the raster's CRS; without CRS and
-    transform in pixels, y pointing up. Ordered by the first pixel of each region in reading order; exteriors run
-    counter-clockwise.
+    the class), scene, and geometry in the raster's CRS; without CRS and transform in pixels, y pointing up. Ordered by
+    the first pixel of each region in reading order; exteriors run counter-clockwise.
 
     Raises
     ------
@@ -181,6 +179,7 @@ def polygonize(
         smooth=smooth,
         simplify=simplify,
         scores=scores,
+        scene=scene,
     )
     frames = list(drawing)
     return frames[0] if len(frames) == 1 else gpd.GeoDataFrame(pd.concat(frames, ignore_index=True))
@@ -195,6 +194,7 @@ def draw(
     smooth: bool = False,
     simplify: float | str = 0.0,
     scores: Any | None = None,
+    scene: str | None = None,
 ) -> Drawing:
     """Do as :func:`polygonize`, for polygons that need not be in memory all at once."""
     tagged, where = read_class_raster_info(path)
@@ -239,7 +239,8 @@ def draw(
         notice(
             f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 and perim_m are on the ellipsoid.",
         )
-    return Drawing(path, classes, borders, place, crs, means, smooth, simplified)
+    scene = scene or path.name.removesuffix(path.suffix).removesuffix(".classes")
+    return Drawing(path, classes, borders, place, crs, means, scene, smooth, simplified)
 
 
 def _score_means(areas: Areas, scores: Any) -> NDArray[np.float64]:

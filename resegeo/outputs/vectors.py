@@ -219,7 +219,7 @@ def shapefile_bytes(polygons: Polygons) -> int:
             longest[name] = max([longest[name], *(len(text.encode()) for text in frame[name].unique())])
         numbers = sum(kind == np.float64 for kind in frame.dtypes)
     row = 1 + 9 + sum(min(254, length) for length in longest.values()) + 24 * numbers
-    return max(100 + 52 * count + 4 * rings + 16 * vertices, 200 + row * count)
+    return max(100 + 52 * count + 4 * rings + 16 * vertices, 300 + row * count)
 
 
 def layer_name(stem: str) -> str:

@@ -251,7 +251,7 @@ def _evaluation(found: Mapping[str, Any]) -> str:
     truths = sorted({Path(pair["truth"]).name for pair in found["pairs"]})
     names = ", ".join(truths) if len(truths) == 1 else f"{len(truths)} truths" if truths else "labels"
     colours = f"{_swatch(RIGHT)}right&emsp;{_swatch(WRONG)}wrong"
-    where = f" The map's slider shows where it is {colours}." if len(truths) == 1 else ""
+    where = f" The map's slider shows where it is {colours}." if len(found["pairs"]) == 1 else ""
     head = "".join(f"<th>{name}</th>" for name in ("Class", "IoU", "F1", "precision", "recall", "pixels in truth"))
     names = ", ".join(sorted({Path(pair["truth"]).name for pair in found["pairs"]}))
     return (

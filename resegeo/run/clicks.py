@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resegeo.classes.class_list import MOST_CODES, MOST_NAME, ClassList, ClassSpec
 from resegeo.classes.palette import colors_for
 from resegeo.errors import GeoreferenceWarning, InputNotice, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.run.example_features import MOST_PLACES, Places, counts
+from resegeo.run.example_features import MOST_PLACES, Places, counts, lattice
 from resegeo.scene.grids import name_of
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, outline, transform_of
@@ -318,6 +318,12 @@ def _moved(geometry: NDArray[Any], there: Any, crs: Any, extent: Any, what: str)
             shapely.transform(shapely.force_2d(geometry), lambda xy: np.column_stack(forth.transform(*xy.T)))
         )
     return turned(geometry, here, extent)
+
+
+def sample_of(scene: Scene, region: Region | None) -> Places:
+    """Return valid pixels spread over a scene, inside the region; their labels mean nothing."""
+    spread = lattice(scene.height, scene.width)
+    return spread.part(_valid(scene, region, spread))
 
 
 def _valid(scene: Scene, region: Region | None, places: Places) -> NDArray[np.bool_]:

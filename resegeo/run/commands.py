@@ -222,7 +222,7 @@ def vectorize(
     from resegeo.outputs.raster import read_class_raster_info
     from resegeo.outputs.vector_files import STYLES, open_elsewhere, parts_of
     from resegeo.outputs.vectors import foreign_style, write_polygons
-    from resegeo.run.results import scores_of
+    from resegeo.run.results import scene_of, scores_of
 
     output = Path(output)
     known = declared(Settings)
@@ -258,6 +258,7 @@ def vectorize(
         smooth=smooth,
         simplify=simplify,
         scores=scores_of(path),
+        scene=scene_of(path),
     )
     if append:
         append_polygons(drawing, output, classes, overwrite=overwrite)

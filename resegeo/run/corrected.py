@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import Grouping
-from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose
+from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, with_prevalence
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
 from resegeo.files import Note, saving, whole
-from resegeo.run.clicks import refuse_one_class
+from resegeo.run.clicks import refuse_one_class, sample_of
 from resegeo.run.correction import FORMAT, KEY, identity_of, words_of
-from resegeo.run.example_features import Words, counts, gather
+from resegeo.run.example_features import Words, counts, gather_with_scene
 from resegeo.run.plan import Plan
 from resegeo.run.store import Store
 
@@ -62,14 +62,22 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
         logit_scale if settings.logit_scale is None else settings.logit_scale,
         settings.subtract_cls,
     )
-    examples, kept = gather(store, plan.canvas, plan.grid, correction.places, words, taper=settings.taper)
+    examples, sample, kept = gather_with_scene(
+        store,
+        plan.canvas,
+        plan.grid,
+        correction.places,
+        sample_of(plan.scene, plan.region),
+        words,
+        taper=settings.taper,
+    )
     what = f"[[examples={escaped(correction.name)}]]"
     if not kept.all():
         notice(f"{what}: {(~kept).sum():,} places lie where nothing was computed; they are left out.", InputNotice)
     names = tuple(spec.name for spec in classes.classes)
     found = counts(examples.label, names)
     refuse_one_class(found, what)
-    fitted, judged = choose(examples)
+    fitted, judged = choose(with_prevalence(examples, sample))
     facts = correction.facts() | {
         "counts": dict(found),
         "penalty": USUAL_PENALTY if judged is None else judged.penalty,

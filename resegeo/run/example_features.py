@@ -94,6 +94,38 @@ class Words:
         return class_logits(cosines.T, grouping.prompt_class, grouping.classes, reduction=grouping.reduction).T
 
 
+def lattice(height: int, width: int) -> Places:
+    """Return pixels spread over a scene: 5 × 5 in each of 8 × 8 parts, so that of a large one few items are read."""
+
+    def spread(size: int) -> NDArray[np.int64]:
+        part = size / 8
+        reach = min(part, 200.0)
+        within = (np.arange(5) + 0.5) / 5 * reach + (part - reach) / 2
+        at = (np.arange(8)[:, None] * part + within).ravel()
+        return np.unique(np.minimum(at.astype(np.int64), size - 1))
+
+    rows, cols = (each.ravel() for each in np.meshgrid(spread(height), spread(width), indexing="ij"))
+    return Places(rows, cols, np.zeros(len(rows), dtype=np.int64))
+
+
+def gather_with_scene(
+    store: StoredItems, canvas: Canvas, grid: WindowGrid, places: Places, scene: Places, words: Words, *, taper: bool
+) -> tuple[Examples, Examples, NDArray[np.bool_]]:
+    """Do as :func:`gather` for examples and for a sample of the scene at once.
+
+    Returns
+    -------
+    The examples, the sample, and (P,) which places are among the examples.
+
+    """
+    both = Places(
+        *(np.concatenate([getattr(places, name), getattr(scene, name)]) for name in ("rows", "cols", "label"))
+    )
+    found, kept = gather(store, canvas, grid, both, words, taper=taper)
+    own = np.arange(len(found.label)) < np.count_nonzero(kept[: len(places)])
+    return found.part(own), found.part(~own), kept[: len(places)]
+
+
 def gather(
     store: StoredItems, canvas: Canvas, grid: WindowGrid, places: Places, words: Words, *, taper: bool
 ) -> tuple[Examples, NDArray[np.bool_]]:

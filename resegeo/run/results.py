@@ -28,6 +28,7 @@ from resegeo.run.store import Store
 from resegeo.scene.gcps import unplaced
 from resegeo.scene.region import outline
 from resegeo.scene.resampling import ground_sample_distance
+from resegeo.scene.source import stem_of
 from resegeo.scene.windows import Rect
 from resegeo.units import area_in_pixels
 
@@ -202,6 +203,14 @@ def scores_of(raster: Path) -> Any | None:
     return None
 
 
+def scene_of(raster: Path) -> str | None:
+    """Name the scene of a finished run's class raster as its report tells it; None where that is gone."""
+    earlier = earlier_report(raster.with_name(f"{raster.name.removesuffix('.classes.tif')}.json"))
+    known = earlier.get("scene") if earlier and raster.name in marks_of(earlier) else None
+    source = known.get("source") if isinstance(known, dict) else None
+    return stem_of(source) if isinstance(source, str) else None
+
+
 _OWNER = "raster"
 
 
@@ -268,6 +277,7 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
         keep_background=settings.keep_background,
         smooth=settings.smooth,
         simplify=plan.simplify,
+        scene=plan.scene.name,
         scores=scores,
     )
     _suggest_min_area(plan, drawing.borders.areas.sizes[1:])

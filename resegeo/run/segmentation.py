@@ -132,9 +132,9 @@ class Segmentation:
 
         """
         from resegeo.outputs.polygons import polygonize
-        from resegeo.run.results import scores_of
+        from resegeo.run.results import scene_of, scores_of
 
-        return polygonize(self.raster, scores=scores_of(self.raster))
+        return polygonize(self.raster, scores=scores_of(self.raster), scene=scene_of(self.raster))
 
     def scores(self) -> xr.DataArray:
         """Return the probability of each pixel's best class (y, x), 0 to 1 in steps of 0.005, NaN where there is none.

@@ -14,6 +14,7 @@ from qgis.core import (
     QgsProcessingParameterBoolean,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
+    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterFolderDestination,
@@ -89,6 +90,22 @@ class Command(QgsProcessingAlgorithm):
         parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
         self.addParameter(parameter)
 
+    def add_shapes(self, add):
+        """Declare what becomes of the outlines of polygons."""
+        text = QgsProcessingParameterString
+        add(text("MIN_AREA", "Smallest area: 20 or 20px, 50m2, 0.5ha", "", optional=True))
+        add(text("SIMPLIFY", "Simplify borders by: 1.5 or 1.5px, 2m", "", optional=True))
+        add(QgsProcessingParameterBoolean("SMOOTH", "Smooth outlines", False))
+
+    def shapes(self, parameters, context):
+        """Options for the outlines of polygons."""
+        found = []
+        for key, flag in (("MIN_AREA", "--min-area"), ("SIMPLIFY", "--simplify")):
+            value = self.parameterAsString(parameters, key, context).strip()
+            if value:
+                found += [flag, value]
+        return [*found, "--smooth"] if self.parameterAsBool(parameters, "SMOOTH", context) else found
+
     def results(self, printed, context):
         """Load what a run printed the paths of, and name it for scripts and models."""
         found = {}
@@ -102,8 +119,10 @@ class Command(QgsProcessingAlgorithm):
                 self.load(context, path, f"{path.stem} polygons")
             elif path.suffix == ".png":
                 found["PICTURE"] = line
-            elif path.suffix == ".json":
+            elif path.suffix == ".json" and not line.endswith(".stac.json"):
                 found["REPORT"] = line
+            elif path.suffix == ".qgz":
+                found["PROJECT"] = line
         return found
 
     def add_results(self):
@@ -111,6 +130,7 @@ class Command(QgsProcessingAlgorithm):
         self.addOutput(QgsProcessingOutputRasterLayer("RASTER", "Class raster"))
         self.addOutput(QgsProcessingOutputVectorLayer("POLYGONS", "Polygons"))
         self.addOutput(QgsProcessingOutputFile("PICTURE", "Picture"))
+        self.addOutput(QgsProcessingOutputFile("PROJECT", "Project"))
         self.addOutput(QgsProcessingOutputFile("REPORT", "Report"))
 
 
@@ -137,8 +157,7 @@ class Segment(Command):
         self.advanced(
             number("GSD", "Pixel size that the model sees, in metres", number.Double, optional=True, minValue=0)
         )
-        self.advanced(number("MIN_AREA", "Smallest area in pixels", number.Integer, 0, minValue=0))
-        self.advanced(number("SIMPLIFY", "Simplify borders by, in pixels", number.Double, 0, minValue=0))
+        self.add_shapes(self.advanced)
         self.advanced(QgsProcessingParameterString("BANDS", "Bands for red, green, blue", "", optional=True))
         self.advanced(QgsProcessingParameterString("MODEL", "Model (empty: the bundled one)", "", optional=True))
         self.advanced(QgsProcessingParameterEnum("SEGMENTS", "Segments", SEGMENTS, defaultValue=0))
@@ -161,15 +180,11 @@ class Segment(Command):
             arguments += ["-o", folder]
         if parameters.get("GSD") is not None:
             arguments += ["--gsd", str(self.parameterAsDouble(parameters, "GSD", context))]
-        for key, flag, read in (
-            ("MIN_AREA", "--min-area", self.parameterAsInt),
-            ("SIMPLIFY", "--simplify", self.parameterAsDouble),
-            ("BANDS", "--bands", self.parameterAsString),
-            ("MODEL", "--model", self.parameterAsString),
-        ):
-            value = read(parameters, key, context)
+        arguments += self.shapes(parameters, context)
+        for key, flag in (("BANDS", "--bands"), ("MODEL", "--model")):
+            value = self.parameterAsString(parameters, key, context)
             if value:
-                arguments += [flag, str(value)]
+                arguments += [flag, value]
         chosen = self.parameterAsEnum(parameters, "SEGMENTS", context)
         if chosen:
             arguments += ["--segments", SEGMENTS[chosen]]
@@ -184,8 +199,11 @@ class Segment(Command):
 class Relabel(Command):
     """``resegeo segment STORE``: other words for a finished scene."""
 
-    title = "Other words for a finished scene"
-    help = "Takes the store (.store.zarr) of a finished run and other words: seconds, no second look at a pixel."
+    title = "Other words or examples for a finished scene"
+    help = (
+        "Takes the store (.store.zarr) of a finished run and other words: seconds, no second look at a pixel. A "
+        "layer of examples, points, lines or polygons with a class each, corrects the words."
+    )
 
     def initAlgorithm(self, configuration=None):
         """Declare the parameters."""
@@ -193,6 +211,12 @@ class Relabel(Command):
             QgsProcessingParameterFile("STORE", "Store of a finished run", QgsProcessingParameterFile.Folder)
         )
         self.add_words()
+        self.addParameter(
+            QgsProcessingParameterVectorLayer(
+                "EXAMPLES", "Examples that correct the words", [QgsProcessing.TypeVectorAnyGeometry], optional=True
+            )
+        )
+        self.addParameter(QgsProcessingParameterField("FIELD", "Field of their class", "", "EXAMPLES", optional=True))
         self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder for the results", optional=True))
         self.advanced(QgsProcessingParameterBoolean("OVERWRITE", "Replace results of another run", False))
         self.add_results()
@@ -201,6 +225,14 @@ class Relabel(Command):
         """Run the command."""
         store = self.parameterAsString(parameters, "STORE", context)
         arguments = ["segment", store, "--prompts", self.words(parameters, context)]
+        if self.parameterAsVectorLayer(parameters, "EXAMPLES", context) is not None:
+            # A layer that is no file, or of which a part is chosen, is written to one first.
+            examples = self.parameterAsCompatibleSourceLayerPath(
+                parameters, "EXAMPLES", context, ["gpkg", "geojson", "shp", "fgb"], "gpkg", feedback
+            )
+            arguments += ["--examples", examples]
+            field = self.parameterAsString(parameters, "FIELD", context)
+            arguments += ["--field", field] if field else []
         folder = self.parameterAsString(parameters, "OUTPUT", context)
         if folder:
             arguments += ["-o", folder]
@@ -218,9 +250,7 @@ class Vectorize(Command):
     def initAlgorithm(self, configuration=None):
         """Declare the parameters."""
         self.addParameter(QgsProcessingParameterRasterLayer("RASTER", "Class raster"))
-        number = QgsProcessingParameterNumber
-        self.addParameter(number("MIN_AREA", "Smallest area in pixels", number.Integer, 0, minValue=0))
-        self.addParameter(number("SIMPLIFY", "Simplify borders by, in pixels", number.Double, 0, minValue=0))
+        self.add_shapes(self.addParameter)
         self.addParameter(
             QgsProcessingParameterFileDestination("POLYGONS", "Polygons", "GeoPackage (*.gpkg)", optional=False)
         )
@@ -231,14 +261,7 @@ class Vectorize(Command):
         if raster is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, "RASTER"))
         output = self.parameterAsFileOutput(parameters, "POLYGONS", context)
-        arguments = ["vectorize", source_of(raster), "-o", output, "--overwrite"]
-        for key, flag, read in (
-            ("MIN_AREA", "--min-area", self.parameterAsInt),
-            ("SIMPLIFY", "--simplify", self.parameterAsDouble),
-        ):
-            value = read(parameters, key, context)
-            if value:
-                arguments += [flag, str(value)]
+        arguments = ["vectorize", source_of(raster), "-o", output, "--overwrite", *self.shapes(parameters, context)]
         run(arguments, feedback)
         self.load(context, output, Path(output).stem)
         return {"POLYGONS": output}
@@ -275,4 +298,52 @@ class Evaluate(Command):
         return {"TABLE": "\n".join(run(arguments, feedback))}
 
 
-ALGORITHMS = [Segment, Relabel, Vectorize, Evaluate]
+class Compare(Command):
+    """``resegeo compare BEFORE AFTER``."""
+
+    title = "What changed between two class rasters"
+    help = (
+        "Compares two class rasters of one area: a table in ha, a raster and polygons of the changes. Most of what "
+        "differs is error, not change: give a smallest area, and keep only what both maps are sure of."
+    )
+
+    def initAlgorithm(self, configuration=None):
+        """Declare the parameters."""
+        self.addParameter(QgsProcessingParameterRasterLayer("BEFORE", "Class raster before"))
+        self.addParameter(QgsProcessingParameterRasterLayer("AFTER", "Class raster after"))
+        self.addParameter(
+            QgsProcessingParameterString("MIN_AREA", "Smallest change: 20 or 20px, 0.1ha", "", optional=True)
+        )
+        self.addParameter(QgsProcessingParameterBoolean("ONLY_SURE", "Only where both maps are sure", False))
+        self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder for the results"))
+        self.advanced(QgsProcessingParameterBoolean("OVERWRITE", "Replace earlier results", False))
+        self.addOutput(QgsProcessingOutputRasterLayer("RASTER", "Changes"))
+        self.addOutput(QgsProcessingOutputVectorLayer("POLYGONS", "Polygons of the changes"))
+        self.addOutput(QgsProcessingOutputFile("TABLE", "Table"))
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run the command."""
+        arguments = ["compare"]
+        for key in ("BEFORE", "AFTER"):
+            layer = self.parameterAsRasterLayer(parameters, key, context)
+            if layer is None:
+                raise QgsProcessingException(self.invalidRasterError(parameters, key))
+            arguments.append(source_of(layer))
+        arguments += ["-o", self.parameterAsString(parameters, "OUTPUT", context)]
+        least = self.parameterAsString(parameters, "MIN_AREA", context).strip()
+        arguments += ["--min-area", least] if least else []
+        for key, flag in (("ONLY_SURE", "--only-sure"), ("OVERWRITE", "--overwrite")):
+            if self.parameterAsBool(parameters, key, context):
+                arguments.append(flag)
+        found = {}
+        keys = {".tif": "RASTER", ".gpkg": "POLYGONS", ".csv": "TABLE"}
+        for line in run(arguments, feedback):
+            path = Path(line)
+            if path.suffix in keys:
+                found[keys[path.suffix]] = line
+                if path.suffix != ".csv":
+                    self.load(context, path, path.stem)
+        return found
+
+
+ALGORITHMS = [Segment, Relabel, Vectorize, Evaluate, Compare]
