@@ -474,7 +474,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 """Knobs by the name under which they were published. Thresholds, words and sizes are a data set's and no preset's."""
 
 
-_NEEDING_SEGMENTS = {"superpixel_area", "vote_segments"}
+_NEEDING_SEGMENTS = ("superpixel_area", "vote_segments")
 
 
 def resolve_settings(
@@ -518,7 +518,7 @@ def resolve_settings(
         if one in chosen and other not in chosen:
             values.pop(other, None)
     values.update(chosen)
-    if segments is not None and not values.keys() & _NEEDING_SEGMENTS:
+    if segments is not None and not any(values.get(name) for name in _NEEDING_SEGMENTS):
         values.setdefault("segments", segments)
     return Settings(**values)
 

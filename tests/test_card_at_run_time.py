@@ -52,6 +52,7 @@ def test_segments_are_those_that_suit_the_model_unless_the_user_names_some(make_
     scene = make_raster("scene.tif", picture(60, 60))
     assert bundled_card().segments == "none"
     assert segments_of(resegeo.prepare(scene, WORDS).plan) == "none"
+    assert segments_of(resegeo.prepare(scene, WORDS, vote_segments=False).plan) == "none"
     assert segments_of(resegeo.prepare(scene, WORDS, segments="superpixels").plan) == "superpixels"
 
 
