@@ -159,7 +159,7 @@ def test_a_class_raster_that_was_cut_or_lost_its_sidecars_is_made_anew(scene, tm
     raster = bytearray(expected["scene.classes.tif"])
     raster[len(raster) // 2] ^= 255  # of the same size: noticed where the polygons are to be drawn from it
     first.raster.write_bytes(raster)
-    resegeo.segment(scene, WORDS, tmp_path, simplify=1, overwrite=True)
+    resegeo.segment(scene, WORDS, tmp_path, simplify=1, overwrite=True, replace_edited=True)
     assert first.raster.read_bytes() == expected["scene.classes.tif"]
 
 
