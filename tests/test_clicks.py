@@ -66,7 +66,7 @@ def test_examples_change_labels_and_the_report_says_what_they_were(store, clicks
     assert report["examples"]["counts"] == {"water": 30, "forest": 30}
     assert report["examples"]["judged"]["places"] == 60
     assert report["resegeo"]["examples"]["field"] == "class"
-    assert found.beside == (tmp_path / "b/scene.words.fitted.safetensors",)
+    assert found.beside[0] == tmp_path / "b/scene.words.fitted.safetensors"
     assert found.beside[0].name in report["files"]
     assert "examples" not in json.loads(plain.report.read_text())
     assert resegeo.segment(store, WORDS, tmp_path / "b", vector=(), examples=clicks).reused
@@ -94,7 +94,7 @@ def test_fitted_vectors_are_taken_to_a_scene_without_the_points(scene, store, cl
     assert (codes(one) == codes(two)).all()
     report = json.loads(two.report.read_text())
     assert report["examples"]["kind"] == "fitted"
-    assert two.beside == ()
+    assert [path.suffix for path in two.beside] == [".qgz", ".json"]
     with pytest.raises(ResegeoError, match="words of another class file, with the classes water, forest"):
         resegeo.segment(scene, ["water", "road"], tmp_path / "three", examples=one.beside[0])
     with pytest.raises(ResegeoError, match="--reduction max, not mean"):

@@ -14,7 +14,7 @@ from resegeo.run.standing import State, state_of
 WORDS = ["water", "forest", "road"]
 ENDS = (".classes.tif", ".classes.tif.aux.xml", ".classes.qml", ".png", ".areas.csv", ".gpkg", ".geojson", ".fgb",
         ".parquet", ".shp", ".shx", ".dbf", ".prj", ".cpg", ".qml", ".sld", ".scores.tif", ".confidence.tif",
-        ".fitted.safetensors")  # fmt: skip
+        ".fitted.safetensors", ".qgz", ".stac.json")  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("quick_model")
 

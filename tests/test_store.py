@@ -36,13 +36,18 @@ def read(path: Path) -> np.ndarray:
 
 
 def bytes_of(result: resegeo.Segmentation) -> dict[str, bytes]:
-    """Every file of a run but the report, sidecars included; the report without dates, timings and counts of runs."""
+    """Every file of a run but the report, sidecars included; the report without dates, timings and counts of runs.
+
+    Project and STAC item are left out: they name the scene as seen from the results, which may lie anywhere.
+    """
     folder = result.raster.parent
     stem = result.report.stem
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".json"}
+    places = (".json", ".qgz")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix not in places}
     report = json.loads((folder / f"{stem}.json").read_text("utf-8"))
     for key in ("started", "seconds", "modified", "store"):
         del report[key]
+    report["files"] = {name: mark for name, mark in report["files"].items() if not name.endswith(places)}
     return files | {"report": json.dumps(report, sort_keys=True).encode()}
 
 

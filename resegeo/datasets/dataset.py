@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -291,7 +290,7 @@ class _Run:
         labels = tile.labels if not result.reason else None
         folder = self.root / self.dataset.pictures / tile.name
         try:
-            with _reading_labels(), rasterio.open(path) as raster:
+            with _reading_labels(), open_raster(str(path)) as raster:
                 if labels is not None:
                     with Labels(tile, self.dataset, raster.shape) as truth:
                         result.accuracy = measured(raster, truth, self.columns)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from resegeo.checkpoints.model_card import WEAK_IOU, Look, bundled_card, caution, doubts
@@ -20,6 +19,7 @@ from resegeo.outputs.area_table import ClassArea, pixel_areas
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.run.report import earlier_report, marks_of
 from resegeo.run.segmentation import RASTER, Segmentation
+from resegeo.scene.formats import open_raster
 
 LEVELS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Ends of the steps that confidence is shown in."""
@@ -54,7 +54,7 @@ def gather(
 
     """
     classes, where = read_class_raster_info(run.raster)
-    with rasterio.open(run.raster) as raster:
+    with open_raster(str(run.raster)) as raster:
         height, width = raster.shape
     side = math.sqrt(float(pixel_areas(where, height // 2, height // 2 + 1, width).flat[0]))
     found = earlier_report(run.report) or {}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import Resampling
@@ -21,6 +20,7 @@ from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import ResegeoError
 from resegeo.reports.facts import LEVELS, level_of
+from resegeo.scene.formats import open_raster
 
 LONGEST = 2000
 """Side of a picture in pixels at most."""
@@ -123,7 +123,7 @@ def _codes(raster: Path) -> NDArray[np.integer]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(raster) as opened:
+            with open_raster(str(raster)) as opened:
                 scale = min(1.0, LONGEST / max(opened.shape))
                 shape = tuple(max(1, round(side * scale)) for side in opened.shape)
                 codes: NDArray[np.integer] = opened.read(1, out_shape=shape, resampling=Resampling.nearest)

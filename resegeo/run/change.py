@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -40,6 +39,7 @@ from resegeo.outputs.vectors import write_polygons
 from resegeo.process import undisturbed
 from resegeo.run.results import scores_of
 from resegeo.run.segmentation import Segmentation
+from resegeo.scene.formats import open_raster
 from resegeo.scene.grids import SLACK, difference
 from resegeo.scene.source import GeoReference
 from resegeo.units import area as read_area
@@ -255,7 +255,7 @@ def _read(path: Path) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_raster(str(path)) as raster:
                 return np.asarray(raster.read(1))
     except RasterioError as error:
         raise ResegeoError(f"{path} is damaged: its pixels cannot be read. Run `resegeo segment` again.") from error

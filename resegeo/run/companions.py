@@ -93,7 +93,7 @@ def write_companions(
         transform=where.transform,
         height=frame.height,
         width=frame.width,
-        assets=_assets(outputs, marks),
+        assets=_assets(outputs, {**marks, outputs.project.name: Mark.of(outputs.project)}),
         scene=None if source is None else _href(source, outputs.folder),
         properties={"resegeo:model": plan.source.name},
     )

@@ -140,7 +140,7 @@ def _run(
         kept_whole = source.scores if keeps_scores(outputs.raster, source) else None
     else:
         model, corrected = ready.facts(plan), fitted_on(plan, store, ready.texts, ready.encoder.logit_scale)
-        blocks = ready.blocks(plan, store, corrected, options, scored=drawable)
+        blocks = iter(()) if raster is not None else ready.blocks(plan, store, corrected, options, scored=drawable)
     if corrected is not None:
         clock.lap("examples")
     if raster is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from rasterio.windows import Window
 
 from resegeo.progress import Progress
@@ -23,6 +22,7 @@ from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Mark, earlier_report, marks_of, versions
 from resegeo.run.results import array_name, stored_scores
 from resegeo.run.store import Store
+from resegeo.scene.formats import open_raster
 from resegeo.scene.windows import Rect
 from resegeo.settings import POLYGON_KNOBS, Settings
 
@@ -140,7 +140,7 @@ def recoded(plan: Plan, source: Labelled, progress: Progress) -> Iterator[Block]
     classes, legend = plan.classes, plan.legend
     cut = blocks_of(plan)
     frame = Rect(0, 0, 0, 0) if source.whole else plan.frame
-    with rasterio.open(source.raster) as raster:
+    with open_raster(str(source.raster)) as raster:
         for done, rect in enumerate(cut, start=1):
             common = rect if source.whole else rect.intersection(frame)
             codes = np.full((rect.height, rect.width), (classes if source.whole else legend).nodata, raster.dtypes[0])

@@ -7,6 +7,8 @@ import io
 import os
 import stat
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -19,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from safetensors import SafetensorError, safe_open
 
+from resegeo.documents import parse_json
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, name_problem, read_limited
 from resegeo.outputs.area_table import ClassArea, as_csv
@@ -168,10 +171,13 @@ def _is_finished(report: Mapping[str, Any] | None) -> bool:
 def _are_whole(states: Mapping[Path, State], known: Mapping[str, Mark], extra: Sequence[Path]) -> bool:
     """Whether all files that a report lists are as it says.
 
-    Whoever gave the raster another style, or let GDAL keep statistics of it, has not changed a result.
+    Whoever gave the raster another style, saved the project, or let GDAL keep statistics has not changed a result.
     """
     marked = ((path, state) for path, state in states.items() if path.name in known)
-    return all(state is State.WHOLE or (path in extra and state is State.EDITED) for path, state in marked)
+    return all(
+        state is State.WHOLE or (state is State.EDITED and (path in extra or path.suffix == ".qgz"))
+        for path, state in marked
+    )
 
 
 def _touched(outputs: Outputs, beside: Sequence[Path]) -> list[Path]:
@@ -297,11 +303,26 @@ def _opens(path: Path) -> bool:
         elif suffix == ".safetensors":
             with safe_open(path, framework="np") as tensors:  # which compares the file's size with what it tells
                 return bool(tensors.keys())
+        elif suffix == ".qgz":
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+        elif suffix == ".json":
+            return bool(parse_json(read_limited(path, LARGEST).decode(), path.name))
         elif suffix == ".prj":
             return CRS.from_wkt(path.read_text()) is not None
         elif suffix == ".cpg":
             return not any(name.startswith(path.read_text()) for name in _ENCODINGS)
-    except (RasterioError, SafetensorError, ResegeoError, ET.ParseError, OSError, ValueError, SyntaxError):
+    except (
+        RasterioError,
+        SafetensorError,
+        ResegeoError,
+        ET.ParseError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         return False
     return True
 
