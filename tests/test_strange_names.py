@@ -108,7 +108,17 @@ def test_results_depend_on_every_option_that_is_not_said_to_be_irrelevant():
     names = {name for part in (View, RunOptions) for name in part.__dataclass_fields__}
     aside = {name for name in names if name not in OPTIONS or OPTIONS[name].about.affects == "nothing"}
     assert names - facts.keys() == aside
-    assert aside == {"device", "threads", "overwrite", "cluster", "read_ahead", "progress", "models", "formats"}
+    assert aside == {
+        "device",
+        "threads",
+        "overwrite",
+        "replace_edited",
+        "cluster",
+        "read_ahead",
+        "progress",
+        "models",
+        "formats",
+    }
     assert Options.of({"bands": (1, 2, 3)}).facts() != facts
     assert Options.of({"only": ("water",)}).facts() != facts
     assert Options.of({"keep_features": True}).facts() != facts
