@@ -291,6 +291,8 @@ def left(folder: Path, *, deep: bool = True) -> dict[str, list[str]]:
         hidden = any(part.startswith(".") or part.endswith(".store.zarr") for part in path.relative_to(folder).parts)
         if not path.is_file() or hidden or path.name.startswith("batch."):
             continue
+        if path.suffix == ".qgz":  # which names the scene as seen from here
+            continue
         if path.suffix == ".json":
             pixels = json.loads(path.read_text("utf-8")).get("pixels")
             found[name] = [digest(json.dumps(pixels, sort_keys=True).encode())]

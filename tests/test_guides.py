@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 from affine import Affine
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
@@ -203,4 +204,7 @@ def test_the_commands_with_options_run(ground):
             shutil.rmtree(folder)
         if "vectorize" in line:
             run("resegeo segment scene.tif --prompts classes.yml -o out --segments none")
+        if "R_G_B_IR.png" in line:
+            bands = np.random.default_rng(0).integers(1, 255, (64, 64, 4), dtype=np.uint8)
+            Image.fromarray(bands, "RGBA").save("R_G_B_IR.png")
         run(line)

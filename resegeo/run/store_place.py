@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import fsspec
 
 from resegeo.errors import ResegeoError, shown
-from resegeo.files import is_file, is_folder, read_limited
+from resegeo.files import is_file, is_folder, read_limited, sync_below
 from resegeo.run.header import HEADER_BYTES
 
 PAUSES = (0.2, 1.0, 3.0)
@@ -108,6 +108,9 @@ class Place(Protocol):
     def sync(self, *paths: str) -> None:
         """Bring files and folders to the disk; those that are not there are passed over."""
 
+    def sync_below(self, folder: str) -> None:
+        """Bring a folder with all that it holds to the disk."""
+
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
 
@@ -186,6 +189,9 @@ class _Folder:
         for path in paths:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 _sync(self._root.resolve().parent if path == ".." else self._root / path)
+
+    def sync_below(self, folder: str) -> None:
+        sync_below(self._root / folder)
 
     def sweep(self) -> None:
         for path in self._files():
@@ -280,6 +286,9 @@ class _Objects:
             tried(self._url, lambda: self._system.rm_file(f"{self._root}/{path}"))
 
     def sync(self, *_paths: str) -> None:
+        """Objects are there whole or not at all."""
+
+    def sync_below(self, _folder: str) -> None:
         """Objects are there whole or not at all."""
 
     def sweep(self) -> None:
