@@ -11,9 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: two threads e
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import settings
-from rasterio.transform import from_origin
+from rasters import write_raster
 
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
@@ -75,21 +74,7 @@ def make_raster(tmp_path: Path) -> Callable[..., Path]:
     """Write a small GeoTIFF: bands (b, h, w); any option of rasterio's profile by keyword."""
 
     def write(name: str, bands: np.ndarray, **profile: Any) -> Path:
-        path = tmp_path / name
-        count, height, width = bands.shape
-        options = {
-            "driver": "GTiff",
-            "dtype": bands.dtype,
-            "count": count,
-            "height": height,
-            "width": width,
-            "crs": "EPSG:32633",
-            "transform": from_origin(500_000, 5_200_000, 10, 10),
-        }
-        options.update(profile)
-        with rasterio.open(path, "w", **{k: v for k, v in options.items() if v is not None}) as raster:
-            raster.write(bands)
-        return path
+        return write_raster(tmp_path / name, bands, **profile)
 
     return write
 

@@ -20,6 +20,7 @@ import rasterio
 import yaml
 from click.testing import CliRunner
 from rasterio.transform import from_origin
+from rasters import write_raster
 from test_store import bytes_of
 
 import resegeo
@@ -493,10 +494,7 @@ def cut(bands, rows=150, cols=200, **profile):
     for name, (down, across) in {**parts, "whole.tif": (slice(0, None), slice(0, None))}.items():
         part = bands[:, down, across]
         where = from_origin(500_000 + 10 * across.start, 5_200_000 - 10 * down.start, 10, 10)
-        count, height, width = part.shape
-        size = {"count": count, "height": height, "width": width, "dtype": part.dtype}
-        with rasterio.open(name, "w", driver="GTiff", crs="EPSG:32633", transform=where, **size, **profile) as raster:
-            raster.write(part)
+        write_raster(name, part, transform=where, **profile)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16 with nodata"])

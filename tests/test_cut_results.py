@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import geopandas as gpd
 import pytest
+from rasters import write_raster
 
 import resegeo
 from resegeo.errors import ResegeoError
@@ -27,7 +28,6 @@ def run(out, scene, **options):
 def made(tmp_path_factory):
     """Every kind of result, from one run."""
     import numpy as np
-    import rasterio
     import shapely
     from fakes import quick
 
@@ -35,10 +35,7 @@ def made(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("made")
     bands = np.random.default_rng(0).integers(20, 250, (3, 64, 64)).astype(np.uint8)
-    where = rasterio.transform.from_origin(500_000, 5_200_000, 10, 10)
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 64, "width": 64, "crs": "EPSG:32633"}
-    with rasterio.open(place / "scene.tif", "w", transform=where, **profile) as raster:
-        raster.write(bands)
+    write_raster(place / "scene.tif", bands)
     points = [shapely.Point(500_055 + 90 * k, 5_199_955 - 60 * k) for k in range(6)]
     frame = gpd.GeoDataFrame({"class_name": WORDS * 2}, geometry=points, crs="EPSG:32633")
     frame.to_file(place / "points.gpkg")

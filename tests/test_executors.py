@@ -54,7 +54,8 @@ def test_threads_that_read_ahead_give_the_same_bytes(tmp_path, whole, options):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
 def test_local_workers_give_the_same_bytes(tmp_path, whole, workers):
     folder, expected = whole
     result = resegeo.segment(folder / "scene.tif", WORDS, tmp_path / "out", stride=32, cluster=workers)

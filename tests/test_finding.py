@@ -10,10 +10,10 @@ import weakref
 import geopandas as gpd
 import numpy as np
 import pytest
-import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from rasters import write_raster
 
 import resegeo
 from resegeo.batches import finding
@@ -34,11 +34,7 @@ def scene(path, squares, east=500_000, crs="EPSG:32633"):
     pixels = np.full((3, SIDE, SIDE), 40, dtype=np.uint8)
     for row, col in squares:
         pixels[:, row : row + 24, col : col + 24] = np.array([250, 40, 40])[:, None, None]
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": SIDE, "width": SIDE}
-    where = {"crs": crs, "transform": Affine(1, 0, east, 0, -1, 5_190_160)} if crs else {}
-    with rasterio.open(path, "w", **profile, **where) as raster:
-        raster.write(pixels)
-    return path
+    return write_raster(path, pixels, crs=crs, transform=Affine(1, 0, east, 0, -1, 5_190_160) if crs else None)
 
 
 @pytest.fixture(scope="module")

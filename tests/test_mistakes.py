@@ -24,6 +24,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
+from rasters import write_raster
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -474,12 +475,7 @@ def prepare(folder: Path) -> None:
     random = np.random.default_rng(0)
 
     def raster(name: str, bands: np.ndarray, **profile: object) -> Path:
-        count, height, width = bands.shape
-        size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-        place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_200_000, 10, 10), **profile}
-        with rasterio.open(folder / name, "w", driver="GTiff", **size, **place) as file:
-            file.write(bands)
-        return folder / name
+        return write_raster(folder / name, bands, **profile)
 
     picture = random.integers(1, 255, (3, 100, 120)).astype(np.uint8)
     good = raster("scene.tif", picture)

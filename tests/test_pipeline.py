@@ -44,7 +44,7 @@ def same_place(scene, raster):
         "naip/m_4709963_se_14_1_20160816.tif",
         "sentinel2/s2_l1c_13band_scene2.tif",
         "rasterio/RGB.byte.tif",
-        "rasterio/RGB.byte.gcp.vrt",
+        pytest.param("rasterio/RGB.byte.gcp.vrt", marks=pytest.mark.slow),
         "rasterio/rotated.tif",
         "rasterio/world.rgb.tif",
     ],

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from fakes import quick
 from PIL import Image
 from rasterio.transform import from_origin
+from rasters import write_raster
 
 import resegeo
 import resegeo.run.compute
@@ -227,8 +228,7 @@ def test_an_evaluation_is_shown_with_its_figures_and_its_matrix(folder, tmp_path
         codes, profile = raster.read(1), raster.profile
     codes[:40] = 2
     profile.update(driver="GTiff", nodata=None)
-    with rasterio.open(tmp_path / "truth.tif", "w", **profile) as raster:
-        raster.write(codes, 1)
+    write_raster(tmp_path / "truth.tif", codes[None], **profile)
     html, summary, table = resegeo.report(folder, truth=tmp_path / "truth.tif")
     found = evaluate([(folder / "a.classes.tif", tmp_path / "truth.tif")])
     assert json.loads(summary.read_text("utf-8"))["evaluation"] == json.loads(json.dumps(found.as_dict()))

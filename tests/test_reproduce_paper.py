@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasters import write_raster
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import reproduce_paper as script
@@ -34,9 +35,7 @@ def save(path, pixels):
         Image.fromarray(pixels).save(path)
         return
     bands = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    size = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": "uint8"}
-    with rasterio.open(path, "w", driver="GTiff", **size) as raster:
-        raster.write(bands)
+    write_raster(path, bands, crs=None, transform=None)
 
 
 def picture(side, seed=0):

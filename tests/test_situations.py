@@ -29,6 +29,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
+from rasters import write_raster
 
 import resegeo
 from resegeo.outputs.vectors import layer_name
@@ -49,11 +50,7 @@ def pixels(count=3, height=60, width=70, dtype="uint8"):
 
 
 def tiff(path: Path, bands: np.ndarray, **profile: object) -> str:
-    file = path / "scene.tif"
-    size = {"count": bands.shape[0], "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
-    with rasterio.open(file, "w", driver="GTiff", **size, **profile) as raster:
-        raster.write(bands)
-    return str(file)
+    return str(write_raster(path / "scene.tif", bands, **{"crs": None, "transform": None, **profile}))
 
 
 GRID = [(r, c) for r in (0, 30, 60) for c in (0, 35, 70)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+from rasters import write_raster
 from stores import header
 
 import resegeo
@@ -603,8 +604,7 @@ def test_the_identity_of_a_run_is_settled_in_its_plan(whole, tmp_path):
     shutil.copy2(whole[0] / "scene.tif", tmp_path / "scene.tif")
     with rasterio.open(tmp_path / "scene.tif") as scene:
         profile = scene.profile | {"count": 1, "dtype": "uint16"}
-    with rasterio.open(tmp_path / "parts.tif", "w", **profile) as parts:
-        parts.write(np.ones((1, 160, 160), np.uint16))
+    write_raster(tmp_path / "parts.tif", np.ones((1, 160, 160), np.uint16), **profile)
     given = {"segments": str(tmp_path / "parts.tif"), "vector": ()}
     plan = settle(tmp_path / "scene.tif", WORDS, tmp_path / "out", Options.of(given)).plan
     before = plan.options()
