@@ -14,7 +14,9 @@ import pytest
 from hypothesis import settings
 from rasters import write_raster
 
-settings.register_profile("suite", deadline=None)
+# The same examples each time, so that what is green stays so; `--hypothesis-profile=search` draws others.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("suite")
 
 
