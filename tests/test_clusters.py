@@ -122,19 +122,19 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_run_can_be_continued(folder
         killer = threading.Thread(target=kill)
         killer.start()
         with pytest.raises(ResegeoError, match=r"scheduler of cluster is gone\. What is done is kept"):
-            resegeo.segment("scene.tif", WORDS, "out", stride=16, cluster=address)
+            resegeo.segment("scene.tif", WORDS, "out", stride=8, cluster=address)
         killer.join()
     done = len(list(marks.iterdir()))
     assert done > 0
-    again = resegeo.segment("scene.tif", WORDS, "out", stride=16)
-    assert again.raster.read_bytes() == resegeo.segment("scene.tif", WORDS, "fresh", stride=16).raster.read_bytes()
+    again = resegeo.segment("scene.tif", WORDS, "out", stride=8)
+    assert again.raster.read_bytes() == resegeo.segment("scene.tif", WORDS, "fresh", stride=8).raster.read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
 def test_ctrl_c_says_how_to_go_on_and_nothing_else(folder):
     """A terminal sends it to the workers too."""
-    command = [sys.executable, "-m", "resegeo_cli", "segment", "scene.tif", "--stride", "16", "--cluster", "2"]
+    command = [sys.executable, "-m", "resegeo_cli", "segment", "scene.tif", "--stride", "6", "--cluster", "2"]
     command += ["--prompts", "classes.yml", "-o", "out"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
