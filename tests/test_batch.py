@@ -732,3 +732,12 @@ def test_a_scene_that_another_run_has_in_hand_is_waited_for_on_a_cluster(scenes,
     thread.join()
     assert made.reason == ""
     assert made.result.raster.exists()
+
+
+def test_a_users_file_by_the_name_of_the_ledger_stays_as_it_is(scenes):
+    Path("out").mkdir()
+    write("out/.batch.jsonl", "my notes\n")
+    assert run("scenes/a.tif", "--prompts", "classes.yml", "-o", "out").exit_code == 0
+    assert run("scenes/a.tif", "--prompts", "classes.yml", "-o", "out").exit_code == 0
+    assert Path("out/.batch.jsonl").read_text() == "my notes\n"
+    assert table() == {"a": ("skipped", "")}

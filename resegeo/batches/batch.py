@@ -468,6 +468,13 @@ class _Ledger:
                 with contextlib.suppress(ResegeoError, KeyError, TypeError):  # cut off when the process was killed
                     entry = parse_json(line, "")
                     self._lines[entry["folder"]] = entry
+        # A file of the user's by that name stays as it is: without a ledger all scenes are looked at.
+        ours = (
+            self._path.is_file()
+            and not self._path.is_symlink()
+            and (bool(self._lines) or not self._path.stat().st_size)
+        )
+        self._kept = ours or not os.path.lexists(self._path)
 
     def holds(self, folder: Path, key: str) -> bool:
         """Whether a scene is finished with these options, and its results lie there as they were left."""
@@ -479,6 +486,8 @@ class _Ledger:
 
     def add(self, folder: Path, key: str, report: Path) -> None:
         """Note that a scene is finished."""
+        if not self._kept:
+            return
         entry = {"folder": self._name(folder), "key": key, "report": report.name}
         with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as stream:
             stream.write("\n" + json.dumps(entry))  # first, in case the last line was cut off
