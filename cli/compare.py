@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import complain, say, say_path, shows
+from .tables import columns
 
 if TYPE_CHECKING:
     from resegeo.run.change import Change
@@ -58,10 +59,4 @@ def _table(made: Change) -> str:
         )
         for each in made.transitions
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:{'<' if n < 2 else '>'}{width}}" for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return "\n".join(columns(rows, left=2))

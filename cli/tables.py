@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from resegeo.outputs.area_table import ClassArea
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay rows out in columns: the first to the left, the others, which hold numbers, to the right."""
+def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lay rows out in columns: the first ones to the left, the others, which hold numbers, to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(f"{cell:{'>' if number else '<'}{widths[number]}}" for number, cell in enumerate(row)).rstrip()
+        "  ".join(
+            f"{cell:{'>' if number >= left else '<'}{widths[number]}}" for number, cell in enumerate(row)
+        ).rstrip()
         for row in rows
     ]
 

@@ -30,7 +30,7 @@ from resegeo.classes.class_file import class_list
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
 from resegeo.errors import ResegeoError, UsageError, notice, shown
-from resegeo.files import LONGEST_PATH, is_there, output_folder, whole, writable_folder
+from resegeo.files import LONGEST_PATH, is_there, output_folder, saving, whole, writable_folder
 from resegeo.outputs.area_table import pixel_areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import read_class_raster_info, sidecars, write_class_raster
@@ -461,7 +461,7 @@ def _write_table(path: Path, transitions: tuple[Transition, ...]) -> None:
     for each in transitions:
         cells = (each.before, each.after, each.pixels, each.ha, each.sure)
         writer.writerow(["" if value is None else value for value in cells])
-    with whole(path) as beside:
+    with saving(path), whole(path) as beside:
         beside.write_text(text.getvalue(), "utf-8")
 
 
@@ -478,5 +478,5 @@ def _write_report(made: Change, paths: list[Path], options: dict[str, Any]) -> N
         "caution": made.caution(),
         "transitions": [vars(each) for each in made.transitions],
     }
-    with whole(made.report) as beside:
+    with saving(made.report), whole(made.report) as beside:
         beside.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resegeo.files import Note, is_there, whole
+from resegeo.files import Note, is_there, saving, whole
 from resegeo.outputs.area_table import ClassArea
 from resegeo.outputs.qgis_project import Layer, write_project
 from resegeo.outputs.stac import stac_item
@@ -60,7 +60,7 @@ def write_companions(
 
     Raises
     ------
-    OSError:
+    ResegeoError:
         When they cannot be written.
 
     """
@@ -76,16 +76,17 @@ def write_companions(
         layers.append(Layer("scene", source, "scene"))
     codes = {plan.legend.name_of(code): code for code in (0, *(spec.code for spec in plan.legend.drawn))}
     there = {codes[row.class_name]: row for row in covered if row.class_name in codes and row.pixels}
-    write_project(
-        outputs.project,
-        layers,
-        plan.legend,
-        crs=crs,
-        extent=(left, bottom, right, top),
-        title=outputs.raster.name.removesuffix(".classes.tif"),
-        areas={code: "" if row.ha is None else f"{row.ha:,.2f} ha" for code, row in there.items()},
-        note=note,
-    )
+    with saving(outputs.project):
+        write_project(
+            outputs.project,
+            layers,
+            plan.legend,
+            crs=crs,
+            extent=(left, bottom, right, top),
+            title=outputs.raster.name.removesuffix(".classes.tif"),
+            areas={code: "" if row.ha is None else f"{row.ha:,.2f} ha" for code, row in there.items()},
+            note=note,
+        )
     item = stac_item(
         outputs.raster.name.removesuffix(".classes.tif"),
         classes=plan.legend,
@@ -97,7 +98,7 @@ def write_companions(
         scene=None if source is None else _href(source, outputs.folder),
         properties={"resegeo:model": plan.source.name},
     )
-    with whole(outputs.item, note=note) as beside:
+    with saving(outputs.item), whole(outputs.item, note=note) as beside:
         beside.write_text(json.dumps(item, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
