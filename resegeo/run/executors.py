@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
@@ -47,6 +48,13 @@ class Task:
     tiles: Path | None
     identity: str
     """Checksum of scene, options and store: a worker that lives on would take a replaced one for what it has open."""
+    room: Room | None = None
+    """How far a worker with a device of its own reads ahead; None: it reads and computes by turns."""
+
+    @property
+    def stretch(self) -> int:
+        """Items that a worker is given at a time, at most."""
+        return STRETCH if self.room is None else max(STRETCH, 2 * self.room.ahead)
 
 
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
@@ -65,7 +73,7 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
         # is a wish; without any worker yet, some wait for the first.
         threads = room.threads() or {"": 3}
         busy = Counter(worker for _, worker in alive.values())
-        most = max(1, min(STRETCH, len(pending) // (8 * len(threads))))
+        most = max(1, min(task.stretch, len(pending) // (8 * len(threads))))
         for worker in threads:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
             while busy[worker] <= threads[worker]:
@@ -132,10 +140,18 @@ class _Shares:
 
 
 def _on_worker(order: bytes, part: Sequence[int]) -> None:
-    machine, store = _worker_machine(order)
-    for index in part:
-        if not store.is_done(index):  # by another worker, which was lost before it could say so
-            settle(machine, store, machine.plan.grid.item(index))
+    with _LOADING:  # by one of the threads of this process
+        machine, store, room = _worker_machine(order)
+    # Some may be done by another worker, which was lost before it could say so.
+    items = [machine.plan.grid.item(index) for index in part if not store.is_done(index)]
+    if room is not None:
+        deque(settled(machine, store, items, room), maxlen=0)
+        return
+    for item in items:
+        settle(machine, store, item)
+
+
+_LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -161,7 +177,7 @@ def _sees(plan: Plan) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker_machine(order: bytes) -> tuple[Machine, Store]:
+def _worker_machine(order: bytes) -> tuple[Machine, Store, Room | None]:
     """Load the model once a process, and keep it."""
     import warnings
 
@@ -182,4 +198,4 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
             tiles=task.tiles,
             models=worker_models(),
         )
-    return machine, store
+    return machine, store, task.room
