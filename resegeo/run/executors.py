@@ -10,7 +10,7 @@ import math
 import pickle
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,11 +60,14 @@ class Task:
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
     """Compute items on the workers of a ``distributed.Client``; a dead worker costs its items alone, for a while.
 
-    An item that takes several workers with it is recorded as failed.
+    An item that takes several workers with it, or fails on two of them by itself, is recorded as failed: so a worker
+    that fails whatever it is given costs no item.
     """
     order = pickle.dumps(task)
     shares = _Shares(pending)
     again: deque[int] = deque()
+    blamed: defaultdict[int, set[str]] = defaultdict(set)
+    alone: Counter[int] = Counter()
     alive: dict[Any, tuple[list[int], str]] = {}
     room = _Room(client)
 
@@ -77,7 +80,12 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
         for worker in threads:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
             while busy[worker] <= threads[worker]:
-                part = [again.popleft()] if again else shares.take(worker, threads, most)
+                # What failed goes to a worker that has not failed at it, where there is one.
+                spared = (index for index in again if worker not in blamed[index] or blamed[index] >= threads.keys())
+                retried = next(spared, None)
+                if retried is not None:
+                    again.remove(retried)
+                part = shares.take(worker, threads, most) if retried is None else [retried]
                 if not part:
                     break
                 future = client.submit(_on_worker, order, part, pure=False, retries=0, **wish)
@@ -87,11 +95,17 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
     more()
     store = Store.open(task.store)
     for future in finished(client, alive):
-        part, _ = alive.pop(future)
+        part, worker = alive.pop(future)
         error = future.exception()
         if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
             raise error
-        if error is not None and len(part) > 1:
+        killed = type(error).__name__ == "KilledWorker"  # the scheduler has tried it on several already
+        if error is not None and not killed:
+            for index in part:
+                blamed[index].add(worker)
+        if len(part) == 1:
+            alone.update(part)
+        if error is not None and (len(part) > 1 or (not killed and alone[part[0]] < min(2, len(room.threads()) or 1))):
             again.extend(part)  # one by one, so that the item that is to blame is told from its neighbours
         else:
             if error is not None and store is not None:
