@@ -43,6 +43,19 @@ def test_superpixels_follow_a_sharp_edge(make_raster):
     assert not set(np.unique(ids[:, :73])) & set(np.unique(ids[:, 73:]))
 
 
+def test_superpixels_at_half_the_size_are_the_scene_s_whatever_is_asked_for_and_end_at_even_pixels(
+    make_raster, picture
+):
+    scene = Canvas(open_scene(make_raster("odd.tif", picture(601, 703))))
+    whole = Superpixels(scene, (400,), scale="half").ids(Rect(0, 0, 601, 703))
+    part = Superpixels(scene, (400,), scale="half").ids(Rect(450, 480, 151, 223))
+    assert np.array_equal(part, whole[:, 450:, 480:])
+    assert np.array_equal(whole[0, :600:2, :702:2], whole[0, 1:601:2, 1:703:2])
+    assert (whole > 0).all()
+    count = len(np.unique(whole))
+    assert 601 * 703 / 400 / 2 < count < 601 * 703 / 400 * 2
+
+
 @pytest.mark.parametrize("name", ["superpixels", "none"])
 def test_outside_the_scene_nothing_breaks(scene, name):
     source = segment_source(name, scene, areas=(400,))
