@@ -163,7 +163,7 @@ def test_what_an_option_changes_is_declared_with_it():
         "use_thresholds",
         "min_area",
     } == LABEL_KNOBS
-    assert {"smooth", "simplify", "keep_background", "vector"} == POLYGON_KNOBS
+    assert {"smooth", "simplify", "regularize", "keep_background", "vector"} == POLYGON_KNOBS
     assert set(SCENE_OPTIONS) >= {"prompts", "activation", "alpha", "only", *Settings().as_dict()}
     assert not set(SCENE_OPTIONS) & {"device", "threads", "overwrite", "cluster", "store"}
 

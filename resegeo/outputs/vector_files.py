@@ -20,6 +20,21 @@ STYLES = (".qml", ".sld")
 """Of QGIS and of the OGC, beside a file that cannot hold its own."""
 
 
+def regularized_file(path: Path) -> Path:
+    """Name the file of right-angled outlines beside polygons of a format that holds but one layer."""
+    return path.with_name(f"{path.stem}.regularized{path.suffix}")
+
+
+def regularized_layer(layer: str) -> str:
+    """Name their layer beside one of polygons."""
+    return f"{layer}_regularized"
+
+
+def layer_files(path: Path, *, regularized: bool) -> tuple[Path, ...]:
+    """Return the files that polygons of the name ``path`` take: a GeoPackage holds all of its layers."""
+    return (path, regularized_file(path)) if regularized and path.suffix.lower() != ".gpkg" else (path,)
+
+
 def parts_of(path: Path) -> tuple[Path, ...]:
     """All files that belong to a vector file, or would be taken for a part of it: styles, and of a Shapefile more.
 

@@ -33,10 +33,10 @@ from shapely import affinity
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.files import Note, move, saving, workshop
-from resegeo.outputs.layer_styles import STYLE, Style, add_style, replace_style
-from resegeo.outputs.polygons import TEXTS, Drawing
+from resegeo.outputs.layer_styles import STYLE, Style, add_styles, replace_style
+from resegeo.outputs.polygons import TEXTS, Drawing, Regularized
 from resegeo.outputs.styles import qml_vector, sld_vector
-from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
+from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of, regularized_layer
 from resegeo.settings import SUFFIXES
 
 _PLAIN = "polygons"
@@ -54,7 +54,7 @@ _POINTS = 200
 _ROWS = 8192
 """Polygons that are read back at once."""
 
-Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
+Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing | Regularized"
 
 _SHAPEFILE_LIMIT = 2**31 - 1
 WRITE_ERRORS = (
@@ -80,8 +80,8 @@ def readable(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Read class codes and shapes of a vector file of ours, of a GeoPackage the polygons, batch by batch."""
+def _read(path: Path, layer: str | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Read class codes and shapes of a vector file of ours, of a GeoPackage a layer or the polygons, batch by batch."""
     if path.suffix.lower() == ".parquet":
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS, columns=["class_id", "geometry"]):
@@ -89,7 +89,8 @@ def _read(path: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More than one layer")
-        with pyogrio.open_arrow(path, columns=["class_id"], batch_size=_ROWS, use_pyarrow=True) as (about, reader):
+        asked: dict[str, Any] = {"layer": layer, "columns": ["class_id"], "batch_size": _ROWS, "use_pyarrow": True}
+        with pyogrio.open_arrow(path, **asked) as (about, reader):
             for batch in reader:
                 yield _batch(batch, about["geometry_name"] or "wkb_geometry")
 
@@ -125,7 +126,8 @@ def write_polygons(
     ----------
     polygons:
         What :func:`polygonize` returned, or :func:`resegeo.outputs.polygons.draw`, of which there is no more in memory
-        than a batch; without rows an empty layer is written.
+        than a batch; without rows an empty layer is written. Right-angled outlines that were drawn too become another
+        layer of a GeoPackage; for other formats they are polygons of their own, with a file of their own.
     path:
         The file, which is replaced; its layer has the name that :func:`layer_name` gives.
     classes:
@@ -184,11 +186,11 @@ class _Count:
         self.vertices += int(shapely.get_num_coordinates(shapes).sum())
 
 
-def _verify(expected: _Count, path: Path) -> None:
+def _verify(expected: _Count, path: Path, layer: str | None = None) -> None:
     """See that all polygons can be read back: GDAL says nothing of a disk that fills when a file is closed."""
     found = _Count()
     try:
-        for class_ids, shapes in _read(path):
+        for class_ids, shapes in _read(path, layer):
             if shapely.is_missing(shapes).any():
                 raise OSError("it cannot be read back")
             found.add(class_ids, shapes)
@@ -311,18 +313,27 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         if re.search("[!;]", str(folder.absolute())):  # pyogrio takes such a path for something else
             aside = stack.enter_context(tempfile.TemporaryDirectory())
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
-        count = _Count()
-        frames = _counted(polygons, named if suffix == ".geojson" else None, count)
-        (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, layer)
-        _verify(count, path)
-        styles = _styles(polygons, layer, classes)
+        for name, shapes in _layers(polygons, layer, suffix).items():
+            count = _Count()
+            frames = _counted(shapes, named if suffix == ".geojson" else None, count)
+            (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, name)
+            _verify(count, path, name if suffix == ".gpkg" else None)
         if suffix == ".gpkg":
-            add_style(path, Style(*STYLE, *styles), _DATE)
+            layers = _layers(polygons, layer, suffix).items()
+            add_styles(path, {name: Style(*STYLE, *_styles(shapes, name, classes)) for name, shapes in layers}, _DATE)
         else:
-            for end, text in zip(STYLES, styles, strict=True):
+            for end, text in zip(STYLES, _styles(polygons, layer, classes), strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
         if aside is not None:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
+
+
+def _layers(polygons: Polygons, layer: str, suffix: str) -> dict[str, Polygons]:
+    """Return what becomes which layer of a file."""
+    found = {layer: polygons}
+    if suffix == ".gpkg" and isinstance(polygons, Drawing) and polygons.regularized is not None:
+        found[regularized_layer(layer)] = polygons.regularized
+    return found
 
 
 def _counted(polygons: Polygons, degrees: Path | None, count: _Count) -> Iterator[gpd.GeoDataFrame]:
@@ -436,7 +447,7 @@ def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -
 
 
 def restyle(
-    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
+    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int] | None, now: frozenset[int]
 ) -> None:
     """Let the style that this program gave a layer name the classes that occur now; a user's own stays.
 
@@ -447,8 +458,8 @@ def restyle(
     layer:
         The layer.
     classes:
-        The class list, of which ``before`` occurred when the style was made, and ``now`` do.
+        The class list, of which ``before`` occurred when the style was made, and ``now`` do; None: the layer is new.
 
     """
-    texts = qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))
-    replace_style(database, layer, qml_vector(classes, set(before)), Style(*STYLE, *texts), _DATE)
+    style = Style(*STYLE, qml_vector(classes, set(now)), sld_vector(classes, layer, set(now)))
+    replace_style(database, layer, None if before is None else qml_vector(classes, set(before)), style, _DATE)

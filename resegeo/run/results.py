@@ -282,12 +282,14 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
         keep_background=settings.keep_background,
         smooth=settings.smooth,
         simplify=plan.simplify,
+        regularize=settings.regularize,
         scene=plan.scene.name,
         scores=scores,
     )
     _suggest_min_area(plan, drawing.borders.areas.sizes[1:])
     for done, path in enumerate(outputs.vectors):
-        write_polygons(drawing, path, plan.legend, note=journal.note)
+        own = drawing.regularized if path.stem != outputs.report.stem else None
+        write_polygons(own or drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
 
 
