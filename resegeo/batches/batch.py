@@ -292,8 +292,10 @@ class _Methods:
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
         _, merge = shown_as(classes, chosen) if chosen.kept.examples is None else (classes, None)
-        if chosen.only and chosen.kept.examples is None:  # else examples may bring further classes
-            (classes if merge is None else merge.classes).codes_of(chosen.only, "only")
+        if chosen.kept.examples is None:  # else examples may bring further classes
+            legend = classes if merge is None else merge.classes
+            legend.codes_of(chosen.only, "only")
+            legend.codes_of(settings.regularize, "regularize")
         facts = [
             classes.to_json(),
             identity(source),
