@@ -12,7 +12,7 @@ from .console import say_path, shows
 
 @click.command()
 @click.argument("raster")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Suffix: .gpkg .shp .geojson .fgb .parquet.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Suffix: .gpkg .shp .geojson .fgb .parquet .kml.")
 @click.option("--keep-background", is_flag=True, help="Draw background as polygons too.")
 @click.option("--min-area", default="0", metavar="AREA", help="Smaller areas join a neighbour: 50m2, 0.5ha or 20px.")
 @click.option("--smooth", is_flag=True, help="Smooth outlines instead of the edges of pixels.")

@@ -20,7 +20,7 @@ from resegeo.units import area_in_pixels, length_in_pixels
 if TYPE_CHECKING:
     from resegeo.clip.attention import LastLayer, Schedule
 
-Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet"]
+Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet", "kml"]
 
 Term = Literal["qk", "qq", "kk", "vv"]
 

@@ -151,7 +151,7 @@ def test_a_geopackage_holds_outlines_in_a_second_layer_and_the_first_is_as_ever(
     assert ["other" in text for text in styles.styleQML] == [True, False]
 
 
-@pytest.mark.parametrize("suffix", ["shp", "geojson", "fgb", "parquet"])
+@pytest.mark.parametrize("suffix", ["shp", "geojson", "fgb", "parquet", "kml"])
 def test_a_format_of_one_layer_gets_a_second_file_with_styles(tmp_path, suffix):
     import geopandas as gpd
 

@@ -126,7 +126,7 @@ def test_saved_edits_of_an_open_geopackage_survive(tmp_path, frame):
         assert again.execute("SELECT count(*) FROM mine").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet"])
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet", "kml"])
 def test_a_vector_file_that_reads_back_otherwise_gets_no_name(tmp_path, frame, suffix, monkeypatch):
     import resegeo.outputs.vectors
 

@@ -13,7 +13,7 @@ DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".f
 
 SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 
-PARTS = (*DRIVERS, ".parquet", ".shx", ".dbf")
+PARTS = (*DRIVERS, ".parquet", ".kml", ".shx", ".dbf")
 """Suffixes of files that :func:`resegeo.outputs.vectors.readable` knows."""
 
 STYLES = (".qml", ".sld")

@@ -33,10 +33,17 @@ from shapely import affinity
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.files import Note, move, saving, workshop
+from resegeo.outputs.kml import read_kml, write_kml
 from resegeo.outputs.layer_styles import STYLE, Style, add_styles, replace_style
 from resegeo.outputs.polygons import TEXTS, Drawing, Regularized
-from resegeo.outputs.styles import qml_vector, sld_vector
-from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of, regularized_layer
+from resegeo.outputs.styles import legend, qml_vector, sld_vector
+from resegeo.outputs.vector_files import (
+    DRIVERS,
+    STYLES,
+    open_elsewhere,
+    parts_of,
+    regularized_layer,
+)
 from resegeo.settings import SUFFIXES
 
 _PLAIN = "polygons"
@@ -44,6 +51,9 @@ _PLAIN = "polygons"
 
 _DATE = "2000-01-01T00:00:00.000Z"
 """Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+IN_DEGREES = {".geojson": "GeoJSON", ".kml": "KML"}
+"""Formats that are always in EPSG:4326 (RFC 7946, OGC 12-007r2)."""
 
 _WIDE = 90.0
 """Degrees of longitude from which on a polygon is looked at more closely before it is written in EPSG:4326."""
@@ -53,6 +63,9 @@ _POINTS = 200
 
 _ROWS = 8192
 """Polygons that are read back at once."""
+
+_PARQUET = "1.1.0"
+"""Version of GeoParquet: the first that knows boxes of rows (covering), by which a part is read without the rest."""
 
 Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing | Regularized"
 
@@ -86,6 +99,9 @@ def _read(path: Path, layer: str | None = None) -> Iterator[tuple[NDArray[Any], 
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS, columns=["class_id", "geometry"]):
                 yield _batch(batch, "geometry")
+        return
+    if path.suffix.lower() == ".kml":
+        yield from read_kml(path)
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More than one layer")
@@ -144,8 +160,8 @@ def write_polygons(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES.values():
         raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
-    if suffix == ".geojson":
-        _refuse_geojson(polygons, path)
+    if suffix in IN_DEGREES:
+        _refuse_degrees(polygons, path)
     if suffix == ".shp" and shapefile_bytes(polygons) > _SHAPEFILE_LIMIT:
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
@@ -197,7 +213,7 @@ def _verify(expected: _Count, path: Path, layer: str | None = None) -> None:
     except (ValueError, RuntimeError) as error:  # those of pyarrow
         raise OSError("it cannot be read back") from error
     equal = found.classes == expected.classes
-    if path.suffix != ".geojson":  # which rounds, and cuts at the date line
+    if path.suffix not in IN_DEGREES:  # which are rounded, and cut at the date line
         equal = equal and found.vertices == expected.vertices
     if not equal or (path.suffix == ".shp" and not _sound_shapefile(path)):
         raise OSError("it reads back otherwise than it was written")
@@ -231,25 +247,25 @@ def layer_name(stem: str) -> str:
     return f"polygons_{name}" if own else name
 
 
-def no_geojson(crs: Any, outline: Any | None = None) -> str | None:
-    """Say why there is no GeoJSON of polygons in a CRS, as the end of a sentence; None where there is.
+def no_degrees(crs: Any, outline: Any | None = None, what: str = "GeoJSON") -> str | None:
+    """Say why there are no polygons in EPSG:4326 of those in a CRS, as the end of a sentence; None where there are.
 
-    It is always in EPSG:4326 (RFC 7946). ``outline``: a polygon in the CRS in which they will lie.
+    ``outline``: a polygon in the CRS in which they will lie. ``what``: the format that is always in that.
     """
     if crs is None:
-        return "has no CRS, and GeoJSON is always in EPSG:4326"
+        return f"has no CRS, and {what} is always in EPSG:4326"
     try:
         known = pyproj.CRS.from_wkt(crs.to_wkt())
         forth = pyproj.Transformer.from_crs(known, 4326, always_xy=True)
         if outline is not None and known.is_projected and split_at_antimeridian(outline, forth) is None:
-            return "lies over a pole, where GeoJSON, which is always in EPSG:4326, has no place for polygons"
+            return f"lies over a pole, where {what}, which is always in EPSG:4326, has no place for polygons"
     except pyproj.exceptions.ProjError:
-        return f"is in {known.name!r}, from which no way leads to EPSG:4326, and GeoJSON is always in that"
+        return f"is in {known.name!r}, from which no way leads to EPSG:4326, and {what} is always in that"
     return None
 
 
-def _refuse_geojson(polygons: Polygons, path: Path) -> None:
-    why = no_geojson(next(iter(_frames(polygons))).crs)
+def _refuse_degrees(polygons: Polygons, path: Path) -> None:
+    why = no_degrees(next(iter(_frames(polygons))).crs, what=IN_DEGREES[path.suffix.lower()])
     if why is not None:
         raise ResegeoError(f"{path} cannot be written: the scene {why}. Choose a GeoPackage.")
 
@@ -258,8 +274,8 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
     moved = frame.to_crs(4326)
     if len(moved) and not np.isfinite(moved.total_bounds).all():
         raise ResegeoError(
-            f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
-            "into. Choose a GeoPackage."
+            f"{path}: {IN_DEGREES[path.suffix.lower()]} is in EPSG:4326, and part of the scene lies beyond what "
+            f"{frame.crs.name} can be turned into. Choose a GeoPackage."
         )
     spans = moved.geometry.bounds
     wide = np.flatnonzero((spans["maxx"] - spans["minx"] > _WIDE).to_numpy())
@@ -270,8 +286,8 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
             shape = split_at_antimeridian(frame.geometry.iloc[row], forth)
             if shape is None:
                 raise ResegeoError(
-                    f"{path} cannot be written: a polygon lies over a pole, where GeoJSON, always in EPSG:4326, has no "
-                    "place for it. Choose a GeoPackage."
+                    f"{path} cannot be written: a polygon lies over a pole, where {IN_DEGREES[path.suffix.lower()]}, "
+                    "always in EPSG:4326, has no place for it. Choose a GeoPackage."
                 )
             shapes[row] = shape
         moved = moved.set_geometry(gpd.GeoSeries(shapes, index=moved.index, crs=moved.crs))
@@ -315,8 +331,11 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
         for name, shapes in _layers(polygons, layer, suffix).items():
             count = _Count()
-            frames = _counted(shapes, named if suffix == ".geojson" else None, count)
-            (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, name)
+            frames = _counted(shapes, named if suffix in IN_DEGREES else None, count)
+            if suffix == ".kml":
+                write_kml(frames, path, name, legend(classes, _class_ids(shapes)))
+            else:
+                (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, name)
             _verify(count, path, name if suffix == ".gpkg" else None)
         if suffix == ".gpkg":
             layers = _layers(polygons, layer, suffix).items()
@@ -424,23 +443,26 @@ def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
 
 
 def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
-    """Write GeoParquet: what GeoPandas writes, but a group of rows a frame where there are several."""
+    """Write GeoParquet as GeoPandas does, each row with its box; a group of rows a frame where there are several."""
     first, second = next(frames), next(frames, None)
     if second is None:
-        first.to_parquet(path)
+        first.to_parquet(path, write_covering_bbox=True, schema_version=_PARQUET)
         return
     plain = io.BytesIO()
-    first.to_parquet(plain)
+    first.to_parquet(plain, write_covering_bbox=True, schema_version=_PARQUET)
     schema = parquet.read_schema(plain)
+    about = json.loads(schema.metadata[b"geo"])
+    # Said of the first frame; what holds for all of them is added at the end.
+    schema = schema.with_metadata({name: value for name, value in schema.metadata.items() if name != b"geo"})
     bounds = []
-    with parquet.ParquetWriter(path, schema, compression="snappy") as writer:
+    # Arrow's own copy of the schema would go before what is added.
+    with parquet.ParquetWriter(path, schema, compression="snappy", store_schema=False) as writer:
         for frame in chain([first, second], frames):
             bounds.append(frame.total_bounds)
             held = io.BytesIO()
-            frame.to_parquet(held)
+            frame.to_parquet(held, write_covering_bbox=True, schema_version=_PARQUET)
             writer.write_table(parquet.read_table(held).cast(schema))
         west, south, east, north = np.array(bounds).T
-        about = json.loads(schema.metadata[b"geo"])
         whole = [west.min(), south.min(), east.max(), north.max()]
         about["columns"][about["primary_column"]]["bbox"] = [float(value) for value in whole]
         writer.add_key_value_metadata({"geo": json.dumps(about)})

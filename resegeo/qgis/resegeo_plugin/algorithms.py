@@ -116,7 +116,7 @@ class Command(QgsProcessingAlgorithm):
             if line.endswith(".classes.tif"):
                 found["RASTER"] = line
                 self.load(context, path, path.name.removesuffix(".tif"))
-            elif path.suffix in (".gpkg", ".shp", ".geojson", ".fgb"):
+            elif path.suffix in (".gpkg", ".shp", ".geojson", ".fgb", ".kml"):
                 found["POLYGONS"] = line
                 self.load(context, path, f"{path.stem} polygons")
             elif path.suffix == ".png":
