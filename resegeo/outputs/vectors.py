@@ -347,6 +347,20 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
             shutil.copytree(aside, folder, dirs_exist_ok=True)
 
 
+def write_into(polygons: Drawing, path: Path, layer: str, classes: ClassList) -> None:
+    """Write polygons as :func:`write_polygons` does to a GeoPackage that has no name yet, in a folder of its own.
+
+    Raises
+    ------
+    Exception:
+        Those of :data:`WRITE_ERRORS`.
+
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        _write(polygons, Path(place), ".gpkg", layer, classes, path)
+        (Path(place) / f"{_PLAIN}.gpkg").replace(path)
+
+
 def _layers(polygons: Polygons, layer: str, suffix: str) -> dict[str, Polygons]:
     """Return what becomes which layer of a file."""
     found = {layer: polygons}
