@@ -5,8 +5,8 @@
 Each case ends in the right output or in one sentence (exit code 0, 1, 2, 3 or 130, no traceback, no "defect of
 resegeo"), within limits of time and memory, nothing of the user's touched (a folder of canaries is compared before and
 after), and nothing under a final name that is not whole. A table of kinds is printed at the end; exits with 1 if
-anything was violated. ``--quick`` takes about two minutes, all of it at most 25 on two cores. The same seed gives the
-same cases; moments of kills are as the machine runs. What time does not allow is left out, and said.
+anything was violated. ``--quick`` takes about two minutes, all of it some 15 on two free cores. The same seed gives the
+same cases; moments of kills are as the machine runs. What ``--minutes`` do not allow is left out, and said.
 """
 
 from __future__ import annotations
@@ -1299,7 +1299,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="KINDS", help="kinds, separated by commas; see --list")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
-    parser.add_argument("--minutes", type=float, default=0, help="for all kinds  [default: 25, with --quick unlimited]")
+    parser.add_argument("--minutes", type=float, default=0, help="for all kinds  [default: 90, with --quick unlimited]")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the cases")
     parser.add_argument("--list", action="store_true", help="print the kinds")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
@@ -1327,7 +1327,7 @@ def main() -> int:
         return 2
     warnings.simplefilter("ignore")
     libraries()
-    minutes = asked.minutes or (float("inf") if asked.quick else 25)
+    minutes = asked.minutes or (float("inf") if asked.quick else 90)
     end = time.monotonic() + 60 * minutes
     root = Path(tempfile.mkdtemp(prefix="attack-"))
     rows: list[tuple[str, Verdict, float, float]] = []
