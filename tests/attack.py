@@ -58,7 +58,7 @@ from hostile_models import hostile_archives, hostile_models
 from mutations import mutate
 from same_bytes import CLASSES, OTHER, left, picture, write
 
-FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet")
+FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet", "kml")
 
 
 # the ground on which cases stand
@@ -252,6 +252,10 @@ def _read(path: Path) -> None:
         import geopandas
 
         geopandas.read_parquet(path)
+    elif suffix == ".kml":
+        from resegeo.outputs.kml import read_kml
+
+        assert sum(len(codes) for codes, _ in read_kml(path))
     elif suffix == ".png":
         from PIL import Image
 

@@ -30,7 +30,6 @@ from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.files import alone, is_file, output_folder, refuse_links, whole, writable_folder
 from resegeo.run.options import Keywords, Options, View, documented, stamp
-from resegeo.run.plan import codes_of
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
 from resegeo.run.standing import stands
@@ -294,8 +293,10 @@ class _Methods:
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
         _, merge = shown_as(classes, chosen) if chosen.kept.examples is None else (classes, None)
-        if chosen.only and chosen.kept.examples is None:  # else examples may bring further classes
-            codes_of(classes if merge is None else merge.classes, chosen.only)
+        if chosen.kept.examples is None:  # else examples may bring further classes
+            legend = classes if merge is None else merge.classes
+            legend.codes_of(chosen.only, "only")
+            legend.codes_of(settings.regularize, "regularize")
         facts = [
             classes.to_json(),
             identity(source),

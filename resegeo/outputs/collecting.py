@@ -18,8 +18,8 @@ import pyogrio
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, shown
 from resegeo.files import LONGEST_PATH, Note, move, workshop
-from resegeo.outputs.polygons import Drawing
-from resegeo.outputs.vector_files import open_elsewhere
+from resegeo.outputs.polygons import Drawing, Regularized
+from resegeo.outputs.vector_files import open_elsewhere, regularized_layer
 from resegeo.outputs.vectors import WRITE_ERRORS, layer_name, restyle, write_layer, write_polygons
 
 _FIELDS = {"class_id", "class_name", "area_m2", "perim_m", "prompts", "scene"}
@@ -59,28 +59,12 @@ def append_polygons(
         with workshop(path.parent) as place:
             copy = place / "polygons.gpkg"
             shutil.copyfile(path, copy)
-            with closing(sqlite3.connect(copy)) as database, database:
+            with closing(sqlite3.connect(copy)) as database:
                 layer = _layer(database, layer_name(path.stem), said)
-                table = _quoted(layer)
-                _refuse_other_classes(database, table, classes, said)
-                there = _codes(database, table)
-                old = database.execute(f"SELECT count(*) FROM {table} WHERE scene = ?", (polygons.scene,)).fetchone()[0]
-                if old and not overwrite:
-                    raise ResegeoError(
-                        f"{said} holds polygons of {shown(polygons.scene)} already; pass [[overwrite=True]] to replace "
-                        "them, or name another file by [[output]]."
-                    )
-                database.execute(f"DELETE FROM {table} WHERE scene = ?", (polygons.scene,))
-                if polygons.score_mean is not None and "score_mean" not in _fields(database, layer):
-                    database.execute(f"ALTER TABLE {table} ADD COLUMN score_mean REAL")
-                before = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             crs = pyogrio.read_info(copy, layer=layer)["crs"]
-            write_layer((_moved(frame, crs, said) for frame in polygons), copy, layer, append=True)
-            with closing(sqlite3.connect(copy)) as database, database:
-                found = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                if found != before + len(polygons) or database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                    raise OSError("it reads back otherwise than it was written")
-                restyle(database, layer, classes, there, _codes(database, table))
+            _add(polygons, copy, layer, crs, classes, said, overwrite=overwrite)
+            if polygons.regularized is not None:
+                _add(polygons.regularized, copy, regularized_layer(layer), crs, classes, said, overwrite=overwrite)
             open_elsewhere(path)
             move({copy: path}, (), note)
     except WRITE_ERRORS as error:
@@ -90,11 +74,47 @@ def append_polygons(
         ) from error
 
 
+def _add(
+    polygons: Drawing | Regularized,
+    copy: Path,
+    layer: str,
+    crs: str | None,
+    classes: ClassList,
+    said: str,
+    *,
+    overwrite: bool,
+) -> None:
+    """Add polygons to a layer of a copy of the file, or make it."""
+    table, there, before = _quoted(layer), frozenset[int](), 0
+    with closing(sqlite3.connect(copy)) as database, database:
+        known = _fields(database, layer)
+        if known:
+            _refuse_other_classes(database, table, classes, said)
+            there = _codes(database, table)
+            old = database.execute(f"SELECT count(*) FROM {table} WHERE scene = ?", (polygons.scene,)).fetchone()[0]
+            if old and not overwrite:
+                raise ResegeoError(
+                    f"{said} holds polygons of {shown(polygons.scene)} already; pass [[overwrite=True]] to replace "
+                    "them, or name another file by [[output]]."
+                )
+            database.execute(f"DELETE FROM {table} WHERE scene = ?", (polygons.scene,))
+            if polygons.score_mean is not None and "score_mean" not in known:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN score_mean REAL")
+            before = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    write_layer((_moved(frame, crs, said) for frame in polygons), copy, layer, append=bool(known))
+    with closing(sqlite3.connect(copy)) as database, database:
+        found = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        if found != before + len(polygons) or database.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise OSError("it reads back otherwise than it was written")
+        restyle(database, layer, classes, there if known else None, _codes(database, table))
+
+
 def _layer(database: sqlite3.Connection, usual: str, said: str) -> str:
     """Name the layer of polygons of ours: the one of the usual name, or the only one with their fields."""
     try:
         rows = database.execute("SELECT table_name FROM gpkg_contents WHERE data_type = 'features'").fetchall()
-        found = [name for (name,) in rows if _fields(database, name) >= _FIELDS]
+        known = {name: _fields(database, name) for (name,) in rows}
+        found = [name for name, fields in known.items() if fields >= _FIELDS and "iou" not in fields]
     except sqlite3.DatabaseError:
         raise ResegeoError(f"{said} is no GeoPackage; name another file by [[output]].") from None
     if usual in found:

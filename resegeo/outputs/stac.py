@@ -27,6 +27,7 @@ _MEDIA = {
     ".parquet": "application/vnd.apache.parquet",
     ".fgb": "application/vnd.flatgeobuf",
     ".shp": "application/vnd.shp",
+    ".kml": "application/vnd.google-earth.kml+xml",
     ".png": "image/png",
     ".csv": "text/csv",
     ".qml": "application/xml",

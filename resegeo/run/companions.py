@@ -12,9 +12,11 @@ from resegeo.files import Note, is_there, saving, whole
 from resegeo.outputs.area_table import ClassArea
 from resegeo.outputs.qgis_project import Layer, write_project
 from resegeo.outputs.stac import stac_item
+from resegeo.outputs.vector_files import regularized_file, regularized_layer
 from resegeo.outputs.vectors import layer_name
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Mark
+from resegeo.settings import SUFFIXES
 
 _ASSETS = {
     ".classes.tif": ("classes", "classes of all pixels"),
@@ -26,11 +28,14 @@ _ASSETS = {
     ".areas.csv": ("areas", "ground that each class covers"),
     ".png": ("picture", "a picture of scene and classes"),
     ".qgz": ("project", "project for QGIS"),
-    ".gpkg": ("polygons", "polygons of the classes"),
-    ".shp": ("polygons_shp", "polygons of the classes"),
-    ".geojson": ("polygons_geojson", "polygons of the classes"),
-    ".fgb": ("polygons_fgb", "polygons of the classes"),
-    ".parquet": ("polygons_parquet", "polygons of the classes"),
+    **{
+        f"{file}{suffix}": (f"{key}{'' if suffix == '.gpkg' else suffix.replace('.', '_')}", title)
+        for suffix in SUFFIXES.values()
+        for file, key, title in (
+            ("", "polygons", "polygons of the classes"),
+            (".regularized", "regularized", "right-angled outlines"),
+        )
+    },
 }
 """By ending: key and title in the item. The longest ending that fits counts."""
 
@@ -71,6 +76,10 @@ def write_companions(
     for path in vectors[:1]:
         layer = layer_name(path.stem) if path.suffix == ".gpkg" else None
         layers.insert(0, Layer("polygons", str(path), "polygons", layer))
+        if plan.settings.regularize:
+            file = path if layer else regularized_file(path)
+            its_layer = regularized_layer(layer) if layer else None
+            layers.insert(0, Layer("right-angled outlines", str(file), "polygons", its_layer, visible=False))
     source = _scene(plan.scene.source)
     if source is not None:
         layers.append(Layer("scene", source, "scene"))
