@@ -1256,6 +1256,21 @@ def own_files(ground: Ground) -> list[Case]:
 
 
 KINDS: dict[str, Callable[[Ground], list[Case]]] = {
+    "links": links,
+    "own-files": own_files,
+    "archives": archives,
+    "models": models,
+    "model-metadata": model_metadata,
+    "model-manifests": model_manifests,
+    "store-headers": store_headers,
+    "object-stores": object_stores,
+    "replaced-scenes": replaced_scenes,
+    "rasters": rasters,
+    "stores": stores,
+    "kills": kills,
+    "power-cuts": power_cuts,
+    "two-runs": two_runs,
+    "full-disks": full_disks,
     "classes": class_files,
     "config": config_files,
     "settings": settings_files,
@@ -1264,21 +1279,6 @@ KINDS: dict[str, Callable[[Ground], list[Case]]] = {
     "manifest-stac": manifests_stac,
     "pairs": pairs,
     "recipes": recipes,
-    "model-metadata": model_metadata,
-    "model-manifests": model_manifests,
-    "store-headers": store_headers,
-    "rasters": rasters,
-    "models": models,
-    "archives": archives,
-    "full-disks": full_disks,
-    "kills": kills,
-    "power-cuts": power_cuts,
-    "two-runs": two_runs,
-    "stores": stores,
-    "replaced-scenes": replaced_scenes,
-    "object-stores": object_stores,
-    "links": links,
-    "own-files": own_files,
 }
 
 
@@ -1374,5 +1374,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a kind's cases may raise does not end the campaign
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
