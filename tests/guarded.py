@@ -7,6 +7,7 @@ The process that forks never computes: threads of Zarr, Arrow or torch would not
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import re
@@ -255,6 +256,8 @@ def warm(learn: Callable[[], Any]) -> None:
     for source, options in keys:
         encoder(source, **dict(options))
     words.update(known)
+    gc.collect()
+    gc.freeze()  # else each fork's first collection copies all that was loaded
 
 
 def command_here(*words: object) -> None:
