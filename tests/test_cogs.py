@@ -51,7 +51,7 @@ def test_one_of_many_classes_is_a_cog(tmp_path):
 @pytest.mark.usefixtures("quick_model")
 def test_all_rasters_of_a_run_are_cogs(make_raster, picture, tmp_path):
     scene = make_raster("scene.tif", picture(520, 530))
-    made = resegeo.segment(scene, ["water", "forest"], tmp_path / "out", scores=True, vector=(), segments="none", overlap=0)
+    made = resegeo.segment(scene, ["water", "forest"], tmp_path / "out", scores=True, vector=(), segments="none")
     rasters = [path for path in made.files() if path.suffix == ".tif"]
     assert len(rasters) == 3
     for path in rasters:
