@@ -6,8 +6,8 @@ Makes class rasters of so many pixels a side (default: 10,000 and 20,000), each 
 mirrored so that patches go on across its edges. Prints for ``resegeo vectorize`` into a GeoPackage the peak of memory,
 the number of vertices, and the seconds of computing beside those of ``gdal_polygonize`` (GDAL's command line). Exits
 with 1 where a bound fails: 2 GB at the large one; 1.2 times the peak of the small one, the vertices left out; no slower
-than GDAL's. ``--simplify``: the same of polygons that are simplified by 1.5 pixels, GDAL's by shapely's coverage_simplify
-afterwards; all of them are in memory then, so that memory has no bound.
+than GDAL's. ``--simplify``: the same of polygons that are simplified by 1.5 pixels, GDAL's by coverage_simplify
+then; all of them are in memory there, so that memory has no bound.
 """
 
 from __future__ import annotations
