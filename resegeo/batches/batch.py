@@ -28,13 +28,13 @@ from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, is_file, output_folder, whole, writable_folder
-from resegeo.run.options import Keywords, Options, documented, stamp
+from resegeo.files import alone, is_file, output_folder, refuse_links, whole, writable_folder
+from resegeo.run.options import Keywords, Options, View, documented, stamp
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
 from resegeo.run.standing import stands
 from resegeo.run.store_place import is_store
-from resegeo.scene.formats import heard
+from resegeo.scene.formats import heard, known_formats
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
@@ -200,10 +200,11 @@ def segment_many(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
         methods.of(Row(mosaic, {}, "[[mosaic]]"))
+        formats = known_formats(View(formats=options.get("formats")).formats)
         with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
-            made = str(build_mosaic([row.scene for row in rows], root, mosaic))
+            made = str(build_mosaic([row.scene for row in rows], root, mosaic, formats))
             # Its tiles were looked at when it was written, and may lie anywhere.
-            trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
+            trusted = {"formats": (*formats, "VRT")}
             rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
             return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch, append=collecting).run()
     folders = [root / part for part in result_folders(rows, base)]
@@ -359,6 +360,11 @@ class _Batch:
         ledger, files = _Ledger(self.root), _Files()
         keys = [self._key(row, files) for row in self.rows]
         for number, key in enumerate(keys):
+            try:
+                self._stay_inside(number)
+            except ResegeoError as error:
+                self._settle(number, "failed", str(error), error)
+                continue
             report = None if key is None else ledger.holds(self.folders[number], key)
             if report is not None:
                 self.reports[number] = report
@@ -426,13 +432,24 @@ class _Batch:
         """Write down what :func:`segment` is to be told of a scene."""
         row, folder = self.rows[number], self.folders[number]
         classes, options, _ = self.methods.of(row)
-        store = options.get("store")
-        if store is not None:
-            store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
-        given = {**options, "store": store, **hooks}
+        given = {**options, "store": self._store(number), **hooks}
         # The results of a store are named after the class file.
         patience = PATIENCE if self.cluster is not None else 0.0
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
+
+    def _store(self, number: int) -> str | None:
+        """Name the place of a scene's store, below the one that is named for all."""
+        store = self.methods.of(self.rows[number])[1].get("store")
+        if store is None:
+            return None
+        return f"{str(store).rstrip('/')}/{self.folders[number].relative_to(self.root).as_posix()}"
+
+    def _stay_inside(self, number: int) -> None:
+        """See that a scene's results and store go where they belong; see :class:`ResegeoError`."""
+        refuse_links(self.root, self.folders[number])
+        store, place = self.methods.of(self.rows[number])[1].get("store"), self._store(number)
+        if store is not None and place is not None and "://" not in place:
+            refuse_links(Path(store), Path(place))
 
     def _stages(self, number: int) -> Progress:
         row = self.rows[number]

@@ -31,6 +31,7 @@ from resegeo.run.executors import Task, run_here, run_on_cluster
 from resegeo.run.header import Kept
 from resegeo.run.labelling import Block, Scorer, label_scene
 from resegeo.run.options import RunOptions
+from resegeo.run.pipeline import Room
 from resegeo.run.plan import Job, Outputs, Plan, fingerprint
 from resegeo.run.recoding import keeps_scores, labelled_already, recoded
 from resegeo.run.report import Journal, listed, versions, write_report
@@ -324,7 +325,7 @@ def _compute_items(
     if ready.machine is None:
         raise ResegeoError(f"The store {store.url} lacks {len(pending)} of {plan.items} work items.")
     if workers is None or job is None:
-        run_here(ready.machine, store, pending, tick, read_ahead=options.read_ahead)
+        run_here(ready.machine, store, pending, tick, Room.of(plan, ahead=options.read_ahead, threads=options.threads))
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())

@@ -11,7 +11,6 @@ import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,55 +20,20 @@ import torch
 
 from resegeo.errors import ResegeoError
 from resegeo.run.clusters import finished, workers_of
-from resegeo.run.compute import Batch, Machine, Models, start_machine
+from resegeo.run.compute import Machine, Models, start_machine
+from resegeo.run.pipeline import Room, settle, settled
 from resegeo.run.plan import Job, Plan, plan_job
 from resegeo.run.store import LostStoreError, Store
-from resegeo.scene.windows import WorkItem
 
 STRETCH = 4
 """Items that a worker is given at a time, where there are enough: each order costs the scheduler some milliseconds."""
 
-ATTEMPTS = 3
-"""How often an item is tried before it is given up."""
 
-FAILURES = (ResegeoError, OSError, RuntimeError, MemoryError)
-"""What may befall one item and spare the next: damaged blocks, a lost network, no memory left."""
-
-
-def run_here(
-    machine: Machine, store: Store, pending: Sequence[int], progress: Callable[[], None], *, read_ahead: int = 1
-) -> None:
-    """Compute items in this process; ``read_ahead`` of them are read while the model is busy, 0: none."""
+def run_here(machine: Machine, store: Store, pending: Sequence[int], progress: Callable[[], None], room: Room) -> None:
+    """Compute items in this process; ``progress`` is called for each that is stored, or recorded as failed."""
     items = [machine.plan.grid.item(index) for index in pending]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming: deque[Future[Batch]] = deque()
-        for number, item in enumerate(items):
-            while read_ahead and len(coming) <= read_ahead and number + len(coming) < len(items):
-                coming.append(pool.submit(machine.read, items[number + len(coming)]))
-            ready = coming.popleft() if coming else None
-            try:
-                _settle(machine, store, item, ready)
-            except BaseException:
-                for future in coming:
-                    future.cancel()
-                raise
-            progress()
-
-
-def _settle(machine: Machine, store: Store, item: WorkItem, ready: Future[Batch] | None = None) -> None:
-    """Compute one item into the store, or record why not."""
-    for attempt in range(ATTEMPTS):
-        try:
-            batch = ready.result() if ready is not None and attempt == 0 else machine.read(item)
-            result = machine.encode(batch)
-            break
-        except FAILURES as error:
-            if attempt == ATTEMPTS - 1:
-                store.fail(
-                    item.index, f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
-                )
-                return
-    store.put(item.index, result)
+    for _ in settled(machine, store, items, room):
+        progress()
 
 
 @dataclass(frozen=True)
@@ -171,7 +135,7 @@ def _on_worker(order: bytes, part: Sequence[int]) -> None:
     machine, store = _worker_machine(order)
     for index in part:
         if not store.is_done(index):  # by another worker, which was lost before it could say so
-            _settle(machine, store, machine.plan.grid.item(index))
+            settle(machine, store, machine.plan.grid.item(index))
 
 
 @lru_cache(maxsize=1)

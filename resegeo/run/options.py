@@ -212,15 +212,15 @@ class RunOptions:
         metavar="N|ADDRESS",
     )
     """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
-    read_ahead: int = option(
-        1,
-        "Work items that are read while the model is busy with another.  [default: 1]",
+    read_ahead: int | None = option(
+        None,
+        "Work items that are read, by several threads, while the model is busy.  [default: as cores and memory allow]",
         "Execution",
         affects="nothing",
         metavar="N",
         least=0,
     )
-    """Work items that are read while the model is busy with another."""
+    """Work items that are read while the model is busy with another; None: see :class:`resegeo.run.pipeline.Room`."""
     progress: Progress = option(silent, affects="nothing")
     """Called with stage, steps done, steps in all."""
     models: Any = option(None, affects="nothing")
