@@ -278,7 +278,10 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
             f"{frame.crs.name} can be turned into. Choose a GeoPackage."
         )
     spans = moved.geometry.bounds
-    wide = np.flatnonzero((spans["maxx"] - spans["minx"] > _WIDE).to_numpy())
+    beyond = spans["maxx"] - spans["minx"] > _WIDE
+    if path.suffix.lower() == ".kml":  # GeoJSON is cut at the date line by GDAL
+        beyond |= (spans["maxx"] > 180) | (spans["minx"] < -180)
+    wide = np.flatnonzero(beyond.to_numpy())
     if len(wide):
         shapes = np.asarray(moved.geometry.values, dtype=object).copy()
         forth = pyproj.Transformer.from_crs(frame.crs, 4326, always_xy=True)
