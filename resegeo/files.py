@@ -294,6 +294,25 @@ def output_folder(given: str | Path) -> Path:
     return folder
 
 
+def refuse_links(root: Path, folder: Path) -> None:
+    """See that no link leads out of a folder for results, such as one planted under the name of a scene.
+
+    Raises
+    ------
+    ResegeoError:
+        When ``folder``, or one between it and ``root``, is a symbolic link; ``root`` itself may be one.
+
+    """
+    parts = folder.relative_to(root).parts
+    for count in range(len(parts)):
+        place = root.joinpath(*parts[: count + 1])
+        if os.path.islink(place):  # noqa: PTH114 (Path.is_symlink raises for a name that none can have)
+            raise ResegeoError(
+                f"{shown(place, LONGEST_PATH)} is a symbolic link, through which no results are written. Remove it, or "
+                "name another folder by [[output]]."
+            )
+
+
 @contextlib.contextmanager
 def writable_folder(folder: Path) -> Iterator[None]:
     """Create a folder for results and sweep out what killed runs left there; made here and left empty, it goes again.

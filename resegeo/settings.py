@@ -20,7 +20,7 @@ from resegeo.units import area_in_pixels, length_in_pixels
 if TYPE_CHECKING:
     from resegeo.clip.attention import LastLayer, Schedule
 
-Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet"]
+Format = Literal["gpkg", "shp", "geojson", "fgb", "parquet", "kml"]
 
 Term = Literal["qk", "qq", "kk", "vv"]
 
@@ -309,6 +309,18 @@ class Settings:
         later=True,
     )
     """Draw outlines as curves instead of the edges of pixels."""
+    regularize: tuple[str, ...] = option(
+        (),
+        "Classes that get right-angled outlines too, such as building, in a layer of their own, since they do not keep "
+        "to shared borders.",
+        "Results",
+        affects="polygons",
+        metavar="NAMES",
+        example="building",
+        none=True,
+        later=True,
+    )
+    """Names of classes that get right-angled outlines in a layer of their own."""
     keep_background: bool = option(False, "Draw background as polygons too.", "Results", affects="polygons")
     """Draw background as polygons too."""
     vector: tuple[Format, ...] = option(

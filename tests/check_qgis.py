@@ -76,7 +76,7 @@ def main(folder: Path, picture: str | None, formats: Path | None) -> None:
     assert project.readEntry("Paths", "Absolute")[0] in ("", "false")
 
     for path in sorted(formats.iterdir()) if formats else ():
-        if path.suffix not in (".gpkg", ".shp", ".geojson", ".fgb"):
+        if path.suffix not in (".gpkg", ".shp", ".geojson", ".fgb", ".kml"):
             continue
         layer = QgsVectorLayer(str(path), path.name, "ogr")
         assert layer.isValid(), f"QGIS cannot open {path.name}"

@@ -119,8 +119,9 @@ def main() -> None:
         assert (change / "change.csv").read_text("utf-8").startswith("before,after,pixels,ha,sure"), change
         polygons = folder / "drawn.gpkg"
         process(
-            "run", "resegeo:vectorize", "--", f"RASTER={raster}", "MIN_AREA=20px", "SMOOTH=true", f"POLYGONS={polygons}"
-        )
+            "run", "resegeo:vectorize", "--", f"RASTER={raster}", "MIN_AREA=20px", "SMOOTH=true", "REGULARIZE=water",
+            f"POLYGONS={polygons}",
+        )  # fmt: skip
         assert polygons.exists()
         table = process("run", "resegeo:evaluate", "--", f"PREDICTION={raster}", f"TRUTH={raster}")
         assert "mean IoU          1.000" in table, table

@@ -213,11 +213,11 @@ def overwritten(out: str) -> None:
 def vectorized(out: str) -> None:
     """Every format from a finished raster."""
     resegeo("segment", "plain.tif", "--prompts", "classes.yml", "-o", out, "-q", "--vector", "none")
-    for suffix in ("gpkg", "shp", "geojson", "fgb", "parquet"):
+    for suffix in ("gpkg", "shp", "geojson", "fgb", "parquet", "kml"):
         resegeo("vectorize", f"{out}/plain.classes.tif", "-o", f"{out}/again.{suffix}", "--simplify", "1", "-q")
 
 
-ALL = "gpkg,shp,geojson,fgb,parquet"
+ALL = "gpkg,shp,geojson,fgb,parquet,kml"
 RUNS: dict[str, Callable[[str], None]] = {
     "plain, every format": segment("plain.tif", "--vector", ALL),
     "nodata": segment("nodata.tif", "--stride", "16", "--vector", "gpkg,geojson"),
@@ -276,7 +276,7 @@ def content(path: Path) -> str | None:
     if path.suffix == ".tif":
         with rasterio.open(path) as raster:
             return digest(raster.read().tobytes())
-    if path.suffix in (".gpkg", ".shp", ".geojson", ".fgb", ".parquet"):
+    if path.suffix in (".gpkg", ".shp", ".geojson", ".fgb", ".parquet", ".kml"):
         frame = geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path, layer=0)
         shapes = b"".join(to_wkb(frame.geometry.values))
         return digest(shapes + frame.drop(columns=frame.geometry.name).to_csv(index=False).encode())

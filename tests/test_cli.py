@@ -71,7 +71,7 @@ def test_segment_prints_the_paths_of_what_it_wrote_and_nothing_else(run, scene):
 
 def test_vectorize_writes_every_format_from_a_class_raster(run, scene):
     run("segment", scene, "--prompts", "classes.yml", "--vector", "none", "-o", "out")
-    for suffix in ("gpkg", "shp", "geojson", "fgb", "parquet"):
+    for suffix in ("gpkg", "shp", "geojson", "fgb", "parquet", "kml"):
         result = run("vectorize", "out/scene.classes.tif", "-o", f"polygons.{suffix}", "--min-area", "20")
         assert result.exit_code == 0, result.output
         assert Path(f"polygons.{suffix}").exists()

@@ -15,7 +15,7 @@ from resegeo.run.standing import State, state_of
 WORDS = ["water", "forest", "road"]
 ENDS = (".classes.tif", ".classes.tif.aux.xml", ".classes.qml", ".png", ".areas.csv", ".gpkg", ".geojson", ".fgb",
         ".parquet", ".shp", ".shx", ".dbf", ".prj", ".cpg", ".qml", ".sld", ".scores.tif", ".confidence.tif",
-        ".fitted.safetensors", ".qgz", ".stac.json")  # fmt: skip
+        ".fitted.safetensors", ".qgz", ".stac.json", ".kml")  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("quick_model")
 
@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     frame = gpd.GeoDataFrame({"class_name": WORDS * 2}, geometry=points, crs="EPSG:32633")
     frame.to_file(place / "points.gpkg")
     options = {
-        "vector": ("gpkg", "geojson", "fgb", "parquet", "shp"),
+        "vector": ("gpkg", "geojson", "fgb", "parquet", "shp", "kml"),
         "scores": True,
         "examples": place / "points.gpkg",
     }

@@ -15,7 +15,7 @@ from resegeo.errors import InputNotice, ResegeoError
 from resegeo.outputs.areas import areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import write_class_raster
-from resegeo.outputs.vectors import no_geojson, write_polygons
+from resegeo.outputs.vectors import no_degrees, write_polygons
 from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import canvas_of, ground_sample_distance
 from resegeo.scene.source import GeoReference
@@ -67,8 +67,8 @@ def test_a_polygon_over_a_pole_is_refused_as_geojson_and_before_the_run(tmp_path
     with pytest.raises(ResegeoError, match="lies over a pole"):
         write_polygons(frame, tmp_path / "a.geojson", CLASSES)
     assert not (tmp_path / "a.geojson").exists()
-    assert "lies over a pole" in no_geojson(CRS.from_epsg(3413), shapely.box(-1e5, -1e5, 1e5, 1e5))
-    assert no_geojson(CRS.from_epsg(3413), shapely.box(1e5, 1e5, 3e5, 3e5)) is None
+    assert "lies over a pole" in no_degrees(CRS.from_epsg(3413), shapely.box(-1e5, -1e5, 1e5, 1e5))
+    assert no_degrees(CRS.from_epsg(3413), shapely.box(1e5, 1e5, 3e5, 3e5)) is None
 
 
 @pytest.mark.parametrize("crs", [3857, 3395, 4087])

@@ -12,8 +12,14 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("forks are not known here", allow_module_level=True)
 
-from attack import damage, not_whole, unlike
+from attack import damage, not_whole, reference, unlike
 from guarded import GIGABYTE, Answer, Dead, Verdict, apart, command, each, fault_of, tried
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Seconds are seconds here, however busy the machine is."""
+    monkeypatch.setattr("guarded.patience", lambda: 1.0)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,7 @@ from guarded import GIGABYTE, Answer, Dead, Verdict, apart, command, each, fault
         (1, "Error: This is a defect of resegeo (KeyError: 1).\n", "defect"),
         (1, "Error: \x1b[31m is no class.\n", "control characters"),
         (1, f"Error: {'x' * 5000}.\n", "characters are said"),
+        (1, "_tiffSeekProc: Invalid argument.\nError: it is damaged.\n", None),
         (-signal.SIGSEGV, "", "ended with -11"),
     ],
 )
@@ -90,6 +97,20 @@ def test_results_that_are_cut_or_differ_are_noticed(tmp_path):
     (tmp_path / "one/a.geojson").write_text('{"type": "FeatureCollection", "fea')
     assert "NOT WHOLE" in (not_whole(tmp_path / "one") or "")
     assert "a.geojson" in (unlike(tmp_path / "one", tmp_path / "two") or "")
+
+
+def test_a_reference_is_made_where_a_kind_is_set_out_and_in_no_trial(tmp_path, monkeypatch):
+    class Kind:
+        owner = os.getpid()
+
+        @reference
+        def made(self):
+            return tmp_path
+
+    assert Kind().made == tmp_path
+    monkeypatch.setattr(Kind, "owner", os.getpid() + 1)
+    with pytest.raises(RuntimeError, match="made was not made before the trials"):
+        _ = Kind().made
 
 
 def test_damage_changes_a_store(tmp_path):

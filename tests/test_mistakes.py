@@ -133,6 +133,11 @@ COMMANDS = [
     "segment scene.tif --prompts images",
     f"{USUAL} --only lake",
     f"{USUAL} --only Water",
+    f"{USUAL} --regularize house",
+    f"{USUAL} --append a.shp",
+    f"{USUAL} --append nowhere/a.gpkg",
+    f"{USUAL} --append polygons.gpkg",
+    f"{USUAL} --append scene_resegeo/scene.gpkg",
     "classes check missing.yml",
     # segments
     f"{USUAL} --segments slic",
@@ -284,6 +289,7 @@ COMMANDS = [
     "suggest finished/scene.store.zarr --prompts lists/classes.yml -o a.gpkg",
     "suggest finished/scene.store.zarr --prompts classes.yml -o a.gpkg --examples clicks/one.gpkg",
     # labels shown in another way
+    "segment damaged/scene.store.zarr --prompts classes.yml",
     "segment finished/scene.store.zarr --merge water",
     "segment finished/scene.store.zarr --merge lake,water=wet",
     "segment finished/scene.store.zarr --merge water=",
@@ -324,6 +330,8 @@ COMMANDS = [
     "batch 'scene.*' --prompts classes.yml",
     "batch scene.tif --prompts missing.yml",
     "batch scene.tif --prompts classes.yml --only lake",
+    "batch scene.tif --prompts classes.yml --regularize house",
+    "batch scene.tif --prompts classes.yml --append a.shp",
     "batch scene.tif --prompts classes.yml --overlap 1.5",
     "batch scene.tif --prompts classes.yml --model nonsense",
     "batch scene.tif --prompts classes.yml --model scene.tif --arch ViT-B-32",
@@ -359,7 +367,7 @@ COMMANDS = [
     f"{USUAL} -o classes.yml/results",
     f"{USUAL} -o finished",
     f"{USUAL} -o foreign",
-    f"{USUAL} --vector kml",
+    f"{USUAL} --vector gml",
     f"{USUAL} --vector gpkg,dxf",
     f"{USUAL} --vector ''",
     f"{USUAL} --simplify -1",
@@ -368,7 +376,8 @@ COMMANDS = [
     "segment site.tif --prompts classes.yml --vector geojson",
     "vectorize missing.tif -o a.gpkg",
     "vectorize scene.tif -o a.gpkg",
-    "vectorize scene.tif -o a.kml",
+    "vectorize scene.tif -o a.dxf",
+    "vectorize finished/scene.classes.tif -o a.gpkg --regularize house",
     "vectorize scene.tif -o a",
     "vectorize scene.tif -o scene.tif",
     "vectorize scene.tif -o nowhere/a.gpkg",
@@ -425,7 +434,7 @@ SETTINGS_FILES = [
     "reduction: sum\n",
     "logit_scale: 0\n",
     "threshold: 30\n",
-    "vector: kml\n",
+    "vector: gml\n",
     "segments: 5\n",
     "superpixel_area: []\n",
     "superpixel_area: [many]\n",
@@ -509,6 +518,8 @@ def prepare(folder: Path) -> None:
     (folder / "foreign").mkdir()
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
+    shutil.copytree(folder / "finished/scene.store.zarr", folder / "damaged/scene.store.zarr")
+    (folder / "damaged/scene.store.zarr/zarr.json").write_text("")
     _examples(folder)
     resegeo.segment(
         good, folder / "classes.yml", folder / "fit", stride=128, vector=(), examples=folder / "clicks/good.gpkg"

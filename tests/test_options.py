@@ -104,7 +104,7 @@ def test_one_class_may_be_named_alone():
         ({"stretch": "0-255"}, "stretch is '0-255'; expected 2 numbers such as 200:3000."),
         ({"bands": (1, 2)}, "bands is (1, 2); expected 3 numbers such as 4,3,2."),
         ({"bands": (1, 2, "x")}, "bands is 'x'; expected a whole number."),
-        ({"vector": "dxf"}, "vector is 'dxf'; expected gpkg, shp, geojson, fgb, parquet or none."),
+        ({"vector": "dxf"}, "vector is 'dxf'; expected gpkg, shp, geojson, fgb, parquet, kml or none."),
         ({"edge": ["clamp"]}, "edge is ['clamp']; expected clamp or overhang."),
         ({"overwrite": "yes"}, "overwrite is 'yes'; expected true or false."),
         ({"superpixel_area": ()}, "superpixel_area is empty; expected numbers such as 256,1024."),
@@ -163,7 +163,7 @@ def test_what_an_option_changes_is_declared_with_it():
         "use_thresholds",
         "min_area",
     } == LABEL_KNOBS
-    assert {"smooth", "simplify", "keep_background", "vector"} == POLYGON_KNOBS
+    assert {"smooth", "simplify", "regularize", "keep_background", "vector"} == POLYGON_KNOBS
     assert set(SCENE_OPTIONS) >= {"prompts", "activation", "alpha", "only", *Settings().as_dict()}
     assert not set(SCENE_OPTIONS) & {"device", "threads", "overwrite", "cluster", "store"}
 

@@ -126,16 +126,16 @@ def test_saved_edits_of_an_open_geopackage_survive(tmp_path, frame):
         assert again.execute("SELECT count(*) FROM mine").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet"])
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet", "kml"])
 def test_a_vector_file_that_reads_back_otherwise_gets_no_name(tmp_path, frame, suffix, monkeypatch):
     import resegeo.outputs.vectors
 
     path, verify = tmp_path / f"b.{suffix}", resegeo.outputs.vectors._verify
 
-    def cut(given, file):
+    def cut(given, file, layer):
         content = file.read_bytes()
         file.write_bytes(content[: len(content) * 2 // 3])
-        verify(given, file)
+        verify(given, file, layer)
 
     monkeypatch.setattr(resegeo.outputs.vectors, "_verify", cut)
     with pytest.raises(ResegeoError, match="could not be written"):

@@ -21,7 +21,7 @@ import resegeo
 from resegeo.errors import InputNotice, ResegeoError
 from resegeo.run.header import StoreHeader
 from resegeo.run.store import DamagedItemError, ItemResult, Store
-from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError, remove
+from resegeo.run.store_removal import ForeignFolderError, LostHeaderError, UnusableStoreError, remove
 
 WORDS = ["water", "forest", "road"]
 OTHER = ["grass", "sand"]
@@ -205,11 +205,12 @@ def test_every_bit_of_a_mark_counts(store):
 @pytest.mark.parametrize(
     ("damage", "kind"),
     [
-        (lambda root: (root / "zarr.json").write_text((root / "zarr.json").read_text()[:200]), ForeignFolderError),
-        (lambda root: (root / "zarr.json").write_text(""), ForeignFolderError),
-        (lambda root: (root / "zarr.json").write_bytes(b"\x00" * 400), ForeignFolderError),
-        (lambda root: (root / "zarr.json").unlink(), ForeignFolderError),
-        (lambda root: (root / "zarr.json").write_text("[" * 100_000), ForeignFolderError),
+        (lambda root: (root / "zarr.json").write_text((root / "zarr.json").read_text()[:200]), LostHeaderError),
+        (lambda root: (root / "zarr.json").write_text(""), LostHeaderError),
+        (lambda root: (root / "zarr.json").write_bytes(b"\x00" * 400), LostHeaderError),
+        (lambda root: (root / "zarr.json").unlink(), LostHeaderError),
+        (lambda root: (root / "zarr.json").write_text("[" * 100_000), LostHeaderError),
+        (lambda root: _swap(root / "zarr.json", root / "cls/zarr.json"), LostHeaderError),
         (lambda root: reworded(root, _set("layout.side", 2**20)), UnusableStoreError),
         (lambda root: (root / "features/zarr.json").unlink(), UnusableStoreError),
         (lambda root: (root / "features/zarr.json").write_text(""), UnusableStoreError),
@@ -221,17 +222,36 @@ def test_every_bit_of_a_mark_counts(store):
 def test_a_store_that_cannot_be_gone_on_with_is_told_with_a_remedy_that_works(store, damage, kind):
     root = Path(store.url)
     damage(root)
-    before = files(root)
+    (root / "notes.txt").write_text("mine")
     with pytest.raises(kind, match="overwrite"):
         Store.open(store.url)
-    if kind is ForeignFolderError:
-        with pytest.raises(ForeignFolderError, match="Move or remove it yourself"):
-            Store.create(store.url, header(3))
-        assert files(root) == before
-        shutil.rmtree(root)
+    with pytest.warns(InputNotice, match=r"notes\.txt.* that stays"):
+        Store.create(store.url, header(3))
+    assert (root / "notes.txt").read_text() == "mine"
+    (root / "notes.txt").unlink()
     made = Store.create(store.url, header(3))
     assert made.done() == set()
     assert opened(made).header == made.header
+
+
+def test_marks_tell_a_store_without_a_header_only_where_they_are_ours(tmp_path):
+    store = Store.create(str(tmp_path / "a.store.zarr"), header(2))
+    put(store, 0)
+    root = tmp_path / "a.store.zarr"
+    marks = root / "marks/done"
+    (root / "zarr.json").unlink()
+    mark = (marks / "0").read_bytes()
+    (marks / "0").write_text("done")
+    with pytest.raises(ForeignFolderError, match="Move or remove it yourself"):
+        Store.create(store.url, header(2))
+    (marks / "1").write_bytes(mark)
+    with pytest.raises(LostHeaderError):
+        Store.open(store.url)
+    (root / "marks").rename(tmp_path / "elsewhere")
+    (root / "marks").symlink_to(tmp_path / "elsewhere")  # those of another folder tell nothing of this one
+    with pytest.raises(ForeignFolderError):
+        Store.create(store.url, header(2))
+    assert (tmp_path / "elsewhere/done/1").read_bytes() == mark
 
 
 def _dtype(root: Path, dtype: str) -> None:
@@ -451,7 +471,12 @@ def copied(whole, tmp_path: Path) -> Path:
         (lambda root: shutil.rmtree(root / "valid"), {}),
         (lambda root: (root / "features/zarr.json").write_text(""), {"overwrite": True}),
         (lambda root: _format(root, 2), {"overwrite": True}),
-        (lambda root: (root / "zarr.json").write_text(""), {"overwrite": True, "move": True}),
+        (lambda root: (root / "zarr.json").write_text(""), {"overwrite": True}),
+        (lambda root: _swap(root / "zarr.json", root / "valid/zarr.json"), {"overwrite": True}),
+        (
+            lambda root: shutil.rmtree(root / "marks") or (root / "zarr.json").unlink(),
+            {"overwrite": True, "move": True},
+        ),
     ],
 )
 def test_the_remedy_that_is_said_ends_in_the_right_bytes(whole, tmp_path, damage, remedy):

@@ -16,7 +16,7 @@ from resegeo.outputs.vectors import write_polygons
 SLD = "{http://www.opengis.net/sld}"
 
 
-@pytest.mark.parametrize("suffix", [".shp", ".geojson", ".fgb", ".parquet"])
+@pytest.mark.parametrize("suffix", [".shp", ".geojson", ".fgb", ".parquet", ".kml"])
 def test_a_style_of_the_classes_that_occur_lies_beside_every_format(tmp_path, suffix):
     write(tmp_path / "a.tif", np.full((8, 9), 2, dtype=np.uint8))
     write_polygons(polygonize(tmp_path / "a.tif"), tmp_path / f"b{suffix}", CLASSES)

@@ -13,7 +13,7 @@ from test_raster import CLASSES, write
 
 from resegeo.errors import ResegeoError
 from resegeo.outputs.polygons import polygonize
-from resegeo.outputs.vectors import layer_name, no_geojson, shapefile_bytes, write_polygons
+from resegeo.outputs.vectors import layer_name, no_degrees, shapefile_bytes, write_polygons
 from resegeo.scene.source import GeoReference
 
 MARS = CRS.from_wkt(
@@ -118,14 +118,14 @@ def test_a_file_that_cannot_be_written_is_answered_by_a_sentence(tmp_path, frame
     with pytest.raises(ResegeoError, match="could not be written"):
         write_polygons(frame, tmp_path / "absent" / "b.gpkg", CLASSES)
     with pytest.raises(ResegeoError, match="unknown polygon format"):
-        write_polygons(frame, tmp_path / "b.kml", CLASSES)
+        write_polygons(frame, tmp_path / "b.dxf", CLASSES)
 
 
 STRANGE = ["-dash", ".hidden", "..x", "(1) a", "[S2] a", "#3", "~a", "a;b", "wow!", "a.zip!b", "a b", "'q'", "é 日本"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names")
-@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet"])
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "geojson", "fgb", "parquet", "kml"])
 @pytest.mark.parametrize("stem", STRANGE)
 def test_any_name_that_a_file_may_have_will_do(tmp_path, frame, stem, suffix):
     (tmp_path / "out").mkdir()
@@ -175,8 +175,8 @@ def test_the_suffix_is_written_as_the_user_did(tmp_path, frame):
 
 
 def test_whether_geojson_can_be_had_is_known_by_the_crs_alone():
-    assert no_geojson(CRS.from_epsg(32633)) is None
-    assert no_geojson(CRS.from_string("ESRI:102008")) is None
-    assert no_geojson(None) == "has no CRS, and GeoJSON is always in EPSG:4326"
+    assert no_degrees(CRS.from_epsg(32633)) is None
+    assert no_degrees(CRS.from_string("ESRI:102008")) is None
+    assert no_degrees(None) == "has no CRS, and GeoJSON is always in EPSG:4326"
     for crs in (MARS, CRS.from_wkt('LOCAL_CS["building site",UNIT["metre",1]]')):
-        assert "from which no way leads to EPSG:4326" in no_geojson(crs)
+        assert "from which no way leads to EPSG:4326" in no_degrees(crs)

@@ -28,14 +28,13 @@ from resegeo.checkpoints.sources import identity
 from resegeo.classes.class_list import ClassList
 from resegeo.documents import JSON_BYTES, parse_json, read_text
 from resegeo.errors import Interrupted, ResegeoError, UsageError, escaped, notice, shown
-from resegeo.files import alone, is_file, output_folder, whole, writable_folder
-from resegeo.run.options import Keywords, Options, documented, stamp
-from resegeo.run.plan import codes_of
+from resegeo.files import alone, is_file, output_folder, refuse_links, whole, writable_folder
+from resegeo.run.options import Keywords, Options, View, documented, stamp
 from resegeo.run.prepare import Classes, as_class_list, choose, shown_as
 from resegeo.run.report import versions
 from resegeo.run.standing import stands
 from resegeo.run.store_place import is_store
-from resegeo.scene.formats import heard
+from resegeo.scene.formats import heard, known_formats
 from resegeo.scene.source import is_local
 
 if TYPE_CHECKING:
@@ -137,6 +136,7 @@ def segment_many(
     asset: str | None = None,
     mosaic: str | None = None,
     cluster: Any = None,
+    append: str | Path | None = None,
     progress: Watch | None = None,
     **options: Any,
 ) -> BatchResult:
@@ -161,6 +161,9 @@ def segment_many(
     cluster:
         As for :func:`resegeo.segment`; workers are started, or connected to, once. Where there are at least twice as
         many scenes as workers, each worker takes whole scenes, except very large ones.
+    append:
+        GeoPackage that collects the polygons of all scenes that are finished in the end, in one layer; its field
+        ``scene`` names the folder of a scene's results below ``output``. What lies there already just so is left.
     progress:
         Called with the scenes done, the scenes in all, and what is being done.
     **options:
@@ -184,6 +187,11 @@ def segment_many(
     rows, base = gather(given, root, asset)
     methods = Methods(classes, options)
     watch = progress or _silent
+    collecting = None if append is None else Path(append)
+    if collecting is not None:
+        from resegeo.outputs.collecting import refuse_collecting
+
+        refuse_collecting(collecting, option="append")
     refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
     if mosaic is not None:
         for row in rows:
@@ -192,14 +200,17 @@ def segment_many(
                     f"{row.where}: {', '.join(row.options)} cannot apply to one tile of a mosaic; give it by an option."
                 )
         methods.of(Row(mosaic, {}, "[[mosaic]]"))
+        formats = known_formats(View(formats=options.get("formats")).formats)
         with alone({root / TABLE: 0}), _put_back(mosaic_path(root, mosaic)):
-            made = str(build_mosaic([row.scene for row in rows], root, mosaic))
+            made = str(build_mosaic([row.scene for row in rows], root, mosaic, formats))
             # Its tiles were looked at when it was written, and may lie anywhere.
-            trusted = {"formats": (*(options.get("formats") or ()), "VRT")}
+            trusted = {"formats": (*formats, "VRT")}
             rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
-            return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
+            return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch, append=collecting).run()
     folders = [root / part for part in result_folders(rows, base)]
-    return _segmented(rows, folders, root, methods, options, cluster, watch)
+    if collecting is not None and collecting.absolute().parent in (folder.absolute() for folder in folders):
+        raise UsageError(f"[[append={shown(collecting)}]] lies among the results of a scene; name a file elsewhere.")
+    return _segmented(rows, folders, root, methods, options, cluster, watch, _nothing, collecting)
 
 
 def segment_rows(
@@ -293,8 +304,10 @@ class Methods:
         chosen = Options.of(options)
         source, settings, sam = choose(classes, chosen.method)
         _, merge = shown_as(classes, chosen) if chosen.kept.examples is None else (classes, None)
-        if chosen.only and chosen.kept.examples is None:  # else examples may bring further classes
-            codes_of(classes if merge is None else merge.classes, chosen.only)
+        if chosen.kept.examples is None:  # else examples may bring further classes
+            legend = classes if merge is None else merge.classes
+            legend.codes_of(chosen.only, "only")
+            legend.codes_of(settings.regularize, "regularize")
         facts = [
             classes.to_json(),
             identity(source),
@@ -333,6 +346,10 @@ class _Batch:
     cluster: Any
     watch: Watch
     each: Callable[[int, SceneResult], None] = _nothing
+    append: Path | None = None
+    """The file that collects polygons."""
+    reports: dict[int, Path] = field(init=False, default_factory=dict)
+    """Of scenes that are finished, by number."""
     results: list[SceneResult] = field(init=False)
     done: int = field(init=False, default=0)
 
@@ -343,12 +360,21 @@ class _Batch:
         ledger, files = _Ledger(self.root), _Files()
         keys = [self._key(row, files) for row in self.rows]
         for number, key in enumerate(keys):
-            if key is not None and ledger.holds(self.folders[number], key):
+            try:
+                self._stay_inside(number)
+            except ResegeoError as error:
+                self._settle(number, "failed", str(error), error)
+                continue
+            report = None if key is None else ledger.holds(self.folders[number], key)
+            if report is not None:
+                self.reports[number] = report
                 self._settle(number, "skipped")
         waiting = [number for number, result in enumerate(self.results) if result.state == "waiting"]
         with writable_folder(self.root):
             if waiting:
                 self._run(waiting, keys, ledger)
+            if self.append is not None:
+                self._collect(self.append)
             return BatchResult(tuple(self.results), _write_table(self.root, self.results))
 
     def _run(self, waiting: Sequence[int], keys: Sequence[str | None], ledger: _Ledger) -> None:
@@ -383,6 +409,18 @@ class _Batch:
                 "continues."
             ) from error
 
+    def _collect(self, path: Path) -> None:
+        """Add the polygons of all scenes that are finished to a file; those that cannot be are told as failed."""
+        from resegeo.run.collected import collect_many
+
+        self.watch(self.done, len(self.rows), f"polygons to {shown(path.name)}")
+        numbers = sorted(self.reports)
+        runs = [(self.reports[number], self.folders[number].relative_to(self.root).as_posix()) for number in numbers]
+        errors = collect_many(runs, path, overwrite=bool(self.options.get("overwrite")))
+        for number, error in zip(numbers, errors, strict=True):
+            if error is not None:
+                self.results[number] = replace(self.results[number], state="failed", reason=str(error), error=error)
+
     def _many(self, waiting: Sequence[int], workers: int) -> bool:
         """Whether scenes are so many that each worker had better take whole ones.
 
@@ -394,13 +432,24 @@ class _Batch:
         """Write down what :func:`segment` is to be told of a scene."""
         row, folder = self.rows[number], self.folders[number]
         classes, options, _ = self.methods.of(row)
-        store = options.get("store")
-        if store is not None:
-            store = f"{store.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
-        given = {**options, "store": store, **hooks}
+        given = {**options, "store": self._store(number), **hooks}
         # The results of a store are named after the class file.
         patience = PATIENCE if self.cluster is not None else 0.0
         return Order(number, row.scene, self.methods.file(row) or classes, folder, given, patience)
+
+    def _store(self, number: int) -> str | None:
+        """Name the place of a scene's store, below the one that is named for all."""
+        store = self.methods.of(self.rows[number])[1].get("store")
+        if store is None:
+            return None
+        return f"{str(store).rstrip('/')}/{self.folders[number].relative_to(self.root).as_posix()}"
+
+    def _stay_inside(self, number: int) -> None:
+        """See that a scene's results and store go where they belong; see :class:`ResegeoError`."""
+        refuse_links(self.root, self.folders[number])
+        store, place = self.methods.of(self.rows[number])[1].get("store"), self._store(number)
+        if store is not None and place is not None and "://" not in place:
+            refuse_links(Path(store), Path(place))
 
     def _stages(self, number: int) -> Progress:
         row = self.rows[number]
@@ -416,6 +465,7 @@ class _Batch:
         if made.result is None:
             self._settle(order.number, "failed", made.reason, made.error)
             return
+        self.reports[order.number] = made.result.report
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
@@ -476,13 +526,14 @@ class _Ledger:
         )
         self._kept = ours or not os.path.lexists(self._path)
 
-    def holds(self, folder: Path, key: str) -> bool:
-        """Whether a scene is finished with these options, and its results lie there as they were left."""
+    def holds(self, folder: Path, key: str) -> Path | None:
+        """Report of a scene that is finished with these options, and whose results lie there as they were left."""
         entry = self._lines.get(self._name(folder))
         if entry is None or entry.get("key") != key:
-            return False
+            return None
         report = entry.get("report")
-        return isinstance(report, str) and Path(report).name == report and stands(folder / report)
+        sound = isinstance(report, str) and Path(report).name == report and stands(folder / report)
+        return folder / str(report) if sound else None
 
     def add(self, folder: Path, key: str, report: Path) -> None:
         """Note that a scene is finished."""

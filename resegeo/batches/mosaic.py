@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from resegeo.errors import ResegeoError, UsageError
-from resegeo.files import is_there, whole
+from resegeo.files import is_there, refuse_links, whole
 from resegeo.scene.formats import open_raster
 from resegeo.scene.source import is_local
 
@@ -53,7 +53,7 @@ class _Tile:
     description: ET.Element = field(repr=False)
 
 
-def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
+def build_mosaic(tiles: Sequence[str], output: Path, name: str, formats: Sequence[str] = ()) -> Path:
     """Write ``output/name/name.vrt`` over tiles of one grid.
 
     Where tiles overlap, a valid pixel of a later one covers those before it. Pixels that no tile covers are nodata, or
@@ -67,6 +67,8 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
         Folder of the batch.
     name:
         Name of the mosaic.
+    formats:
+        As for :func:`resegeo.scene.formats.open_raster`.
 
     Returns
     -------
@@ -81,6 +83,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
     if not re.fullmatch(r"[^\x00-\x1f/\\?*:|<>\"]+", name) or name in (".", "..") or name.endswith(".vrt"):
         raise UsageError(f"[[mosaic={name!r}]] cannot be a folder's name; expected a plain name such as district.")
     path = mosaic_path(output, name)
+    refuse_links(output, path)
     twice = next((tile for number, tile in enumerate(tiles) if tile in tiles[:number]), None)
     if twice is not None:
         raise ResegeoError(f"{twice} is named twice; name each tile of a mosaic once.")
@@ -89,7 +92,7 @@ def build_mosaic(tiles: Sequence[str], output: Path, name: str) -> Path:
         raise ResegeoError(f"{own} is the mosaic {name!r} itself and cannot be a tile of it; leave it out.")
     if is_there(path) and not is_mosaic(path):
         raise ResegeoError(f"{path} exists and is no mosaic of this program. Remove it, or name the mosaic otherwise.")
-    read = [_describe(tile) for tile in tiles]
+    read = [_describe(tile, formats) for tile in tiles]
     for tile in read[1:]:
         for what, value in tile.kind.items():
             if value != read[0].kind[what]:
@@ -124,11 +127,11 @@ def is_mosaic(path: Path) -> bool:
     return False
 
 
-def _describe(path: str) -> _Tile:
+def _describe(path: str, formats: Sequence[str]) -> _Tile:
     if is_local(path) and not is_there(path):
         raise ResegeoError(f"{path}: no such file. Check the path of the tile.")
     try:
-        with open_raster(path) as raster, MemoryFile(ext=".vrt") as memory:
+        with open_raster(path, formats) as raster, MemoryFile(ext=".vrt") as memory:
             if raster.transform.is_identity:
                 raise ResegeoError(f"{path} has no transform that says where it lies, as a tile of a mosaic must.")
             rasterio.shutil.copy(raster, memory.name, driver="VRT")

@@ -13,7 +13,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,9 +23,10 @@ from rasterio.errors import RasterioError
 from resegeo.errors import BusyError, ResegeoError, ResegeoWarning, shown
 from resegeo.run.clusters import finished, workers_of
 from resegeo.run.commands import segment
+from resegeo.run.options import View
 from resegeo.run.prepare import Classes
 from resegeo.run.store_place import is_store
-from resegeo.scene.formats import open_raster
+from resegeo.scene.formats import known_formats, open_raster
 
 if TYPE_CHECKING:
     from resegeo.run.segmentation import Segmentation
@@ -156,7 +157,7 @@ def _on_worker(sent: bytes) -> Made:
         warnings.simplefilter("always", ResegeoWarning)
         if folder.is_dir() and Path.cwd() != folder:
             os.chdir(folder)  # paths count from where the command was given
-        if _pixels(order.scene) > largest:
+        if _pixels(order.scene, order.options.get("formats")) > largest:
             return Made(None, large=True)
         made = segmented(replace(order, options=options))
     notes = {
@@ -167,11 +168,11 @@ def _on_worker(sent: bytes) -> Made:
     return replace(made, notes=tuple(notes))
 
 
-def _pixels(scene: str) -> float:
+def _pixels(scene: str, formats: Sequence[str] | str | None = None) -> float:
     """Size of a scene; 0 where it is a store, or cannot be opened, which its segmentation will tell."""
     with contextlib.suppress(RasterioError, ResegeoError, OSError, ValueError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not is_store(scene):
-            with open_raster(scene) as raster:
+            with open_raster(scene, known_formats(View(formats=formats).formats)) as raster:
                 return float(math.prod(raster.shape))
     return 0

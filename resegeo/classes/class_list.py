@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from resegeo.errors import ResegeoError
+from resegeo.errors import ResegeoError, UsageError
 
 MOST_CODES, MOST_NAME = 65_000, 200
 """Most codes of a class raster, and most characters of a class name; a Shapefile's field takes 254 bytes."""
@@ -82,6 +83,27 @@ class ClassList:
     def prompts_of(self, code: int) -> str:
         """Prompts of the classes of a code, comma-separated."""
         return ", ".join(prompt for spec in self.classes if spec.code == code for prompt in spec.prompts)
+
+    def codes_of(self, names: Iterable[str], option: str) -> frozenset[int]:
+        """Codes of classes by name, as ``option`` gives them.
+
+        Raises
+        ------
+        UsageError:
+            When a name is not there.
+
+        """
+        codes = {spec.name: spec.code for spec in self.drawn}
+        chosen = set()
+        for name in names:
+            if name not in codes:
+                near = [known for known in codes if known.lower() == name.lower()] or difflib.get_close_matches(
+                    name, codes, 1
+                )
+                hint = f"did you mean {near[0]}" if near else f"the class file has {', '.join(codes)}"
+                raise UsageError(f"[[{option}={name}]]: there is no such class; {hint}.")
+            chosen.add(codes[name])
+        return frozenset(chosen)
 
     def name_of(self, code: int) -> str:
         """Name of a code, those of background, unprocessed and nodata included.

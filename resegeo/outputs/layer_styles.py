@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ class Style:
     sld: str = ""
 
 
-def add_style(path: Path, style: Style, date: str | None = None) -> None:
-    """Make a style the default one of the only layer of a GeoPackage.
+def add_styles(path: Path, styles: Mapping[str, Style], date: str | None = None) -> None:
+    """Give layers of a GeoPackage, by name, their default styles.
 
     ``date``, as ``2000-01-01T00:00:00Z``, stands for the time of writing, so that equal layers make equal files.
 
@@ -43,8 +44,8 @@ def add_style(path: Path, style: Style, date: str | None = None) -> None:
     """
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(f"CREATE TABLE layer_styles {_COLUMNS}")
-        (layer,) = database.execute("SELECT table_name FROM gpkg_geometry_columns").fetchone()
-        _insert(database, layer, style, date)
+        for layer, style in styles.items():
+            _insert(database, layer, style, date)
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) "
             f"VALUES ('layer_styles', 'attributes', 'layer_styles', '', COALESCE(?, {_NOW}))",
@@ -52,12 +53,17 @@ def add_style(path: Path, style: Style, date: str | None = None) -> None:
         )
 
 
-def replace_style(database: sqlite3.Connection, layer: str, qml: str, style: Style, date: str | None = None) -> None:
-    """Put a style in the place of the one whose text is ``qml``; where a layer has another, that stays."""
+def replace_style(
+    database: sqlite3.Connection, layer: str, qml: str | None, style: Style, date: str | None = None
+) -> None:
+    """Put a style in the place of the one whose text is ``qml``; where a layer has another, that stays.
+
+    None: the layer is new, and has none yet.
+    """
     if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'layer_styles'").fetchone() is None:
         return
     gone = database.execute("DELETE FROM layer_styles WHERE f_table_name = ? AND styleQML = ?", (layer, qml))
-    if gone.rowcount > 0:
+    if qml is None or gone.rowcount > 0:
         _insert(database, layer, style, date)
 
 

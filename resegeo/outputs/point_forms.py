@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from resegeo.files import saving, whole
-from resegeo.outputs.layer_styles import Style, add_style
+from resegeo.outputs.layer_styles import Style, add_styles
 
 
 def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def write_point_form(frame: Any, output: Path, field: str, answers: Sequence[str
     errors = (sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError)
     with saving(output, *errors), whole(output) as beside:
         pyogrio.write_dataframe(frame, beside, driver="GPKG", layer=output.stem, geometry_type="Point")
-        add_style(beside, Style("points", "Points to be labelled", qml_points(field, answers)))
+        add_styles(beside, {output.stem: Style("points", "Points to be labelled", qml_points(field, answers))})
 
 
 def qml_points(field: str, answers: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ batches of integer pixel coordinates, and the transform is applied once: shared 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from resegeo.errors import ResegeoError, notice
 from resegeo.outputs.areas import areas, perimeters, stretched
 from resegeo.outputs.borders import Borders
 from resegeo.outputs.raster import read_class_raster_info, sieved_codes
+from resegeo.outputs.right_angles import on_the_ground
 from resegeo.outputs.smoothing import smoothed
 from resegeo.outputs.strips import Areas, Codes
 from resegeo.scene.formats import open_raster
@@ -70,11 +71,20 @@ class Drawing:
     """Whether outlines are smoothed."""
     simplified: NDArray[Any] | None
     """Polygons in pixel coordinates, where borders were simplified: a simplification needs all at once."""
+    ground: tuple[float, float] | None
+    """Height and width of a pixel on the ground; None where the scene does not tell."""
+    regularize: frozenset[int]
+    """Codes of the classes that get right-angled outlines too."""
 
     @property
     def class_ids(self) -> frozenset[int]:
         """Codes of the classes that occur."""
         return frozenset(np.unique(self.borders.areas.values[1:]).tolist())
+
+    @property
+    def regularized(self) -> Regularized | None:
+        """Right-angled outlines of the classes that get some; None where none was asked for."""
+        return Regularized(self) if self.regularize else None
 
     def __len__(self) -> int:
         """Return the number of polygons."""
@@ -86,10 +96,11 @@ class Drawing:
         for shapes in self._placed():
             # A transform with rows downwards turns rings round; simplification leaves them as it likes. Areas
             # subtract holes only where they run against their exterior.
-            yield self._frame(np.asarray(shapely.orient_polygons(shapes), dtype=object), first)
+            which = np.arange(first, first + len(shapes))
+            yield self.frame(np.asarray(shapely.orient_polygons(shapes), dtype=object), which)
             first += len(shapes)
         if not first:
-            yield self._frame(np.empty(0, dtype=object), 0)
+            yield self.frame(np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
 
     def _placed(self) -> Iterator[NDArray[Any]]:
         if self.simplified is None:
@@ -103,8 +114,8 @@ class Drawing:
             yield np.asarray(shapely.transform(self.simplified[start:end], self.place), dtype=object)
             start = end
 
-    def _frame(self, shapes: NDArray[Any], first: int) -> gpd.GeoDataFrame:
-        which = slice(first, first + len(shapes))
+    def frame(self, shapes: NDArray[Any], which: NDArray[np.int64]) -> gpd.GeoDataFrame:
+        """Return shapes (n,) with the fields of the areas that they are of, ``which`` (n,) counted from 0."""
         values = self.borders.areas.values[1:][which]
         columns: dict[str, Any] = {
             "class_id": values.astype(np.int32),
@@ -120,6 +131,64 @@ class Drawing:
         wkt = None if self.crs is None else self.crs.to_wkt()
         frame = gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(shapes, crs=wkt))
         return frame.astype(dict.fromkeys(TEXTS, "str"))
+
+
+@dataclass(frozen=True)
+class Regularized:
+    """Right-angled outlines of some classes, no coverage any more: made in batches each time they are gone through."""
+
+    drawing: Drawing
+
+    @property
+    def crs(self) -> Any:
+        """The CRS of the outlines."""
+        return self.drawing.crs
+
+    @property
+    def classes(self) -> ClassList:
+        """The class list of the drawing."""
+        return self.drawing.classes
+
+    @property
+    def scene(self) -> str:
+        """The scene that the class raster was made of."""
+        return self.drawing.scene
+
+    @property
+    def score_mean(self) -> NDArray[np.float64] | None:
+        """Of every polygon of the drawing."""
+        return self.drawing.score_mean
+
+    @property
+    def class_ids(self) -> frozenset[int]:
+        """Codes of the classes that occur."""
+        return self.drawing.class_ids & self.drawing.regularize
+
+    def __len__(self) -> int:
+        """Return the number of outlines."""
+        return int(self._chosen().sum())
+
+    def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
+        """Go through the outlines in frames, at least one: fields as of polygons, and ``iou`` with the pixels' area."""
+        drawing, chosen, some = self.drawing, self._chosen(), False
+        for batch in drawing.borders.batches(_VERTICES):
+            numbers = np.unique(batch.area_of) - 1
+            shapes = _polygons(batch.points.astype(np.float64), batch.ring_of, batch.area_of)[chosen[numbers]]
+            if len(shapes):
+                some = True
+                outlines, fits = on_the_ground(shapes, drawing.ground)
+                placed = shapely.orient_polygons(shapely.transform(outlines, drawing.place))
+                yield self._frame(np.asarray(placed, dtype=object), numbers[chosen[numbers]], fits)
+        if not some:
+            yield self._frame(np.empty(0, dtype=object), np.empty(0, dtype=np.int64), np.empty(0))
+
+    def _frame(self, shapes: NDArray[Any], which: NDArray[np.int64], fits: NDArray[np.float64]) -> gpd.GeoDataFrame:
+        frame = self.drawing.frame(shapes, which)
+        frame.insert(frame.columns.get_loc("prompts"), "iou", fits)
+        return frame
+
+    def _chosen(self) -> NDArray[np.bool_]:
+        return np.isin(self.drawing.borders.areas.values[1:], list(self.drawing.regularize))
 
 
 def polygonize(
@@ -193,12 +262,18 @@ def draw(
     min_area: int | str = 0,
     smooth: bool = False,
     simplify: float | str = 0.0,
+    regularize: Sequence[str] = (),
     scores: Any | None = None,
     scene: str | None = None,
 ) -> Drawing:
-    """Do as :func:`polygonize`, for polygons that need not be in memory all at once."""
+    """Do as :func:`polygonize`, for polygons that need not be in memory all at once.
+
+    ``regularize`` names classes that get right-angled outlines too, see :attr:`Drawing.regularized`; a name that is
+    none is a :class:`resegeo.errors.UsageError`.
+    """
     tagged, where = read_class_raster_info(path)
     classes = classes or tagged
+    chosen = classes.codes_of(regularize, "regularize")
     why = unplaced(where)
     if why is not None:
         raise ResegeoError(f"{path} {why}.")
@@ -240,7 +315,7 @@ def draw(
             f"{path} is in {name_of(crs)!r}, whose plane tells no areas: area_m2 and perim_m are on the ellipsoid.",
         )
     scene = scene or path.name.removesuffix(path.suffix).removesuffix(".classes")
-    return Drawing(path, classes, borders, place, crs, means, scene, smooth, simplified)
+    return Drawing(path, classes, borders, place, crs, means, scene, smooth, simplified, ground, chosen)
 
 
 def _score_means(areas: Areas, scores: Any) -> NDArray[np.float64]:

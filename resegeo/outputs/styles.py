@@ -100,7 +100,7 @@ def qml_vector(classes: ClassList, codes: Collection[int] | None = None) -> str:
     )
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")
-    for index, (code, name, color) in enumerate(_legend(classes, codes)):
+    for index, (code, name, color) in enumerate(legend(classes, codes)):
         ET.SubElement(
             categories, "category", type="long", value=str(code), symbol=str(index), label=name, render="true"
         )
@@ -136,7 +136,7 @@ def sld_vector(classes: ClassList, layer: str, codes: Collection[int] | None = N
     named = ET.SubElement(root, f"{sld}NamedLayer")
     ET.SubElement(named, f"{sld}Name").text = layer
     style = ET.SubElement(ET.SubElement(named, f"{sld}UserStyle"), f"{sld}FeatureTypeStyle")
-    for code, name, color in _legend(classes, codes):
+    for code, name, color in legend(classes, codes):
         rule = ET.SubElement(style, f"{sld}Rule")
         ET.SubElement(rule, f"{sld}Name").text = name
         equal = ET.SubElement(ET.SubElement(rule, f"{ogc}Filter"), f"{ogc}PropertyIsEqualTo")
@@ -148,7 +148,8 @@ def sld_vector(classes: ClassList, layer: str, codes: Collection[int] | None = N
     return _text(root)
 
 
-def _legend(classes: ClassList, codes: Collection[int] | None) -> list[tuple[int, str, tuple[int, int, int]]]:
+def legend(classes: ClassList, codes: Collection[int] | None) -> list[tuple[int, str, tuple[int, int, int]]]:
+    """Code, name and colour of the classes; of ``codes`` alone, where given."""
     entries = [(spec.code, spec.name, spec.color) for spec in classes.drawn]
     entries.append((0, classes.name_of(0), classes.color_of(0)))
     return [entry for entry in entries if codes is None or entry[0] in codes]

@@ -13,11 +13,26 @@ DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".f
 
 SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".shp.xml")
 
-PARTS = (*DRIVERS, ".parquet", ".shx", ".dbf")
+PARTS = (*DRIVERS, ".parquet", ".kml", ".shx", ".dbf")
 """Suffixes of files that :func:`resegeo.outputs.vectors.readable` knows."""
 
 STYLES = (".qml", ".sld")
 """Of QGIS and of the OGC, beside a file that cannot hold its own."""
+
+
+def regularized_file(path: Path) -> Path:
+    """Name the file of right-angled outlines beside polygons of a format that holds but one layer."""
+    return path.with_name(f"{path.stem}.regularized{path.suffix}")
+
+
+def regularized_layer(layer: str) -> str:
+    """Name their layer beside one of polygons."""
+    return f"{layer}_regularized"
+
+
+def layer_files(path: Path, *, regularized: bool) -> tuple[Path, ...]:
+    """Return the files that polygons of the name ``path`` take: a GeoPackage holds all of its layers."""
+    return (path, regularized_file(path)) if regularized and path.suffix.lower() != ".gpkg" else (path,)
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:

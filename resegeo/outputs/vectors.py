@@ -33,10 +33,17 @@ from shapely import affinity
 from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError
 from resegeo.files import Note, move, saving, workshop
-from resegeo.outputs.layer_styles import STYLE, Style, add_style, replace_style
-from resegeo.outputs.polygons import TEXTS, Drawing
-from resegeo.outputs.styles import qml_vector, sld_vector
-from resegeo.outputs.vector_files import DRIVERS, STYLES, open_elsewhere, parts_of
+from resegeo.outputs.kml import read_kml, write_kml
+from resegeo.outputs.layer_styles import STYLE, Style, add_styles, replace_style
+from resegeo.outputs.polygons import TEXTS, Drawing, Regularized
+from resegeo.outputs.styles import legend, qml_vector, sld_vector
+from resegeo.outputs.vector_files import (
+    DRIVERS,
+    STYLES,
+    open_elsewhere,
+    parts_of,
+    regularized_layer,
+)
 from resegeo.settings import SUFFIXES
 
 _PLAIN = "polygons"
@@ -44,6 +51,9 @@ _PLAIN = "polygons"
 
 _DATE = "2000-01-01T00:00:00.000Z"
 """Timestamp inside GeoPackages: a fixed one, so that equal runs give equal bytes."""
+
+IN_DEGREES = {".geojson": "GeoJSON", ".kml": "KML"}
+"""Formats that are always in EPSG:4326 (RFC 7946, OGC 12-007r2)."""
 
 _WIDE = 90.0
 """Degrees of longitude from which on a polygon is looked at more closely before it is written in EPSG:4326."""
@@ -54,7 +64,10 @@ _POINTS = 200
 _ROWS = 8192
 """Polygons that are read back at once."""
 
-Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing"
+_PARQUET = "1.1.0"
+"""Version of GeoParquet: the first that knows boxes of rows (covering), by which a part is read without the rest."""
+
+Polygons: TypeAlias = "gpd.GeoDataFrame | Drawing | Regularized"
 
 _SHAPEFILE_LIMIT = 2**31 - 1
 WRITE_ERRORS = (
@@ -80,16 +93,20 @@ def readable(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Read class codes and shapes of a vector file of ours, of a GeoPackage the polygons, batch by batch."""
+def _read(path: Path, layer: str | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Read class codes and shapes of a vector file of ours, of a GeoPackage a layer or the polygons, batch by batch."""
     if path.suffix.lower() == ".parquet":
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS, columns=["class_id", "geometry"]):
                 yield _batch(batch, "geometry")
         return
+    if path.suffix.lower() == ".kml":
+        yield from read_kml(path)
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More than one layer")
-        with pyogrio.open_arrow(path, columns=["class_id"], batch_size=_ROWS, use_pyarrow=True) as (about, reader):
+        asked: dict[str, Any] = {"layer": layer, "columns": ["class_id"], "batch_size": _ROWS, "use_pyarrow": True}
+        with pyogrio.open_arrow(path, **asked) as (about, reader):
             for batch in reader:
                 yield _batch(batch, about["geometry_name"] or "wkb_geometry")
 
@@ -125,7 +142,8 @@ def write_polygons(
     ----------
     polygons:
         What :func:`polygonize` returned, or :func:`resegeo.outputs.polygons.draw`, of which there is no more in memory
-        than a batch; without rows an empty layer is written.
+        than a batch; without rows an empty layer is written. Right-angled outlines that were drawn too become another
+        layer of a GeoPackage; for other formats they are polygons of their own, with a file of their own.
     path:
         The file, which is replaced; its layer has the name that :func:`layer_name` gives.
     classes:
@@ -142,8 +160,8 @@ def write_polygons(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES.values():
         raise ResegeoError(f"{path}: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}.")
-    if suffix == ".geojson":
-        _refuse_geojson(polygons, path)
+    if suffix in IN_DEGREES:
+        _refuse_degrees(polygons, path)
     if suffix == ".shp" and shapefile_bytes(polygons) > _SHAPEFILE_LIMIT:
         raise ResegeoError(
             f"{path} would exceed the 2 GB that a Shapefile holds; write a GeoPackage ([[vector=gpkg]])."
@@ -184,18 +202,18 @@ class _Count:
         self.vertices += int(shapely.get_num_coordinates(shapes).sum())
 
 
-def _verify(expected: _Count, path: Path) -> None:
+def _verify(expected: _Count, path: Path, layer: str | None = None) -> None:
     """See that all polygons can be read back: GDAL says nothing of a disk that fills when a file is closed."""
     found = _Count()
     try:
-        for class_ids, shapes in _read(path):
+        for class_ids, shapes in _read(path, layer):
             if shapely.is_missing(shapes).any():
                 raise OSError("it cannot be read back")
             found.add(class_ids, shapes)
     except (ValueError, RuntimeError) as error:  # those of pyarrow
         raise OSError("it cannot be read back") from error
     equal = found.classes == expected.classes
-    if path.suffix != ".geojson":  # which rounds, and cuts at the date line
+    if path.suffix not in IN_DEGREES:  # which are rounded, and cut at the date line
         equal = equal and found.vertices == expected.vertices
     if not equal or (path.suffix == ".shp" and not _sound_shapefile(path)):
         raise OSError("it reads back otherwise than it was written")
@@ -229,25 +247,25 @@ def layer_name(stem: str) -> str:
     return f"polygons_{name}" if own else name
 
 
-def no_geojson(crs: Any, outline: Any | None = None) -> str | None:
-    """Say why there is no GeoJSON of polygons in a CRS, as the end of a sentence; None where there is.
+def no_degrees(crs: Any, outline: Any | None = None, what: str = "GeoJSON") -> str | None:
+    """Say why there are no polygons in EPSG:4326 of those in a CRS, as the end of a sentence; None where there are.
 
-    It is always in EPSG:4326 (RFC 7946). ``outline``: a polygon in the CRS in which they will lie.
+    ``outline``: a polygon in the CRS in which they will lie. ``what``: the format that is always in that.
     """
     if crs is None:
-        return "has no CRS, and GeoJSON is always in EPSG:4326"
+        return f"has no CRS, and {what} is always in EPSG:4326"
     try:
         known = pyproj.CRS.from_wkt(crs.to_wkt())
         forth = pyproj.Transformer.from_crs(known, 4326, always_xy=True)
         if outline is not None and known.is_projected and split_at_antimeridian(outline, forth) is None:
-            return "lies over a pole, where GeoJSON, which is always in EPSG:4326, has no place for polygons"
+            return f"lies over a pole, where {what}, which is always in EPSG:4326, has no place for polygons"
     except pyproj.exceptions.ProjError:
-        return f"is in {known.name!r}, from which no way leads to EPSG:4326, and GeoJSON is always in that"
+        return f"is in {known.name!r}, from which no way leads to EPSG:4326, and {what} is always in that"
     return None
 
 
-def _refuse_geojson(polygons: Polygons, path: Path) -> None:
-    why = no_geojson(next(iter(_frames(polygons))).crs)
+def _refuse_degrees(polygons: Polygons, path: Path) -> None:
+    why = no_degrees(next(iter(_frames(polygons))).crs, what=IN_DEGREES[path.suffix.lower()])
     if why is not None:
         raise ResegeoError(f"{path} cannot be written: the scene {why}. Choose a GeoPackage.")
 
@@ -256,11 +274,14 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
     moved = frame.to_crs(4326)
     if len(moved) and not np.isfinite(moved.total_bounds).all():
         raise ResegeoError(
-            f"{path}: GeoJSON is in EPSG:4326, and part of the scene lies beyond what {frame.crs.name} can be turned "
-            "into. Choose a GeoPackage."
+            f"{path}: {IN_DEGREES[path.suffix.lower()]} is in EPSG:4326, and part of the scene lies beyond what "
+            f"{frame.crs.name} can be turned into. Choose a GeoPackage."
         )
     spans = moved.geometry.bounds
-    wide = np.flatnonzero((spans["maxx"] - spans["minx"] > _WIDE).to_numpy())
+    beyond = spans["maxx"] - spans["minx"] > _WIDE
+    if path.suffix.lower() == ".kml":  # GeoJSON is cut at the date line by GDAL
+        beyond |= (spans["maxx"] > 180) | (spans["minx"] < -180)
+    wide = np.flatnonzero(beyond.to_numpy())
     if len(wide):
         shapes = np.asarray(moved.geometry.values, dtype=object).copy()
         forth = pyproj.Transformer.from_crs(frame.crs, 4326, always_xy=True)
@@ -268,8 +289,8 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
             shape = split_at_antimeridian(frame.geometry.iloc[row], forth)
             if shape is None:
                 raise ResegeoError(
-                    f"{path} cannot be written: a polygon lies over a pole, where GeoJSON, always in EPSG:4326, has no "
-                    "place for it. Choose a GeoPackage."
+                    f"{path} cannot be written: a polygon lies over a pole, where {IN_DEGREES[path.suffix.lower()]}, "
+                    "always in EPSG:4326, has no place for it. Choose a GeoPackage."
                 )
             shapes[row] = shape
         moved = moved.set_geometry(gpd.GeoSeries(shapes, index=moved.index, crs=moved.crs))
@@ -311,18 +332,44 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
         if re.search("[!;]", str(folder.absolute())):  # pyogrio takes such a path for something else
             aside = stack.enter_context(tempfile.TemporaryDirectory())
         path = Path(aside or folder).absolute() / f"{_PLAIN}{suffix}"
-        count = _Count()
-        frames = _counted(polygons, named if suffix == ".geojson" else None, count)
-        (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, layer)
-        _verify(count, path)
-        styles = _styles(polygons, layer, classes)
+        for name, shapes in _layers(polygons, layer, suffix).items():
+            count = _Count()
+            frames = _counted(shapes, named if suffix in IN_DEGREES else None, count)
+            if suffix == ".kml":
+                write_kml(frames, path, name, legend(classes, _class_ids(shapes)))
+            else:
+                (_write_parquet if suffix == ".parquet" else write_layer)(frames, path, name)
+            _verify(count, path, name if suffix == ".gpkg" else None)
         if suffix == ".gpkg":
-            add_style(path, Style(*STYLE, *styles), _DATE)
+            layers = _layers(polygons, layer, suffix).items()
+            add_styles(path, {name: Style(*STYLE, *_styles(shapes, name, classes)) for name, shapes in layers}, _DATE)
         else:
-            for end, text in zip(STYLES, styles, strict=True):
+            for end, text in zip(STYLES, _styles(polygons, layer, classes), strict=True):
                 path.with_suffix(end).write_text(text, "utf-8")
         if aside is not None:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
+
+
+def write_into(polygons: Drawing, path: Path, layer: str, classes: ClassList) -> None:
+    """Write polygons as :func:`write_polygons` does to a GeoPackage that has no name yet, in a folder of its own.
+
+    Raises
+    ------
+    Exception:
+        Those of :data:`WRITE_ERRORS`.
+
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        _write(polygons, Path(place), ".gpkg", layer, classes, path)
+        (Path(place) / f"{_PLAIN}.gpkg").replace(path)
+
+
+def _layers(polygons: Polygons, layer: str, suffix: str) -> dict[str, Polygons]:
+    """Return what becomes which layer of a file."""
+    found = {layer: polygons}
+    if suffix == ".gpkg" and isinstance(polygons, Drawing) and polygons.regularized is not None:
+        found[regularized_layer(layer)] = polygons.regularized
+    return found
 
 
 def _counted(polygons: Polygons, degrees: Path | None, count: _Count) -> Iterator[gpd.GeoDataFrame]:
@@ -413,30 +460,33 @@ def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
 
 
 def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
-    """Write GeoParquet: what GeoPandas writes, but a group of rows a frame where there are several."""
+    """Write GeoParquet as GeoPandas does, each row with its box; a group of rows a frame where there are several."""
     first, second = next(frames), next(frames, None)
     if second is None:
-        first.to_parquet(path)
+        first.to_parquet(path, write_covering_bbox=True, schema_version=_PARQUET)
         return
     plain = io.BytesIO()
-    first.to_parquet(plain)
+    first.to_parquet(plain, write_covering_bbox=True, schema_version=_PARQUET)
     schema = parquet.read_schema(plain)
+    about = json.loads(schema.metadata[b"geo"])
+    # Said of the first frame; what holds for all of them is added at the end.
+    schema = schema.with_metadata({name: value for name, value in schema.metadata.items() if name != b"geo"})
     bounds = []
-    with parquet.ParquetWriter(path, schema, compression="snappy") as writer:
+    # Arrow's own copy of the schema would go before what is added.
+    with parquet.ParquetWriter(path, schema, compression="snappy", store_schema=False) as writer:
         for frame in chain([first, second], frames):
             bounds.append(frame.total_bounds)
             held = io.BytesIO()
-            frame.to_parquet(held)
+            frame.to_parquet(held, write_covering_bbox=True, schema_version=_PARQUET)
             writer.write_table(parquet.read_table(held).cast(schema))
         west, south, east, north = np.array(bounds).T
-        about = json.loads(schema.metadata[b"geo"])
         whole = [west.min(), south.min(), east.max(), north.max()]
         about["columns"][about["primary_column"]]["bbox"] = [float(value) for value in whole]
         writer.add_key_value_metadata({"geo": json.dumps(about)})
 
 
 def restyle(
-    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int], now: frozenset[int]
+    database: sqlite3.Connection, layer: str, classes: ClassList, before: frozenset[int] | None, now: frozenset[int]
 ) -> None:
     """Let the style that this program gave a layer name the classes that occur now; a user's own stays.
 
@@ -447,8 +497,8 @@ def restyle(
     layer:
         The layer.
     classes:
-        The class list, of which ``before`` occurred when the style was made, and ``now`` do.
+        The class list, of which ``before`` occurred when the style was made, and ``now`` do; None: the layer is new.
 
     """
-    texts = qml_vector(classes, set(now)), sld_vector(classes, layer, set(now))
-    replace_style(database, layer, qml_vector(classes, set(before)), Style(*STYLE, *texts), _DATE)
+    style = Style(*STYLE, qml_vector(classes, set(now)), sld_vector(classes, layer, set(now)))
+    replace_style(database, layer, None if before is None else qml_vector(classes, set(before)), style, _DATE)

@@ -201,10 +201,14 @@ def vectorize(
     min_area: int | str = 0,
     smooth: bool = False,
     simplify: float | str = 0.0,
+    regularize: Sequence[str] = (),
     overwrite: bool = False,
     append: bool = False,
 ) -> Path:
     """Write the polygons of a class raster; the suffix of ``output`` is the format.
+
+    With ``regularize``, names of classes, right-angled outlines of these lie in a layer of their own, or, in formats of
+    one layer, in a file of their own, ``….regularized.shp``.
 
     They have a ``score_mean`` where report and store of the run that made the raster lie there as it left them. With
     ``append`` they join those of other scenes in a GeoPackage, see
@@ -217,29 +221,29 @@ def vectorize(
         scene already.
 
     """
-    from resegeo.outputs.collecting import append_polygons
+    from resegeo.outputs.collecting import append_polygons, refuse_collecting
     from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
-    from resegeo.outputs.vector_files import STYLES, open_elsewhere, parts_of
+    from resegeo.outputs.vector_files import STYLES, layer_files, open_elsewhere, parts_of
     from resegeo.outputs.vectors import foreign_style, write_polygons
     from resegeo.run.results import scene_of, scores_of
 
     output = Path(output)
     known = declared(Settings)
     min_area, simplify = taken(known["min_area"], min_area), taken(known["simplify"], simplify)
+    regularize = taken(known["regularize"], regularize)
     if output.suffix.lower() not in SUFFIXES.values():
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
         )
-    if append and output.suffix.lower() != ".gpkg":
-        raise UsageError(
-            f"[[output={shown(output)}]]: [[append]] collects scenes in a GeoPackage; its suffix is .gpkg."
-        )
+    if append:
+        refuse_collecting(output, option="output")
     why = name_problem(output)
     if why is not None:
         raise ResegeoError(f"{why} Name another file by [[output]].")
-    parts = (part for part in parts_of(output) if part.suffix not in STYLES and os.path.lexists(part))
-    _refuse_existing(next(parts, None), overwrite=overwrite or append)
+    files = layer_files(output, regularized=bool(regularize))
+    parts = (part for path in files for part in parts_of(path) if part.suffix not in STYLES)
+    _refuse_existing(next((part for part in parts if os.path.lexists(part)), None), overwrite=overwrite or append)
     open_elsewhere(output)
     if not is_folder(output.parent):
         raise ResegeoError(
@@ -257,14 +261,18 @@ def vectorize(
         min_area=min_area,
         smooth=smooth,
         simplify=simplify,
+        regularize=regularize,
         scores=scores_of(path),
         scene=scene_of(path),
     )
     if append:
-        append_polygons(drawing, output, classes, overwrite=overwrite)
+        append_polygons(drawing, output, overwrite=overwrite)
         return output
-    _refuse_existing(foreign_style(drawing, output, classes), overwrite=overwrite)
-    write_polygons(drawing, output, classes)
+    shapes = dict(zip(files, (drawing, drawing.regularized or drawing), strict=False))
+    for file, polygons in shapes.items():
+        _refuse_existing(foreign_style(polygons, file, classes), overwrite=overwrite)
+    for file, polygons in shapes.items():
+        write_polygons(polygons, file, classes)
     return output
 
 

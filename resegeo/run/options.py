@@ -182,6 +182,14 @@ class RunOptions:
         affects="nothing",
         off=False,
     )
+    append: str | Path | None = option(
+        None,
+        "GeoPackage that collects the polygons of many scenes in one layer, by its field scene: this one's are added.",
+        "Results",
+        affects="nothing",
+        metavar="FILE",
+        expected="a .gpkg",
+    )
     keep_features: bool | None = option(
         None,
         "Keep what the model saw, so that other words need no new pass over the image.  [default: below 2 GB]",

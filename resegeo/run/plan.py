@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from resegeo.clip.attention import Schedule
 from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.files import is_file, is_there, name_problem, output_folder
+from resegeo.outputs.vector_files import layer_files
 from resegeo.run.header import Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
@@ -333,6 +333,8 @@ def make_plan(
     model = geometry(source)
     canvas = canvas or canvas_of(scene, settings.gsd, settings.resize)
     settings = settings.in_pixels(ground_sample_distance(scene))
+    legend = classes if merge is None else merge.classes
+    legend.codes_of(settings.regularize, "regularize")
     return Plan(
         scene=scene,
         canvas=canvas,
@@ -350,7 +352,7 @@ def make_plan(
         ),
         sam=sam,
         region=region,
-        only=codes_of(classes if merge is None else merge.classes, only) if only else None,
+        only=legend.codes_of(only, "only") if only else None,
         made_with=made_with,
         correction=correction,
         scores=scores,
@@ -359,19 +361,6 @@ def make_plan(
         aoi=None if region is None or made_with is None else region.fingerprint,  # else it is one of the image side
         sources={} if made_with is not None else _sources(settings, source),
     )
-
-
-def codes_of(classes: ClassList, names: Sequence[str]) -> frozenset[int]:
-    """Return the codes of classes by name; a name that is not there is a :class:`UsageError`."""
-    codes = {spec.name: spec.code for spec in classes.drawn}
-    for name in names:
-        if name not in codes:
-            near = [known for known in codes if known.lower() == name.lower()] or difflib.get_close_matches(
-                name, codes, 1
-            )
-            hint = f"did you mean {near[0]}" if near else f"the class file has {', '.join(codes)}"
-            raise UsageError(f"[[only={name}]]: there is no such class; {hint}.")
-    return frozenset(codes[name] for name in names)
 
 
 def store_url(plan: Plan, outputs: Outputs, where: str | None = None) -> str:
@@ -439,7 +428,11 @@ def plan_outputs(plan: Plan, folder: str | Path | None, *, name: str | None = No
         scores=(where / f"{stem}.scores.tif", where / f"{stem}.confidence.tif"),
         project=where / f"{stem}.qgz",
         item=where / f"{stem}.stac.json",
-        vectors=tuple(where / f"{stem}{SUFFIXES[name]}" for name in plan.settings.vector),
+        vectors=tuple(
+            path
+            for name in plan.settings.vector
+            for path in layer_files(where / f"{stem}{SUFFIXES[name]}", regularized=bool(plan.settings.regularize))
+        ),
     )
 
 

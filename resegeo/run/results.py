@@ -17,7 +17,7 @@ from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
 from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
-from resegeo.outputs.vectors import no_geojson, write_polygons
+from resegeo.outputs.vectors import IN_DEGREES, no_degrees, write_polygons
 from resegeo.progress import Progress
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
@@ -29,6 +29,7 @@ from resegeo.scene.region import outline
 from resegeo.scene.resampling import ground_sample_distance
 from resegeo.scene.source import stem_of
 from resegeo.scene.windows import Rect
+from resegeo.settings import SUFFIXES
 from resegeo.units import area_in_pixels
 
 if TYPE_CHECKING:
@@ -265,7 +266,10 @@ def can_draw_polygons(plan: Plan) -> bool:
     crs = georeference.crs or georeference.gcps_crs
     transform = georeference.transform
     where = None if transform is None else outline(plan.frame.height, plan.frame.width, transform)
-    why = no_geojson(crs, where) if "geojson" in plan.settings.vector else None
+    formats = [
+        IN_DEGREES[suffix] for suffix in (SUFFIXES[name] for name in plan.settings.vector) if suffix in IN_DEGREES
+    ]
+    why = no_degrees(crs, where, formats[0]) if formats else None
     if why is not None:
         remedy = "Pass [[assign_crs=EPSG:xxxx]], or choose" if crs is None else "Choose"
         raise ResegeoError(f"{plan.scene.source} {why}. {remedy} another format by [[vector=gpkg]].")
@@ -282,12 +286,14 @@ def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress,
         keep_background=settings.keep_background,
         smooth=settings.smooth,
         simplify=plan.simplify,
+        regularize=settings.regularize,
         scene=plan.scene.name,
         scores=scores,
     )
     _suggest_min_area(plan, drawing.borders.areas.sizes[1:])
     for done, path in enumerate(outputs.vectors):
-        write_polygons(drawing, path, plan.legend, note=journal.note)
+        own = drawing.regularized if path.stem != outputs.report.stem else None
+        write_polygons(own or drawing, path, plan.legend, note=journal.note)
         progress("polygons", done + 1, len(outputs.vectors))
 
 

@@ -30,13 +30,18 @@ from resegeo.errors import ResegeoError, shown
 from resegeo.run.header import FORMAT, StoreHeader
 from resegeo.run.store_arrays import DECODING, PatientArray, crc, cuts, laid_out, open_group, opened
 from resegeo.run.store_place import ARRAY_FILES, place_of, tried
-from resegeo.run.store_removal import ForeignFolderError, UnusableStoreError, clear, group_document, header_at
+from resegeo.run.store_removal import (
+    MARK,
+    REMAKE,
+    ForeignFolderError,
+    UnusableStoreError,
+    clear,
+    group_document,
+    header_at,
+)
 
 if TYPE_CHECKING:
     import zarr
-
-
-_REMAKE = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
 
 
 def stored_header(url: str) -> StoreHeader | None:
@@ -58,14 +63,14 @@ def stored_header(url: str) -> StoreHeader | None:
     if document["format"] != FORMAT:
         raise UnusableStoreError(
             f"The store {url} has layout {document['format']}, that of another version of resegeo; this one knows "
-            f"{FORMAT}. {_REMAKE}"
+            f"{FORMAT}. {REMAKE}"
         )
     if document.keys() == {"format", "id"}:
         return None
     try:
         return StoreHeader.read(document)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {_REMAKE}") from error
+        raise UnusableStoreError(f"The header of the store {url} is damaged ({shown(error)}). {REMAKE}") from error
 
 
 class DamagedItemError(ResegeoError):
@@ -172,7 +177,7 @@ class Store:
             arrays[name] = opened(url, group, name, spec)
             if arrays[name] is None:
                 raise UnusableStoreError(
-                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {_REMAKE}"
+                    f"The store {url} is damaged: its array {name} is not there as it was laid out. {REMAKE}"
                 )
         if sweep:
             place.sweep()
@@ -400,7 +405,7 @@ class Store:
 
     def _parsed(self, index: int, mark: bytes) -> tuple[str, int]:
         """Read a mark: for each window 1, or 0 where there was nothing to do, h behind it if halved; and a checksum."""
-        found = _MARK.fullmatch(mark)
+        found = MARK.fullmatch(mark)
         if found is None or self._sealed(index, found[1].decode()).encode() != mark:
             raise self._damaged(index)
         return found[2].decode(), int(found[3], 16)
@@ -446,4 +451,3 @@ _ANEW = "Run `resegeo segment` on the scene again with the same options; it comp
 
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,11}")
-_MARK = re.compile(rb"(([01]+h?) ([0-9a-f]{8})) [0-9a-f]{16}")

@@ -1,13 +1,15 @@
-"""What lies at the place of a store: told as ours by its header alone, and only then removed.
+"""What lies at the place of a store: told as ours by its header, or by marks of ours, and only then removed.
 
-The header is the first file that is written to a store and the last one that goes. Nothing else is ever removed than
-the files that a store consists of.
+The header is the first file that is written to a store and the last one that goes. Where it is lost or damaged, the
+marks of work items that are done still tell whose the folder is. Nothing else is ever removed than the files that a
+store consists of.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +23,21 @@ class UnusableStoreError(ResegeoError):
 
 
 class ForeignFolderError(UnusableStoreError):
-    """Something at the place of a store that no header tells to be one of ours: it is never touched."""
+    """Something at the place of a store that nothing tells to be one of ours: it is never touched."""
 
+
+class LostHeaderError(UnusableStoreError):
+    """A store that its marks tell to be one of ours, while its header does not any more."""
+
+
+MARK = re.compile(rb"(([01]+h?) ([0-9a-f]{8})) [0-9a-f]{16}")
+"""A mark of a work item that is done: its windows, a checksum of its values, and one of the mark itself."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_LOOKED_AT = 16
+"""Marks that are looked at for one of ours."""
+
+REMAKE = "Run `resegeo segment` on the scene with [[overwrite=True]] to make it anew."
 
 
 def header_at(url: str) -> dict[str, Any] | None:
@@ -32,8 +45,10 @@ def header_at(url: str) -> dict[str, Any] | None:
 
     Raises
     ------
+    LostHeaderError:
+        When no header tells it, but marks of ours do.
     ForeignFolderError:
-        When something lies there that no header tells to be a store of ours.
+        When something else lies there.
     ResegeoError:
         When the place cannot be reached.
 
@@ -41,28 +56,42 @@ def header_at(url: str) -> dict[str, Any] | None:
     place = place_of(url)
     try:
         text = place.header()
-        others = [] if text is not None else place.others()
+        if text is None and not place.others():
+            return None
+        document = None if text is None else _document(text)
+        marked = document is None and _is_marked(place)
     except Exception as error:  # the libraries behind fsspec share no base of errors
         raise ResegeoError(
             f"The store {url} cannot be opened ({error}). Nothing was changed; see that it can be reached, and run "
             "the same command again."
         ) from error
-    if text is None and not others:
-        return None
-    why = "it has no zarr.json"
-    if text is not None:
-        try:
-            found = json.loads(text)
-            document = found["attributes"]["resegeo"]
-            if found["zarr_format"] == 3 and type(document["format"]) is int and _ID.fullmatch(document["id"]):
-                return dict(document)
-            why = "its zarr.json has no header of ours"
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            why = f"its zarr.json has no header of ours, or a damaged one: {type(error).__name__}"
+    if document is not None:
+        return document
+    why = "it has no zarr.json" if text is None else "its zarr.json has no header of ours, or a damaged one"
+    if marked:
+        raise LostHeaderError(f"The header of the store {url} is damaged ({why}). {REMAKE}")
     raise ForeignFolderError(
         f"{url} is no store of resegeo that can be told as such ({why}), and is left as it is. Move or remove it "
         "yourself and run `resegeo segment` on the scene with [[overwrite=True]], or name another place by [[store]]."
     )
+
+
+def _document(text: bytes) -> dict[str, Any] | None:
+    """Read a header, if it is one of ours."""
+    try:
+        found = json.loads(text)
+        document = found["attributes"]["resegeo"]
+        ours = found["zarr_format"] == 3 and type(document["format"]) is int and _ID.fullmatch(document["id"])
+        return dict(document) if ours else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_marked(place: Place) -> bool:
+    """Whether work items were marked as done there, as only we do it, and in that very folder."""
+    names = sorted(name for name in place.names("marks/done") if name.isascii() and name.isdecimal())[:_LOOKED_AT]
+    found = place.read_all([f"marks/done/{name}" for name in names])
+    return any(MARK.fullmatch(mark) for mark in found.values()) and place.link() is None
 
 
 def group_document(header: Mapping[str, Any]) -> bytes:
@@ -73,7 +102,10 @@ def group_document(header: Mapping[str, Any]) -> bytes:
 
 def clear(url: str, place: Place) -> bool:
     """Remove all of a store but its header, which does not count from then on; False where there is none."""
-    document = header_at(url)
+    try:
+        document = header_at(url)
+    except LostHeaderError:
+        document = {"id": uuid.uuid4().hex}
     if document is None:
         return False
     if place.is_link():

@@ -96,11 +96,13 @@ class Command(QgsProcessingAlgorithm):
         add(text("MIN_AREA", "Smallest area: 20 or 20px, 50m2, 0.5ha", "", optional=True))
         add(text("SIMPLIFY", "Simplify borders by: 1.5 or 1.5px, 2m", "", optional=True))
         add(QgsProcessingParameterBoolean("SMOOTH", "Smooth outlines", False))
+        add(text("REGULARIZE", "Right-angled outlines too of classes such as: building", "", optional=True))
 
     def shapes(self, parameters, context):
         """Options for the outlines of polygons."""
         found = []
-        for key, flag in (("MIN_AREA", "--min-area"), ("SIMPLIFY", "--simplify")):
+        flags = {"MIN_AREA": "--min-area", "SIMPLIFY": "--simplify", "REGULARIZE": "--regularize"}
+        for key, flag in flags.items():
             value = self.parameterAsString(parameters, key, context).strip()
             if value:
                 found += [flag, value]
@@ -114,7 +116,7 @@ class Command(QgsProcessingAlgorithm):
             if line.endswith(".classes.tif"):
                 found["RASTER"] = line
                 self.load(context, path, path.name.removesuffix(".tif"))
-            elif path.suffix in (".gpkg", ".shp", ".geojson", ".fgb"):
+            elif path.suffix in (".gpkg", ".shp", ".geojson", ".fgb", ".kml"):
                 found["POLYGONS"] = line
                 self.load(context, path, f"{path.stem} polygons")
             elif path.suffix == ".png":
