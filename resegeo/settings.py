@@ -79,6 +79,7 @@ class Settings:
         "Superpixels of the image at its full size, or at half of it: three times as fast, borders to two pixels.  "
         "[default: full]",
         "Segments",
+        later=True,
     )
     """Superpixels of the image at its ``full`` size, or at ``half`` of it and enlarged again."""
     sam_mode: Literal["tile", "exact"] = option(
