@@ -200,7 +200,7 @@ DATASET = under(
 DATASET_RESULTS = under(
     "Results",
     option("-o", "--output", metavar="DIR", help="Folder for all results, instead of the file's output.base_dir."),
-    *(each for each in _declared("Results") if each[0] != ("--name",)),
+    *(each for each in _declared("Results") if each[0] not in (("--name",), ("--append",))),
 )
 
 SECTIONS = ("Scene", "Model", "Segments", "Method", "Execution")

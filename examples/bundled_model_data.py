@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -177,6 +178,8 @@ def _sets() -> dict[str, frozenset[str]]:
         "port green": LOW_GREEN | {"tree", "wetland"},
         "port land": BUILT | ROADS | SOILS | LOW_GREEN | {"harbour", "tree", "shadow", "car park"},
         "waterfront": {"harbour", "industrial area", "bare soil", "road", "building", "ship"},
+        "not solar, not road": _AERIAL - {"solar panel"} - ROADS,
+        "urban hard, not road": (_HARD | {"solar panel"}) - ROADS,
     }
     return {name: frozenset(value) for name, value in sets.items()}
 
@@ -200,7 +203,9 @@ UNLIKELY: dict[str, dict[str, float]] = {
     "urban green": {"pasture": 0.2, "orchard": 0.1, "shrub": 0.4},
     "waterfront": {"industrial area": 0.4, "bare soil": 0.3, "road": 0.3, "building": 0.3, "ship": 0.2},
 }
-for _name in ("not road", "not solar", "not building"):
+UNLIKELY["not solar, not road"] = UNLIKELY["not solar"] | {"car park": 0.3}
+UNLIKELY["urban hard, not road"] = UNLIKELY["urban hard"]
+for _name in ("not road", "not solar", "not building", "not solar, not road"):
     # Words of towns and of the country at 10 m: rare names for what 20 cm show.
     UNLIKELY.setdefault(_name, {}).update(
         {"residential area": 0.15, "industrial area": 0.15, "highway": 0.3, "pasture": 0.3, "rock": 0.3}
@@ -583,22 +588,54 @@ def _new_brunswick(folder: Path) -> list[Picture]:
 
 
 def paint(pictures: list[Picture], path: Path) -> int:
-    """Draw the hand-painted polygons over the codes; return how many found their image."""
+    """Draw the hand-painted polygons and lines over the codes; return how many found their image.
+
+    An entry has ``image`` and ``classes`` with a ``polygon`` or with a ``line`` and its ``width`` in pixels; or
+    ``complete``, which says that all roads of the image are painted, so that the rest is none. Spots of the class
+    ``ignore`` stay what they are even so.
+    """
     done = 0
-    firm_codes = (CODES["any water"], CODES["solar panel"], CODES["any road"])
+    firm = [CODES[name] for name in ("any water", "solar panel", "any road")]
+    crowns = [CODES[name] for name in ("urban green", "tree")]
     alias = {value: name for name, value in reversed(LABEL_SETS.items())}
+    by_image: dict[str, list[dict[str, Any]]] = {}
     for entry in json.loads(path.read_text("utf-8")):
-        code = CODES[alias[frozenset(entry["classes"])]]
-        for picture in pictures:
-            if picture.name != entry["image"]:
-                continue
-            area = np.zeros(picture.codes.shape, dtype=np.uint8)
-            cv2.fillPoly(area, [np.array(entry["polygon"], dtype=np.int32)], 1)
-            known = picture.codes
-            # A mask that names its class, or water seen by its index, beats a polygon drawn by eye.
-            known[(area > 0) & ~np.isin(known, firm_codes)] = code
+        by_image.setdefault(entry["image"], []).append(entry)
+    for picture in pictures:
+        entries = by_image.get(picture.name, [])
+        doubtful = np.zeros(picture.codes.shape, dtype=np.uint8)
+        for entry in (each for each in entries if "classes" in each):
+            area = _drawn(entry, picture.codes.shape)
             done += 1
+            if entry["classes"] == ["ignore"]:
+                doubtful |= area
+                continue
+            beaten_by = firm
+            if entry["classes"] == ["road"]:
+                doubtful |= area
+                beaten_by = firm + crowns  # a street goes on below its trees, and looks like them there
+            # A mask that names its class, or water seen by its index, beats what is drawn by eye.
+            picture.codes[(area > 0) & ~np.isin(picture.codes, beaten_by)] = CODES[alias[frozenset(entry["classes"])]]
+        if any("complete" in entry for entry in entries):
+            # What is drawn by eye is some pixels off: nothing is said of a border.
+            sure = cv2.dilate(doubtful, np.ones((9, 9), np.uint8)) == 0
+            for wide, narrow in NO_ROAD.items():
+                picture.codes[sure & (picture.codes == CODES.get(wide, 0))] = CODES[narrow]
     return done
+
+
+NO_ROAD = {"not solar": "not solar, not road", "urban hard": "urban hard, not road", "unknown": "not road"}
+"""What codes become where a picture's roads are all painted and none is there."""
+
+
+def _drawn(entry: dict[str, Any], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    area = np.zeros(shape, dtype=np.uint8)
+    if "line" in entry:
+        line = np.rint(np.array(entry["line"])).astype(np.int32)
+        cv2.polylines(area, [line], isClosed=False, color=1, thickness=max(1, round(entry["width"])))
+    else:
+        cv2.fillPoly(area, [np.rint(np.array(entry["polygon"])).astype(np.int32)], 1)
+    return area
 
 
 def is_validation(picture: Picture) -> bool:
@@ -675,6 +712,9 @@ MEASURED: dict[str, tuple[str, ...]] = {
 }
 """Source of a measured picture -> the classes that are asked for there."""
 
+PAINTED = {"solar_panel": ("road",), "urban": ("road", "building")}
+"""Source -> classes that painting tells of there: training looks at them as it does at :data:`MEASURED`."""
+
 FAMILIES = {
     name: frozenset(VIEWS["parents"].get(name, (name,))) - {"car park", "swimming pool"} for name in CLASSES
 } | {"vegetation": frozenset(VIEWS["vegetation"]["vegetation"])}
@@ -715,15 +755,15 @@ def answer_key(picture: Picture, name: str) -> tuple[NDArray[np.bool_], NDArray[
 
 
 SOURCE_WEIGHTS = {
-    "road": 0.22,
-    "solar_panel": 0.14,
-    "forest": 0.10,
+    "road": 0.20,
+    "solar_panel": 0.16,
+    "forest": 0.08,
     "dubai": 0.08,
-    "korea": 0.13,
-    "eurosat": 0.17,
-    "clouds": 0.05,
+    "korea": 0.17,
+    "eurosat": 0.19,
+    "clouds": 0.06,
     "naip": 0.04,
-    "urban": 0.02,
+    "urban": 0.06,
     "ports": 0.01,
     "sentinel2-patch": 0.01,
     "landsat": 0.01,

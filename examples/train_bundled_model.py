@@ -42,6 +42,7 @@ from bundled_model_data import (
     FAMILIES,
     GREENS,
     MEASURED,
+    PAINTED,
     PARENTS,
     PHRASES,
     POOLED,
@@ -204,7 +205,7 @@ def make_view(members: dict[str, tuple[str, ...]]) -> View:
     words = list(members)
     likely = torch.stack([table[:, [CLASSES.index(c) for c in members[w]]].amax(1) for w in words], dim=1)
     judged = []
-    for source, names in MEASURED.items():
+    for source, names in (*MEASURED.items(), *PAINTED.items()):
         for name in names:
             family = FAMILIES[name] | {"car park", "swimming pool"}
             columns = [i for i, w in enumerate(words) if w in {*FAMILIES[name], name} and family.issuperset(members[w])]

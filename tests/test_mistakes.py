@@ -134,6 +134,10 @@ COMMANDS = [
     f"{USUAL} --only lake",
     f"{USUAL} --only Water",
     f"{USUAL} --regularize house",
+    f"{USUAL} --append a.shp",
+    f"{USUAL} --append nowhere/a.gpkg",
+    f"{USUAL} --append polygons.gpkg",
+    f"{USUAL} --append scene_resegeo/scene.gpkg",
     "classes check missing.yml",
     # segments
     f"{USUAL} --segments slic",
@@ -327,6 +331,7 @@ COMMANDS = [
     "batch scene.tif --prompts missing.yml",
     "batch scene.tif --prompts classes.yml --only lake",
     "batch scene.tif --prompts classes.yml --regularize house",
+    "batch scene.tif --prompts classes.yml --append a.shp",
     "batch scene.tif --prompts classes.yml --overlap 1.5",
     "batch scene.tif --prompts classes.yml --model nonsense",
     "batch scene.tif --prompts classes.yml --model scene.tif --arch ViT-B-32",

@@ -135,6 +135,43 @@ def test_polygons_of_large_rasters_are_those_of_gdal(tmp_path, seed):
     check_against_gdal(tmp_path, patches(seed, 2000, 6.0 + seed))
 
 
+OPTIONS = [{"smooth": True}, {"simplify": 1.5}, {"min_area": 25}, {"keep_background": True, "smooth": True}]
+
+
+def check_after(folder, options):
+    """Whether polygons are a valid coverage of what is drawn after an option; no area is lost or there twice."""
+    frame = polygonize(folder / "a.tif", **options)
+    shapes = frame.geometry.values
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+    apart, together = shapely.area(shapes).sum(), shapely.area(shapely.coverage_union_all(shapes))
+    assert apart == pytest.approx(together, rel=1e-9)
+    return apart
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_after_every_option_large_rasters_give_a_valid_coverage(tmp_path, options, seed):
+    codes = patches(seed, 2000, 6.0 + seed)
+    write(tmp_path / "a.tif", codes, classes=CLASSES)
+    background = options.get("keep_background", False)
+    wanted = ((codes < 254) & (background | (codes > 0))).sum() * 100
+    close = 5e-3 if "smooth" in options or "simplify" in options or "min_area" in options else 0
+    assert check_after(tmp_path, options) == pytest.approx(wanted, rel=close)
+
+
+@pytest.mark.slow
+def test_a_very_large_raster_gives_a_valid_coverage_of_its_pixels_across_all_seams(tmp_path):
+    tile = patches(11, 2000, 20.0)
+    tile[tile == 255] = 0
+    rows = [np.concatenate([tile[:, :: 1 - 2 * (col % 2)] for col in range(5)], axis=1) for _ in range(5)]
+    codes = np.concatenate([row[:: 1 - 2 * (number % 2)] for number, row in enumerate(rows)])
+    assert codes.shape == (10_000, 10_000)
+    check_against_gdal(tmp_path, codes)
+    assert check_after(tmp_path, {"smooth": True}) == pytest.approx((codes > 0).sum() * 100, rel=5e-3)
+
+
 def test_a_drawing_counts_its_polygons_and_is_gone_through_again(tmp_path, monkeypatch):
     write(tmp_path / "a.tif", patches(2, 60, 2.0), classes=CLASSES)
     monkeypatch.setattr(polygons, "_VERTICES", 40)

@@ -243,15 +243,15 @@ def test_an_unfinished_store_says_how_to_finish_it(tmp_path, scene, monkeypatch)
 
 def _interrupt_after(monkeypatch, items: int) -> None:
     """Let a run be interrupted once so many items are stored."""
-    put, done = Store.put, []
+    mark, done = Store.mark, []
 
-    def interrupting(self, index, result):
+    def interrupting(self, index, sealed):
         if len(done) == items:
             raise KeyboardInterrupt
-        put(self, index, result)
+        mark(self, index, sealed)
         done.append(index)
 
-    monkeypatch.setattr(Store, "put", interrupting)
+    monkeypatch.setattr(Store, "mark", interrupting)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_path, scene, monkeypatch):
@@ -318,7 +318,7 @@ def _stages(monkeypatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(Machine, "encode", noting("image", Machine.encode))
+    monkeypatch.setattr(Machine, "start", noting("image", Machine.start))
     monkeypatch.setattr(resegeo.run.execution, "label_scene", noting("labels", resegeo.run.execution.label_scene))
     monkeypatch.setattr(resegeo.run.results, "draw", noting("polygons", resegeo.run.results.draw))
     return ran
@@ -406,14 +406,14 @@ def test_a_batch_too_large_for_the_device_is_halved_and_that_is_recorded(tmp_pat
     from resegeo.clip.encoder import Encoder
 
     whole = resegeo.segment(scene, WORDS, tmp_path / "whole", vector=())
-    encode = Encoder.encode_windows
+    start = Encoder.start_windows
 
     def small(self, rgb, *args, **kwargs):
         if len(rgb) > 5:
             raise torch.OutOfMemoryError("no memory")
-        return encode(self, rgb, *args, **kwargs)
+        return start(self, rgb, *args, **kwargs)
 
-    monkeypatch.setattr(Encoder, "encode_windows", small)
+    monkeypatch.setattr(Encoder, "start_windows", small)
     halved = resegeo.segment(scene, WORDS, tmp_path / "halved", vector=())
     assert json.loads(halved.report.read_text("utf-8"))["batches_halved"] > 0
     assert (read(whole.raster) == read(halved.raster)).mean() > 0.9999
@@ -608,14 +608,14 @@ def test_two_runs_never_write_to_one_folder_at_a_time(tmp_path, scene, monkeypat
 
     whole = bytes_of(resegeo.segment(scene, WORDS, tmp_path / "whole"))
     inside, go = threading.Event(), threading.Event()
-    encode = Machine.encode
+    start = Machine.start
 
     def slowly(self, batch):
         inside.set()
         assert go.wait(60)
-        return encode(self, batch)
+        return start(self, batch)
 
-    monkeypatch.setattr(Machine, "encode", slowly)
+    monkeypatch.setattr(Machine, "start", slowly)
     made = []
     first = threading.Thread(target=lambda: made.append(resegeo.segment(scene, WORDS, tmp_path / "out")))
     first.start()

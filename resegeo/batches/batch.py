@@ -136,6 +136,7 @@ def segment_many(
     asset: str | None = None,
     mosaic: str | None = None,
     cluster: Any = None,
+    append: str | Path | None = None,
     progress: Watch | None = None,
     **options: Any,
 ) -> BatchResult:
@@ -160,6 +161,9 @@ def segment_many(
     cluster:
         As for :func:`resegeo.segment`; workers are started, or connected to, once. Where there are at least twice as
         many scenes as workers, each worker takes whole scenes, except very large ones.
+    append:
+        GeoPackage that collects the polygons of all scenes that are finished in the end, in one layer; its field
+        ``scene`` names the folder of a scene's results below ``output``. What lies there already just so is left.
     progress:
         Called with the scenes done, the scenes in all, and what is being done.
     **options:
@@ -183,6 +187,11 @@ def segment_many(
     rows, base = gather(given, root, asset)
     methods = _Methods(classes, options)
     watch = progress or _silent
+    collecting = None if append is None else Path(append)
+    if collecting is not None:
+        from resegeo.outputs.collecting import refuse_collecting
+
+        refuse_collecting(collecting, option="append")
     refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
     if mosaic is not None:
         for row in rows:
@@ -197,9 +206,11 @@ def segment_many(
             # Its tiles were looked at when it was written, and may lie anywhere.
             trusted = {"formats": (*formats, "VRT")}
             rows = [Row(made, trusted, f"[[mosaic={mosaic}]]")]
-            return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch).run()
+            return _Batch(rows, [root / mosaic], root, methods, options, cluster, watch, append=collecting).run()
     folders = [root / part for part in result_folders(rows, base)]
-    return _segmented(rows, folders, root, methods, options, cluster, watch)
+    if collecting is not None and collecting.absolute().parent in (folder.absolute() for folder in folders):
+        raise UsageError(f"[[append={shown(collecting)}]] lies among the results of a scene; name a file elsewhere.")
+    return _segmented(rows, folders, root, methods, options, cluster, watch, _nothing, collecting)
 
 
 def segment_rows(
@@ -335,6 +346,10 @@ class _Batch:
     cluster: Any
     watch: Watch
     each: Callable[[int, SceneResult], None] = _nothing
+    append: Path | None = None
+    """The file that collects polygons."""
+    reports: dict[int, Path] = field(init=False, default_factory=dict)
+    """Of scenes that are finished, by number."""
     results: list[SceneResult] = field(init=False)
     done: int = field(init=False, default=0)
 
@@ -350,12 +365,16 @@ class _Batch:
             except ResegeoError as error:
                 self._settle(number, "failed", str(error), error)
                 continue
-            if key is not None and ledger.holds(self.folders[number], key):
+            report = None if key is None else ledger.holds(self.folders[number], key)
+            if report is not None:
+                self.reports[number] = report
                 self._settle(number, "skipped")
         waiting = [number for number, result in enumerate(self.results) if result.state == "waiting"]
         with writable_folder(self.root):
             if waiting:
                 self._run(waiting, keys, ledger)
+            if self.append is not None:
+                self._collect(self.append)
             return BatchResult(tuple(self.results), _write_table(self.root, self.results))
 
     def _run(self, waiting: Sequence[int], keys: Sequence[str | None], ledger: _Ledger) -> None:
@@ -389,6 +408,18 @@ class _Batch:
                 f"Interrupted: {finished} of {len(self.rows)} scenes are finished in {self.root}. The same command "
                 "continues."
             ) from error
+
+    def _collect(self, path: Path) -> None:
+        """Add the polygons of all scenes that are finished to a file; those that cannot be are told as failed."""
+        from resegeo.run.collected import collect_many
+
+        self.watch(self.done, len(self.rows), f"polygons to {shown(path.name)}")
+        numbers = sorted(self.reports)
+        runs = [(self.reports[number], self.folders[number].relative_to(self.root).as_posix()) for number in numbers]
+        errors = collect_many(runs, path, overwrite=bool(self.options.get("overwrite")))
+        for number, error in zip(numbers, errors, strict=True):
+            if error is not None:
+                self.results[number] = replace(self.results[number], state="failed", reason=str(error), error=error)
 
     def _many(self, waiting: Sequence[int], workers: int) -> bool:
         """Whether scenes are so many that each worker had better take whole ones.
@@ -434,6 +465,7 @@ class _Batch:
         if made.result is None:
             self._settle(order.number, "failed", made.reason, made.error)
             return
+        self.reports[order.number] = made.result.report
         self._settle(order.number, "skipped" if made.result.reused else "done")
         key = keys[order.number]
         if key is not None:
@@ -494,13 +526,14 @@ class _Ledger:
         )
         self._kept = ours or not os.path.lexists(self._path)
 
-    def holds(self, folder: Path, key: str) -> bool:
-        """Whether a scene is finished with these options, and its results lie there as they were left."""
+    def holds(self, folder: Path, key: str) -> Path | None:
+        """Report of a scene that is finished with these options, and whose results lie there as they were left."""
         entry = self._lines.get(self._name(folder))
         if entry is None or entry.get("key") != key:
-            return False
+            return None
         report = entry.get("report")
-        return isinstance(report, str) and Path(report).name == report and stands(folder / report)
+        sound = isinstance(report, str) and Path(report).name == report and stands(folder / report)
+        return folder / str(report) if sound else None
 
     def add(self, folder: Path, key: str, report: Path) -> None:
         """Note that a scene is finished."""

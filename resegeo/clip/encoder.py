@@ -94,6 +94,10 @@ def dense_features(
     return projected
 
 
+Encoded = Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Answers patch and CLS features of a batch, once the device has computed them."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A CLIP model ready for dense use. Build it with :func:`load_encoder`."""
@@ -158,6 +162,22 @@ class Encoder:
             When the model computes values that are no numbers.
 
         """
+        return self.start_windows(rgb, valid, levels, schedule, fill=fill, last=last)()
+
+    def start_windows(
+        self,
+        rgb: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        levels: NDArray[np.int64],
+        schedule: Schedule,
+        *,
+        fill: str = "mean",
+        last: LastLayer = _AS_TRAINED,
+    ) -> Encoded:
+        """Give a batch to the device; a CUDA device computes it while the caller goes on.
+
+        What is returned waits for the features and answers them as :meth:`encode_windows` does, from any thread.
+        """
         kind = self.device.split(":", 1)[0]
         half = self.precision != "float32"
         with torch.inference_mode(), torch.autocast(kind, getattr(torch, self.precision), enabled=half):
@@ -169,10 +189,31 @@ class Encoder:
             images = images.masked_fill(outside, 0.0) if fill == "black" else torch.where(outside, mean, images)
             images = (images - mean) / std
             masks = layer_masks(schedule, self._moved(levels))
-            tokens = self.forward(self.model.visual, images, masks, last=last).float().cpu().numpy()
-        self._refuse_no_numbers(tokens)
-        patches = tokens[:, 1:].reshape(len(rgb), self.grid, self.grid, -1)
-        return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
+            arrives = self._arriving(self.forward(self.model.visual, images, masks, last=last).float())
+
+        def wait() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            tokens = arrives()
+            self._refuse_no_numbers(tokens)
+            patches = tokens[:, 1:].reshape(len(rgb), self.grid, self.grid, -1)
+            return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
+
+        return wait
+
+    def _arriving(self, tensor: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
+        """Begin to bring a tensor from the device; from CUDA to pinned memory, so that nothing waits for the copy."""
+        if not self.device.startswith("cuda"):
+            found = tensor.cpu().numpy()
+            return lambda: found
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        there.record(torch.cuda.current_stream(tensor.device))
+
+        def wait() -> NDArray[np.float32]:
+            there.synchronize()
+            return np.asarray(host.numpy())
+
+        return wait
 
     def _moved(self, array: NDArray[Any]) -> torch.Tensor:
         """Bring an array to the device; to CUDA from pinned memory, so that the copy need not wait."""

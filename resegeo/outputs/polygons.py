@@ -145,6 +145,11 @@ class Regularized:
         return self.drawing.crs
 
     @property
+    def classes(self) -> ClassList:
+        """The class list of the drawing."""
+        return self.drawing.classes
+
+    @property
     def scene(self) -> str:
         """The scene that the class raster was made of."""
         return self.drawing.scene

@@ -1,15 +1,18 @@
 """A STAC item over the results of a run: what lies where, in which classes, made of what.
 
 STAC 1.1.0 with the extensions classification 2.0.0, projection 2.0.0, raster 2.0.0 and file 2.1.0. Written as plain
-JSON; pystac and the extensions' own schemas are the oracles of the tests.
+JSON; pystac and schemas of the extensions are the oracles of the tests.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from resegeo.classes.class_list import ClassList
 
@@ -18,6 +21,7 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 )
 
 _MEDIA = {
@@ -48,6 +52,7 @@ def stac_item(
     assets: Mapping[str, Mapping[str, Any]],
     scene: str | None,
     properties: Mapping[str, Any],
+    resolution: float | None = None,
     date: datetime | None = None,
 ) -> dict[str, Any]:
     """Describe results as a STAC item.
@@ -61,11 +66,14 @@ def stac_item(
     crs, transform, height, width:
         Where the raster lies. Without CRS or transform the item has no geometry.
     assets:
-        By key: ``href`` relative to the item, ``bytes`` and ``sha256`` where known, ``title``.
+        By key: ``href`` relative to the item, ``bytes`` and ``sha256`` where known, ``title``, and ``raster``: what the
+        item says of the values of another raster than the classes'.
     scene:
         Link to what the results are derived from.
     properties:
         Further properties, such as ``resegeo:model``.
+    resolution:
+        Mean size of a pixel on the ground in metres, where that is known.
     date:
         When the scene was taken, where that is known; STAC then has no doubt. Else the item's ``datetime`` is null and
         the whole of time since 1972 is its range, as STAC asks for one.
@@ -91,7 +99,7 @@ def stac_item(
         **({} if box is None else {"bbox": box}),
         "properties": facts,
         "links": [] if scene is None else [{"rel": "derived_from", "href": scene, "title": "the scene"}],
-        "assets": {key: _asset(key, entry, classes) for key, entry in assets.items()},
+        "assets": {key: _asset(key, entry, classes, resolution) for key, entry in assets.items()},
     }
     return item
 
@@ -127,7 +135,7 @@ def classification(classes: ClassList) -> list[dict[str, Any]]:
     return result
 
 
-def _asset(key: str, entry: Mapping[str, Any], classes: ClassList) -> dict[str, Any]:
+def _asset(key: str, entry: Mapping[str, Any], classes: ClassList, resolution: float | None) -> dict[str, Any]:
     href = str(entry["href"])
     asset: dict[str, Any] = {"href": href, "title": entry.get("title", key), "roles": ["data"]}
     ending = href[href.rfind(".") :].lower() if "." in href else ""
@@ -143,7 +151,12 @@ def _asset(key: str, entry: Mapping[str, Any], classes: ClassList) -> dict[str, 
         asset["nodata"] = classes.nodata
         asset["bands"] = [{"name": "class"}]
         asset["classification:classes"] = classification(classes)
-    elif ending == ".png":
+    elif "raster" in entry:
+        asset.update(entry["raster"])
+    if ending == ".tif":
+        asset["raster:sampling"] = "area"
+        asset |= {} if resolution is None else {"raster:spatial_resolution": resolution}
+    if ending == ".png":
         asset["roles"] = ["overview"]
     elif ending in (".qml", ".xml", ".json", ".qgz"):
         asset["roles"] = ["metadata"]
@@ -181,6 +194,9 @@ def _footprint(
         return None, None
     if not all(abs(x) <= 1e6 and abs(y) <= 90.0001 for x, y in points):
         return None, None
+    around = np.unwrap([x for x, _ in [*points, points[0]]], period=360)
+    if abs(around[-1] - around[0]) > 180:
+        return _round_a_pole(around, [y for _, y in [*points, points[0]]])
     turned = [(x % 360, y) for x, y in points]
     left, right = min(x for x, _ in turned), max(x for x, _ in turned)
     area: Any
@@ -193,5 +209,24 @@ def _footprint(
     else:
         area = shapely.Polygon(points)
         box = list(area.bounds)
-    outline = shapely.geometry.mapping(shapely.set_precision(shapely.normalize(area).reverse(), 1e-7))
-    return dict(outline), [round(value, 7) for value in box]
+    return _plain(area), [round(value, 7) for value in box]
+
+
+def _round_a_pole(longitudes: NDArray[np.float64], latitudes: Sequence[float]) -> tuple[dict[str, Any], list[float]]:
+    """Outline and box of what a ring encloses that goes all the way round a pole: there the map has a whole edge."""
+    import shapely
+
+    pole = 90.0 if sum(latitudes) > 0 else -90.0
+    ring = [*zip(longitudes.tolist(), latitudes, strict=True), (longitudes[-1], pole), (longitudes[0], pole)]
+    cap = shapely.make_valid(shapely.Polygon(ring))
+    turns = [shapely.affinity.translate(cap, 360 * turn) for turn in (-2, -1, 0, 1, 2)]
+    area = shapely.union_all([turn & shapely.box(-180, -90, 180, 90) for turn in turns])
+    low, high = sorted([min(latitudes, key=abs), pole])
+    return _plain(area), [-180.0, round(low, 7), 180.0, round(high, 7)]
+
+
+def _plain(area: Any) -> dict[str, Any]:
+    """Write an outline as GeoJSON does, to seven digits."""
+    import shapely
+
+    return dict(shapely.geometry.mapping(shapely.set_precision(shapely.normalize(area).reverse(), 1e-7)))

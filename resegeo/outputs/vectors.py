@@ -278,7 +278,10 @@ def _in_degrees(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
             f"{frame.crs.name} can be turned into. Choose a GeoPackage."
         )
     spans = moved.geometry.bounds
-    wide = np.flatnonzero((spans["maxx"] - spans["minx"] > _WIDE).to_numpy())
+    beyond = spans["maxx"] - spans["minx"] > _WIDE
+    if path.suffix.lower() == ".kml":  # GeoJSON is cut at the date line by GDAL
+        beyond |= (spans["maxx"] > 180) | (spans["minx"] < -180)
+    wide = np.flatnonzero(beyond.to_numpy())
     if len(wide):
         shapes = np.asarray(moved.geometry.values, dtype=object).copy()
         forth = pyproj.Transformer.from_crs(frame.crs, 4326, always_xy=True)
@@ -345,6 +348,20 @@ def _write(polygons: Polygons, folder: Path, suffix: str, layer: str, classes: C
                 path.with_suffix(end).write_text(text, "utf-8")
         if aside is not None:
             shutil.copytree(aside, folder, dirs_exist_ok=True)
+
+
+def write_into(polygons: Drawing, path: Path, layer: str, classes: ClassList) -> None:
+    """Write polygons as :func:`write_polygons` does to a GeoPackage that has no name yet, in a folder of its own.
+
+    Raises
+    ------
+    Exception:
+        Those of :data:`WRITE_ERRORS`.
+
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        _write(polygons, Path(place), ".gpkg", layer, classes, path)
+        (Path(place) / f"{_PLAIN}.gpkg").replace(path)
 
 
 def _layers(polygons: Polygons, layer: str, suffix: str) -> dict[str, Polygons]:

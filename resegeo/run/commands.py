@@ -221,7 +221,7 @@ def vectorize(
         scene already.
 
     """
-    from resegeo.outputs.collecting import append_polygons
+    from resegeo.outputs.collecting import append_polygons, refuse_collecting
     from resegeo.outputs.polygons import draw
     from resegeo.outputs.raster import read_class_raster_info
     from resegeo.outputs.vector_files import STYLES, layer_files, open_elsewhere, parts_of
@@ -236,10 +236,8 @@ def vectorize(
         raise UsageError(
             f"[[output={shown(output)}]]: unknown polygon format; the suffix must be {', '.join(SUFFIXES.values())}."
         )
-    if append and output.suffix.lower() != ".gpkg":
-        raise UsageError(
-            f"[[output={shown(output)}]]: [[append]] collects scenes in a GeoPackage; its suffix is .gpkg."
-        )
+    if append:
+        refuse_collecting(output, option="output")
     why = name_problem(output)
     if why is not None:
         raise ResegeoError(f"{why} Name another file by [[output]].")
@@ -268,7 +266,7 @@ def vectorize(
         scene=scene_of(path),
     )
     if append:
-        append_polygons(drawing, output, classes, overwrite=overwrite)
+        append_polygons(drawing, output, overwrite=overwrite)
         return output
     shapes = dict(zip(files, (drawing, drawing.regularized or drawing), strict=False))
     for file, polygons in shapes.items():

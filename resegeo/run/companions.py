@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resegeo.classes.class_list import ClassList
+from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
 from resegeo.files import Note, is_there, saving, whole
 from resegeo.outputs.area_table import ClassArea
 from resegeo.outputs.qgis_project import Layer, write_project
@@ -16,6 +18,7 @@ from resegeo.outputs.vector_files import regularized_file, regularized_layer
 from resegeo.outputs.vectors import layer_name
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Mark
+from resegeo.scene.resampling import pixel_on_the_ground
 from resegeo.settings import SUFFIXES
 
 _ASSETS = {
@@ -103,9 +106,10 @@ def write_companions(
         transform=where.transform,
         height=frame.height,
         width=frame.width,
-        assets=_assets(outputs, {**marks, outputs.project.name: Mark.of(outputs.project)}),
+        assets=_assets(outputs, {**marks, outputs.project.name: Mark.of(outputs.project)}, plan.legend),
         scene=None if source is None else _href(source, outputs.folder),
         properties={"resegeo:model": plan.source.name},
+        resolution=_resolution(plan),
     )
     with saving(outputs.item), whole(outputs.item, note=note) as beside:
         beside.write_text(json.dumps(item, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -142,7 +146,13 @@ def _href(path: str, folder: Path) -> str:
         return Path(path).absolute().as_posix()
 
 
-def _assets(outputs: Outputs, marks: Mapping[str, Mark]) -> dict[str, dict[str, Any]]:
+def _resolution(plan: Plan) -> float | None:
+    """Mean size of a pixel on the ground in metres, to a millimetre."""
+    ground = pixel_on_the_ground(plan.georeference, plan.frame.height, plan.frame.width)
+    return None if ground is None else max(round(sum(ground) / 2, 3), 0.001)
+
+
+def _assets(outputs: Outputs, marks: Mapping[str, Mark], classes: ClassList) -> dict[str, dict[str, Any]]:
     """Describe the results by key; files that are parts of others, such as those of a Shapefile, have none."""
     found: dict[str, dict[str, Any]] = {}
     stem = outputs.raster.name.removesuffix(".classes.tif")
@@ -151,4 +161,11 @@ def _assets(outputs: Outputs, marks: Mapping[str, Mark]) -> dict[str, dict[str, 
         if entry is not None:
             key, title = entry
             found[key] = {"href": f"./{name}", "title": title, "bytes": mark.bytes, "sha256": mark.sha256}
+    if "scores" in found:
+        found["scores"]["raster"] = {
+            "data_type": "uint8",
+            "nodata": NO_SCORE,
+            "bands": [{"name": spec.name} for spec in classes.classes],
+            "raster:scale": 1 / SCORE_STEPS,
+        }
     return dict(sorted(found.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resegeo.checkpoints.sources import ModelSource, SamSource
 from resegeo.clip.attention import INVALID_GROUP, mostly_invalid, patch_ids
-from resegeo.clip.encoder import Encoder, load_encoder, pick_device, set_threads
+from resegeo.clip.encoder import Encoded, Encoder, load_encoder, pick_device, set_threads
 from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
 from resegeo.run.header import Kept
@@ -76,8 +76,12 @@ class Batch:
     """(B, S, S)"""
     levels: NDArray[np.int64]
     """Patch ids (B, K, g, g)."""
-    finest: NDArray[np.int64]
-    """Segment ids (B, S, S) of the finest level."""
+    segments: NDArray[np.uint16] | None = None
+    """Segments (B, S, S) of the finest level, numbered window by window; None where nobody keeps them."""
+
+
+Computed = Callable[[], "ItemResult"]
+"""Answers what an item left behind, once the device has computed it."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +97,31 @@ class Machine:
 
     def read(self, item: WorkItem) -> Batch:
         """Read the windows of an item and bring their segments to the patches."""
-        return read_item(self.plan, self.segments, item)
+        return read_item(self.plan, self.segments, item, keep_segments=self.kept.segments)
 
     def encode(self, batch: Batch) -> ItemResult:
         """Compute what the windows leave behind, rounded to what the store keeps."""
+        return self.start(batch)()
+
+    def start(self, batch: Batch) -> Computed:
+        """Give windows to the model; what is returned waits for the device, from any thread, and does the rest."""
         if not batch.windows.any():
-            return ItemResult(batch.windows, {})
-        patches, cls, halved = _encode(self.plan, self.encoder, batch)
+            return lambda: ItemResult(batch.windows, {})
+        parts = _encode(self.plan, self.encoder, batch)
+        return lambda: self._rounded(parts, batch.windows, batch.segments)
+
+    def _rounded(
+        self, parts: Sequence[Encoded], windows: NDArray[np.bool_], segments: NDArray[np.uint16] | None
+    ) -> ItemResult:
+        found = [part() for part in parts]
+        patches, cls = (np.concatenate([each[n] for each in found]) for n in (0, 1))
         kept = quantise(patches, self.plan.settings.feature_dtype)
         values: dict[str, NDArray[Any]] = {**kept, "cls": cls.astype(np.float16)}
         if self.texts is not None:
             values = reduced(values, self.texts)
-        if self.kept.segments:
-            values["segments"] = _numbered(batch.finest)
-        return ItemResult(batch.windows, values, halved)
+        if segments is not None:
+            values["segments"] = segments
+        return ItemResult(windows, values, halved=len(parts) > 1)
 
 
 def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -136,18 +151,20 @@ def start_machine(
     set_threads(threads)
     settings = plan.settings
     models = models or Models()
-    segments = open_segments(plan, pick_device(device), tiles, models)
+    segments = open_segments(plan, pick_device(device), tiles, models, threads=threads)
     encoder = models.encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
     texts = None if kept.prompts is None else models.texts(encoder, kept.prompts)
     return Machine(plan, encoder, segments, kept, texts)
 
 
-def open_segments(plan: Plan, device: str, tiles: Path | None, models: Models) -> SegmentSource:
+def open_segments(
+    plan: Plan, device: str, tiles: Path | None, models: Models, *, threads: int | None = None
+) -> SegmentSource:
     """Build the segment source of a plan."""
     settings = plan.settings
     if plan.sam is None:
         areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-        return segment_source(settings.segments, plan.canvas, areas=areas)
+        return segment_source(settings.segments, plan.canvas, areas=areas, threads=threads)
     from resegeo.segments.sam_masks import SamSegmenter
 
     half = None if settings.precision == "float32" else getattr(torch, settings.precision)
@@ -159,8 +176,8 @@ def open_segments(plan: Plan, device: str, tiles: Path | None, models: Models) -
     return SamTiles(plan.canvas, segmenter, folder=tiles)
 
 
-def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
-    """Read the windows of one work item and bring their segments to the patches."""
+def read_item(plan: Plan, segments: SegmentSource, item: WorkItem, *, keep_segments: bool = False) -> Batch:
+    """Read the windows of one work item and bring their segments to the patches, with ``keep_segments`` them too."""
     bounds, side = item.bounds, plan.geometry.image_size
     cuts = [_cut(window, bounds) for window in item.windows]
     # What a window covers decides whether it is worth computing, not what it sees; outside a region costs no reading.
@@ -169,7 +186,7 @@ def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
         wanted = plan.region.mask(bounds, plan.canvas.to_scene, touched=not plan.canvas.native)
     none = np.empty((0, side, side), dtype=np.int64)
     nothing = Batch(
-        np.zeros(len(cuts), dtype=bool), np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None], none
+        np.zeros(len(cuts), dtype=bool), np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None]
     )
     if not wanted.any():
         return nothing
@@ -188,14 +205,15 @@ def read_item(plan: Plan, segments: SegmentSource, item: WorkItem) -> Batch:
         inside = np.stack([_inside(plan.canvas, item.windows[number]) for number in used])
         held = valid | ~inside
     levels[np.broadcast_to(mostly_invalid(held, plan.geometry.patch_size)[:, None], levels.shape)] = INVALID_GROUP
-    return Batch(flags, pixels, valid, levels, ids[:, segments.finest])
+    numbers = _numbered(ids[:, segments.finest]) if keep_segments else None
+    return Batch(flags, pixels, valid, levels, numbers)
 
 
-def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
-    """Patch features (B, g, g, D) and CLS features (B, D); the batch is halved while the device lacks memory."""
+def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> list[Encoded]:
+    """Give a batch to the device: the parts that it was cut into, halved while the device lacks memory."""
 
-    def run(part: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return encoder.encode_windows(
+    def run(part: slice) -> Encoded:
+        return encoder.start_windows(
             batch.rgb[part],
             batch.valid[part],
             batch.levels[part],
@@ -207,15 +225,13 @@ def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> tuple[NDArray[np.floa
     size = count = len(batch.rgb)
     while True:
         try:
-            parts = [run(slice(start, start + size)) for start in range(0, count, size)]
-            break
+            return [run(slice(start, start + size)) for start in range(0, count, size)]
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
             size = -(-size // 2)
             if encoder.device.startswith("cuda"):
                 torch.cuda.empty_cache()
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), size < count
 
 
 def _numbered(ids: NDArray[np.int64]) -> NDArray[np.uint16]:

@@ -23,7 +23,7 @@ from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
-from resegeo.run.clusters import connect
+from resegeo.run.clusters import STREAMS, connect, share_of
 from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
 from resegeo.run.corrected import Found, fitted_on, write_fitted
@@ -31,6 +31,7 @@ from resegeo.run.executors import Task, run_here, run_on_cluster
 from resegeo.run.header import Kept
 from resegeo.run.labelling import Block, Scorer, label_scene
 from resegeo.run.options import RunOptions
+from resegeo.run.pipeline import Room
 from resegeo.run.plan import Job, Outputs, Plan, fingerprint
 from resegeo.run.recoding import keeps_scores, labelled_already, recoded
 from resegeo.run.report import Journal, listed, versions, write_report
@@ -324,12 +325,16 @@ def _compute_items(
     if ready.machine is None:
         raise ResegeoError(f"The store {store.url} lacks {len(pending)} of {plan.items} work items.")
     if workers is None or job is None:
-        run_here(ready.machine, store, pending, tick, read_ahead=options.read_ahead)
+        run_here(ready.machine, store, pending, tick, Room.of(plan, ahead=options.read_ahead, threads=options.threads))
     else:
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
         identity = fingerprint(plan.image_options() | {"store": store.header.id})
-        task = Task(job, where, options.device, options.threads, tiles, identity)
+        share, threads, room = share_of(options.cluster), options.threads, None
+        if share is not None:
+            threads = threads or share.threads
+            room = Room.of(plan, ahead=options.read_ahead, threads=threads, among=share.workers * STREAMS)
+        task = Task(job, where, options.device, threads, tiles, identity, room)
         run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)

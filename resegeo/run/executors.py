@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,55 +21,20 @@ import torch
 
 from resegeo.errors import ResegeoError
 from resegeo.run.clusters import finished, workers_of
-from resegeo.run.compute import Batch, Machine, Models, start_machine
+from resegeo.run.compute import Machine, Models, start_machine
+from resegeo.run.pipeline import Room, settle, settled
 from resegeo.run.plan import Job, Plan, plan_job
 from resegeo.run.store import LostStoreError, Store
-from resegeo.scene.windows import WorkItem
 
 STRETCH = 4
 """Items that a worker is given at a time, where there are enough: each order costs the scheduler some milliseconds."""
 
-ATTEMPTS = 3
-"""How often an item is tried before it is given up."""
 
-FAILURES = (ResegeoError, OSError, RuntimeError, MemoryError)
-"""What may befall one item and spare the next: damaged blocks, a lost network, no memory left."""
-
-
-def run_here(
-    machine: Machine, store: Store, pending: Sequence[int], progress: Callable[[], None], *, read_ahead: int = 1
-) -> None:
-    """Compute items in this process; ``read_ahead`` of them are read while the model is busy, 0: none."""
+def run_here(machine: Machine, store: Store, pending: Sequence[int], progress: Callable[[], None], room: Room) -> None:
+    """Compute items in this process; ``progress`` is called for each that is stored, or recorded as failed."""
     items = [machine.plan.grid.item(index) for index in pending]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming: deque[Future[Batch]] = deque()
-        for number, item in enumerate(items):
-            while read_ahead and len(coming) <= read_ahead and number + len(coming) < len(items):
-                coming.append(pool.submit(machine.read, items[number + len(coming)]))
-            ready = coming.popleft() if coming else None
-            try:
-                _settle(machine, store, item, ready)
-            except BaseException:
-                for future in coming:
-                    future.cancel()
-                raise
-            progress()
-
-
-def _settle(machine: Machine, store: Store, item: WorkItem, ready: Future[Batch] | None = None) -> None:
-    """Compute one item into the store, or record why not."""
-    for attempt in range(ATTEMPTS):
-        try:
-            batch = ready.result() if ready is not None and attempt == 0 else machine.read(item)
-            result = machine.encode(batch)
-            break
-        except FAILURES as error:
-            if attempt == ATTEMPTS - 1:
-                store.fail(
-                    item.index, f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
-                )
-                return
-    store.put(item.index, result)
+    for _ in settled(machine, store, items, room):
+        progress()
 
 
 @dataclass(frozen=True)
@@ -83,16 +48,26 @@ class Task:
     tiles: Path | None
     identity: str
     """Checksum of scene, options and store: a worker that lives on would take a replaced one for what it has open."""
+    room: Room | None = None
+    """How far a worker with a device of its own reads ahead; None: it reads and computes by turns."""
+
+    @property
+    def stretch(self) -> int:
+        """Items that a worker is given at a time, at most."""
+        return STRETCH if self.room is None else max(STRETCH, 2 * self.room.ahead)
 
 
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
     """Compute items on the workers of a ``distributed.Client``; a dead worker costs its items alone, for a while.
 
-    An item that takes several workers with it is recorded as failed.
+    An item that takes several workers with it, or fails on two of them by itself, is recorded as failed: so a worker
+    that fails whatever it is given costs no item.
     """
     order = pickle.dumps(task)
     shares = _Shares(pending)
     again: deque[int] = deque()
+    blamed: defaultdict[int, set[str]] = defaultdict(set)
+    alone: Counter[int] = Counter()
     alive: dict[Any, tuple[list[int], str]] = {}
     room = _Room(client)
 
@@ -101,11 +76,16 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
         # is a wish; without any worker yet, some wait for the first.
         threads = room.threads() or {"": 3}
         busy = Counter(worker for _, worker in alive.values())
-        most = max(1, min(STRETCH, len(pending) // (8 * len(threads))))
+        most = max(1, min(task.stretch, len(pending) // (8 * len(threads))))
         for worker in threads:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
             while busy[worker] <= threads[worker]:
-                part = [again.popleft()] if again else shares.take(worker, threads, most)
+                # What failed goes to a worker that has not failed at it, where there is one.
+                spared = (index for index in again if worker not in blamed[index] or blamed[index] >= threads.keys())
+                retried = next(spared, None)
+                if retried is not None:
+                    again.remove(retried)
+                part = shares.take(worker, threads, most) if retried is None else [retried]
                 if not part:
                     break
                 future = client.submit(_on_worker, order, part, pure=False, retries=0, **wish)
@@ -115,11 +95,17 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
     more()
     store = Store.open(task.store)
     for future in finished(client, alive):
-        part, _ = alive.pop(future)
+        part, worker = alive.pop(future)
         error = future.exception()
         if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
             raise error
-        if error is not None and len(part) > 1:
+        killed = type(error).__name__ == "KilledWorker"  # the scheduler has tried it on several already
+        if error is not None and not killed:
+            for index in part:
+                blamed[index].add(worker)
+        if len(part) == 1:
+            alone.update(part)
+        if error is not None and (len(part) > 1 or (not killed and alone[part[0]] < min(2, len(room.threads()) or 1))):
             again.extend(part)  # one by one, so that the item that is to blame is told from its neighbours
         else:
             if error is not None and store is not None:
@@ -168,10 +154,18 @@ class _Shares:
 
 
 def _on_worker(order: bytes, part: Sequence[int]) -> None:
-    machine, store = _worker_machine(order)
-    for index in part:
-        if not store.is_done(index):  # by another worker, which was lost before it could say so
-            _settle(machine, store, machine.plan.grid.item(index))
+    with _LOADING:  # by one of the threads of this process
+        machine, store, room = _worker_machine(order)
+    # Some may be done by another worker, which was lost before it could say so.
+    items = [machine.plan.grid.item(index) for index in part if not store.is_done(index)]
+    if room is not None:
+        deque(settled(machine, store, items, room), maxlen=0)
+        return
+    for item in items:
+        settle(machine, store, item)
+
+
+_LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -197,7 +191,7 @@ def _sees(plan: Plan) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker_machine(order: bytes) -> tuple[Machine, Store]:
+def _worker_machine(order: bytes) -> tuple[Machine, Store, Room | None]:
     """Load the model once a process, and keep it."""
     import warnings
 
@@ -218,4 +212,4 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
             tiles=task.tiles,
             models=worker_models(),
         )
-    return machine, store
+    return machine, store, task.room

@@ -182,6 +182,14 @@ class RunOptions:
         affects="nothing",
         off=False,
     )
+    append: str | Path | None = option(
+        None,
+        "GeoPackage that collects the polygons of many scenes in one layer, by its field scene: this one's are added.",
+        "Results",
+        affects="nothing",
+        metavar="FILE",
+        expected="a .gpkg",
+    )
     keep_features: bool | None = option(
         None,
         "Keep what the model saw, so that other words need no new pass over the image.  [default: below 2 GB]",
@@ -198,21 +206,23 @@ class RunOptions:
     )
     cluster: Any = option(
         None,
-        "Local worker processes, or a dask scheduler such as tcp://10.0.0.5:8786.",
+        "Local worker processes, auto (one a GPU, where there are several), or a dask scheduler such as "
+        "tcp://10.0.0.5:8786.",
         "Execution",
         affects="nothing",
-        metavar="N|ADDRESS",
+        metavar="N|auto|ADDRESS",
     )
-    """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
-    read_ahead: int = option(
-        1,
-        "Work items that are read while the model is busy with another.  [default: 1]",
+    """Number of local worker processes, ``auto``, the address of a ``distributed`` scheduler, or an open client; None:
+    here."""
+    read_ahead: int | None = option(
+        None,
+        "Work items that are read, by several threads, while the model is busy.  [default: as cores and memory allow]",
         "Execution",
         affects="nothing",
         metavar="N",
         least=0,
     )
-    """Work items that are read while the model is busy with another."""
+    """Work items that are read while the model is busy with another; None: see :class:`resegeo.run.pipeline.Room`."""
     progress: Progress = option(silent, affects="nothing")
     """Called with stage, steps done, steps in all."""
     models: Any = option(None, affects="nothing")

@@ -39,6 +39,7 @@ from resegeo.run.store_place import is_store
 from resegeo.run.store_removal import UnusableStoreError
 from resegeo.run.stored import model_of_store, stored_scene
 from resegeo.scene.formats import heard
+from resegeo.scene.gcps import unplaced
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, region_of
 from resegeo.scene.resampling import Canvas, ground_sample_distance
@@ -114,7 +115,14 @@ class Run:
                 from resegeo.run.execution import run_codes
 
                 return _as_array(self.plan, run_codes(self.plan, self.options))
-            return run_files(self.plan, self.outputs, self.url, self.job, self.options)
+            made = run_files(self.plan, self.outputs, self.url, self.job, self.options)
+            if self.options.append is not None and made.failed:
+                notice(f"{made.report} tells of windows that failed: the polygons are collected when all are there.")
+            elif self.options.append is not None:
+                from resegeo.run.collected import collect
+
+                collect(made.report, Path(self.options.append), overwrite=self.options.overwrite)
+            return made
 
     def facts(self) -> dict[str, str]:
         """Return what the run is, in a few words each."""
@@ -212,6 +220,7 @@ def settle(
     elif options.run.cluster is not None:
         raise UsageError("[[cluster]] needs a scene that other processes can open: give a path instead of an array.")
     in_memory = job is None and output is None
+    _foresee_collecting(plan, outputs, options, in_memory=in_memory)
     return Run(plan, outputs, store_url(plan, outputs, options.store), job, options.run, in_memory)
 
 
@@ -243,6 +252,7 @@ def _settle_store(url: str, classes: Classes | None, output: str | Path | None, 
         outputs = plan_outputs(plan, folder)
         plan = replace(plan, in_place=outputs.report.exists() and outputs.report.samefile(report_path))
     _spare_inputs(outputs, plan, classes, options)
+    _foresee_collecting(plan, outputs, options)
     return Run(plan, outputs, url, None, options.run)
 
 
@@ -370,6 +380,24 @@ def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) 
             found = [Path(name) for name in names if isinstance(name, str | Path) and is_there(name)]
             if any(path.samefile(name) for name in found):
                 raise ResegeoError(f"The output {shown(path)} would replace {what}; name another folder by [[output]].")
+
+
+def _foresee_collecting(plan: Plan, outputs: Outputs, options: Options, *, in_memory: bool = False) -> None:
+    """Say before anything is computed why polygons cannot be added to a collecting file; see :class:`ResegeoError`."""
+    if options.run.append is None:
+        return
+    from resegeo.outputs.collecting import refuse_collecting
+
+    if in_memory:
+        raise UsageError("[[append]] collects the polygons of results in a folder; name one by [[output]].")
+    path, where = Path(options.run.append), plan.georeference
+    if path.absolute() in (each.absolute() for each in outputs.files()):
+        raise UsageError(f"[[append={shown(path)}]] is a file of this run's own results; name another one.")
+    why = unplaced(where)
+    if why is not None:
+        raise ResegeoError(f"{plan.scene.source} {why}, so that there are none to be collected by [[append]].")
+    placed = (where.crs or where.gcps_crs) is not None
+    refuse_collecting(path, option="append", classes=plan.legend, placed=placed)
 
 
 def _absolute(path: str) -> str:

@@ -229,6 +229,10 @@ class Store:
             When a store behind a URL cannot be reached.
 
         """
+        self.mark(index, self.keep(index, result))
+
+    def keep(self, index: int, result: ItemResult) -> bytes:
+        """Store the values of one item, which do not count before :meth:`mark` is given what this returns."""
         kept = {}
         if result.windows.any():
             for name, array in self._arrays.items():
@@ -237,8 +241,12 @@ class Store:
                 kept[name] = np.ascontiguousarray(padded[np.flatnonzero(result.windows)])
                 self._put_chunk(name, array, index, padded)
         flags = "".join("1" if flag else "0" for flag in result.windows) + ("h" if result.halved else "")
+        return self._sealed(index, f"{flags} {self._sum(index, flags, kept):08x}").encode()
+
+    def mark(self, index: int, sealed: bytes) -> None:
+        """Count an item as done whose values :meth:`keep` has stored."""
         self._check_id()
-        self._write_mark("done", index, self._sealed(index, f"{flags} {self._sum(index, flags, kept):08x}").encode())
+        self._write_mark("done", index, sealed)
         self._delete_mark("failed", index)
 
     def fail(self, index: int, reason: str) -> None:

@@ -10,6 +10,7 @@ one encoding for a tile of many windows, no crops, and masks judged at the decod
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,7 @@ class SamSegmenter:
         self.levels = tuple(levels)
         self._batch = points_per_batch
         self._predictor = SharingPredictor(model, autocast)
+        self._alone = threading.Lock()  # the predictor keeps the image that it was given last
 
     def window_ids(self, rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Segment a window exactly as the paper does: (H, W, 3) uint8 -> (K, H, W).
@@ -95,7 +97,8 @@ class SamSegmenter:
             )
             for level in self.levels
         ]
-        return self._painted(rgb, generators)
+        with self._alone:
+            return self._painted(rgb, generators)
 
     def tile_ids(
         self, rgb: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None, *, full_resolution: bool = False
@@ -118,21 +121,22 @@ class SamSegmenter:
         """
         if valid is not None and not valid.any():
             return np.zeros((len(self.levels), *rgb.shape[:2]), dtype=np.int64)
-        if full_resolution:
-            ids = self._painted(
-                rgb,
-                [
-                    SharingGenerator(
-                        self._predictor,
-                        points_per_side=None,
-                        point_grids=[tile_points(level, rgb.shape[0], rgb.shape[1])],
-                        **self._options(level),
-                    )
-                    for level in self.levels
-                ],
-            )
-        else:
-            ids = self._quick(rgb)
+        with self._alone:
+            if full_resolution:
+                ids = self._painted(
+                    rgb,
+                    [
+                        SharingGenerator(
+                            self._predictor,
+                            points_per_side=None,
+                            point_grids=[tile_points(level, rgb.shape[0], rgb.shape[1])],
+                            **self._options(level),
+                        )
+                        for level in self.levels
+                    ],
+                )
+            else:
+                ids = self._quick(rgb)
         if valid is not None:
             ids[:, ~valid] = 0
         return ids

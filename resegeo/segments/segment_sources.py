@@ -8,9 +8,12 @@ by itself, as the paper does.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,7 +104,8 @@ class Tiled(Anchored):
         self._canvas = canvas
         self._side = tile
         self._across = -(-canvas.width // tile)
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.int32]] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, int], Future[NDArray[np.int32]]] = OrderedDict()
+        self._lock = threading.Lock()
         self._kept = kept
         self._folder = folder
 
@@ -110,34 +114,51 @@ class Tiled(Anchored):
         raise NotImplementedError
 
     def ids(self, rect: Rect) -> NDArray[np.int64]:
-        """Assemble the ids of all tiles that ``rect`` touches."""
+        """Assemble the ids of all tiles that ``rect`` touches; any thread may ask."""
         result = np.zeros((self.levels, rect.height, rect.width), dtype=np.int64)
         inside = rect.intersection(Rect(0, 0, self._canvas.height, self._canvas.width))
         if inside is None:
             return result
         side = self._side
-        for tile_row in range(inside.row // side, (inside.bottom - 1) // side + 1):
-            for tile_col in range(inside.col // side, (inside.right - 1) // side + 1):
-                ids = self._tile(tile_row, tile_col)
-                tile = Rect(tile_row * side, tile_col * side, ids.shape[1], ids.shape[2])
-                common = inside.intersection(tile)
-                if common is not None:
-                    found = ids[_within(common, tile)].astype(np.int64)
-                    # A tile has at most as many segments as pixels, its halo included.
-                    first = (tile_row * self._across + tile_col) * (side + 2 * HALO) ** 2
-                    result[_within(common, rect)] = np.where(found > 0, found + first, 0)
+        rows = range(inside.row // side, (inside.bottom - 1) // side + 1)
+        cols = range(inside.col // side, (inside.right - 1) // side + 1)
+        for (tile_row, tile_col), ids in self._made([(row, col) for row in rows for col in cols]):
+            tile = Rect(tile_row * side, tile_col * side, ids.shape[1], ids.shape[2])
+            common = inside.intersection(tile)
+            if common is not None:
+                found = ids[_within(common, tile)].astype(np.int64)
+                # A tile has at most as many segments as pixels, its halo included.
+                first = (tile_row * self._across + tile_col) * (side + 2 * HALO) ** 2
+                result[_within(common, rect)] = np.where(found > 0, found + first, 0)
         return result
 
-    def _tile(self, tile_row: int, tile_col: int) -> NDArray[np.int32]:
-        key = (tile_row, tile_col)
-        if key not in self._tiles:
-            self._tiles[key] = self._made(tile_row, tile_col)
-            while len(self._tiles) > self._kept:
-                self._tiles.popitem(last=False)
-        self._tiles.move_to_end(key)
-        return self._tiles[key]
+    def _made(self, wanted: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], NDArray[np.int32]]]:
+        """Yield tiles with their ids: each is segmented once, by the thread that comes to it first."""
+        others: list[tuple[tuple[int, int], Future[NDArray[np.int32]]]] = []
+        for key in wanted:
+            with self._lock:
+                found = self._tiles.get(key)
+                if found is None:
+                    mine = self._tiles[key] = Future()
+                self._tiles.move_to_end(key)
+            if found is not None:
+                others.append((key, found))  # waited for last: another thread may be at it
+                continue
+            try:
+                mine.set_result(self._segmented(*key))
+            except BaseException as error:
+                with self._lock:
+                    self._tiles.pop(key, None)  # whoever asks again tries again
+                mine.set_exception(error)
+                raise
+            with self._lock:
+                while len(self._tiles) > self._kept:
+                    self._tiles.popitem(last=False)
+            yield key, mine.result()
+        for key, future in others:
+            yield key, future.result()
 
-    def _made(self, tile_row: int, tile_col: int) -> NDArray[np.int32]:
+    def _segmented(self, tile_row: int, tile_col: int) -> NDArray[np.int32]:
         row, col = tile_row * self._side, tile_col * self._side
         core = Rect(row, col, min(self._side, self._canvas.height - row), min(self._side, self._canvas.width - col))
         if self._folder is None:
@@ -160,16 +181,24 @@ class Superpixels(Tiled):
     A tile is segmented together with a halo and cut out of it, so that segments end at tile borders and nowhere else.
     """
 
-    def __init__(self, canvas: Canvas, areas: Sequence[int]) -> None:
-        """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area."""
+    def __init__(self, canvas: Canvas, areas: Sequence[int], *, threads: int | None = None) -> None:
+        """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area.
+
+        ``threads`` compute at a time, however many ask; None: as many as there are cores.
+        """
         across = -(-canvas.width // TILE)
         # Two rows of tiles, where they are not too many.
         super().__init__(canvas, tile=TILE, levels=len(areas), kept=2 * across + 4 if across <= 64 else 132)
         self._areas = tuple(areas)
+        self._turns = threading.Semaphore(threads or os.cpu_count() or 1)
         self.finest = self._areas.index(min(self._areas))
 
     def segment(self, core: Rect) -> NDArray[np.int32]:
         """Segment one tile with its halo."""
+        with self._turns:
+            return self._slic(core)
+
+    def _slic(self, core: Rect) -> NDArray[np.int32]:
         from skimage.segmentation import slic
 
         top, left = max(0, core.row - HALO), max(0, core.col - HALO)
@@ -326,10 +355,12 @@ def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
     return slice(None), slice(row, row + part.height), slice(col, col + part.width)
 
 
-def segment_source(name: str, canvas: Canvas, *, areas: Sequence[int] = ()) -> SegmentSource:
+def segment_source(
+    name: str, canvas: Canvas, *, areas: Sequence[int] = (), threads: int | None = None
+) -> SegmentSource:
     """Build the source that ``segments`` names: superpixels, none, a label raster, or files with polygons."""
     if name == "superpixels":
-        return Superpixels(canvas, areas)
+        return Superpixels(canvas, areas, threads=threads)
     if name == "none":
         return NoSegments()
     paths = [name] if is_there(name) else name.split(",")

@@ -1,0 +1,149 @@
+"""Work items through one process: threads read ahead, the model computes, threads of their own write behind it.
+
+The model alone is busy with one item after the other, in order; all that surrounds it runs beside. Items are read by
+several threads, whose results are put back in order; what the model leaves behind is rounded and stored by others, each
+of which sets its mark after that of the item before. Memory is bounded: at most :attr:`Room.ahead` items are read, or
+wait for the model, and :data:`BEHIND` are computed and not yet stored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from resegeo.errors import ResegeoError
+from resegeo.run import capacity
+from resegeo.run.compute import Batch, Computed, Machine
+from resegeo.run.plan import Plan
+from resegeo.run.store import ItemResult, Store
+from resegeo.scene.windows import ITEM_SIDE, WorkItem
+
+WRITERS = 4
+"""Threads that store: each waits for the disk for most of its time, which confirms every file."""
+
+BEHIND = WRITERS + 2
+"""Items that are computed and not yet stored, at most; a device then always has the next one queued."""
+
+ITEMS_A_CORE = 4
+"""Items read ahead for each core: neighbours share superpixels, so that most threads wait for what another computes."""
+
+SHARE = 8
+"""Items read ahead take at most one in so many parts of the machine's memory."""
+
+READING_BYTES = 96
+"""Memory that reading takes for each pixel of an item's windows, those of its segments included, at most; measured."""
+
+ATTEMPTS = 3
+"""How often an item is tried before it is given up."""
+
+FAILURES = (ResegeoError, OSError, RuntimeError, MemoryError)
+"""What may befall one item and spare the next: damaged blocks, a lost network, no memory left."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How far reading may run ahead of the model."""
+
+    ahead: int
+    """Items that are read, each by a thread of its own, while the model is busy with another; 0: it waits for each."""
+
+    @classmethod
+    def of(cls, plan: Plan, *, ahead: int | None = None, threads: int | None = None, among: int = 1) -> Room:
+        """Settle it by the cores and the memory that there are.
+
+        Parameters
+        ----------
+        plan:
+            Whose items are read.
+        ahead:
+            How many items, as the user wants it; None: :data:`ITEMS_A_CORE` in an eighth of the memory.
+        threads:
+            How many CPU threads may compute; None: one a core.
+        among:
+            How many such rooms share the machine's memory.
+
+        """
+        if ahead is None:
+            cores = threads or capacity.cores()
+            ahead = max(1, min(ITEMS_A_CORE * cores, capacity.memory() // (SHARE * among) // item_bytes(plan)))
+        return cls(ahead)
+
+
+def item_bytes(plan: Plan) -> int:
+    """Bytes of memory that an item takes while it is read, at most."""
+    levels = len(plan.settings.superpixel_area or (0,))
+    return ITEM_SIDE**2 * plan.geometry.image_size**2 * (READING_BYTES + 8 * levels)
+
+
+def settled(machine: Machine, store: Store, items: Sequence[WorkItem], room: Room) -> Iterator[WorkItem]:
+    """Compute items into a store and yield each once it is there, or is recorded as failed; in order.
+
+    Raises
+    ------
+    ResegeoError, OSError:
+        When the store cannot be written to. Items whose turn would come later are not stored then.
+
+    """
+    with ThreadPoolExecutor(max(1, room.ahead)) as readers, ThreadPoolExecutor(WRITERS) as writers:
+        coming: deque[Future[Batch]] = deque()
+        going: deque[Future[WorkItem]] = deque()
+        last: Future[WorkItem] | None = None
+        try:
+            for number, item in enumerate(items):
+                while room.ahead and len(coming) <= room.ahead and number + len(coming) < len(items):
+                    coming.append(readers.submit(machine.read, items[number + len(coming)]))
+                computed = _started(machine, item, coming.popleft() if coming else None)
+                last = writers.submit(_store, machine, store, item, computed, last)
+                going.append(last)
+                while len(going) > BEHIND or (going and going[0].done()):
+                    yield going.popleft().result()
+            while going:
+                yield going.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _started(machine: Machine, item: WorkItem, ready: Future[Batch] | None) -> Computed:
+    """Give an item to the model; what fails is told when its result is asked for."""
+    try:
+        return machine.start(machine.read(item) if ready is None else ready.result())
+    except FAILURES as error:
+        failure = error
+
+    def tell() -> ItemResult:
+        raise failure
+
+    return tell
+
+
+def _store(
+    machine: Machine, store: Store, item: WorkItem, computed: Computed, before: Future[WorkItem] | None = None
+) -> WorkItem:
+    """Store what was computed of an item, or record why it could not be, once the one ``before`` it is stored."""
+    for attempt in range(ATTEMPTS):
+        try:
+            result = computed() if attempt == 0 else machine.encode(machine.read(item))
+            break
+        except FAILURES as error:
+            if attempt == ATTEMPTS - 1:
+                reason = f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
+                _await(before)
+                store.fail(item.index, reason)
+                return item
+    sealed = store.keep(item.index, result)
+    _await(before)
+    store.mark(item.index, sealed)
+    return item
+
+
+def _await(before: Future[WorkItem] | None) -> None:
+    if before is not None:
+        before.result()  # if that one could not be stored, what comes after it is not either
+
+
+def settle(machine: Machine, store: Store, item: WorkItem) -> None:
+    """Compute one item into the store, or record why not, in the thread that asks."""
+    _store(machine, store, item, lambda: machine.encode(machine.read(item)))
