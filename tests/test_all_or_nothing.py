@@ -75,3 +75,23 @@ def test_a_page_and_what_lies_beside_it_are_all_there_or_none_is(tmp_path, make_
     full(None)
     for _ in range(2):  # the second time in place of the first
         assert all(path.exists() for path in resegeo.report(tmp_path / "run", output=out / "page.html"))
+
+
+@pytest.mark.usefixtures("quick_model")
+def test_a_calibration_and_its_diagram_are_both_there_or_none_is(tmp_path, make_raster, picture, monkeypatch):
+    scene = make_raster("scene.tif", picture(80, 80))
+    run = resegeo.segment(scene, ["water", "forest"], tmp_path / "run", vector=(), keep_features=True)
+    store, new, diagram = tmp_path / "run/scene.store.zarr", tmp_path / "new.yml", tmp_path / "diagram.png"
+
+    def fails(_parts, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resegeo.run.calibration.save_reliability", fails)
+        with pytest.raises(ResegeoError, match=r"diagram\.png cannot be written \(No space left on device\)"):
+            resegeo.calibrate(store, [run.raster], class_list(["water", "forest"]), new, diagram=diagram)
+    assert not new.exists()
+    assert not diagram.exists()
+    resegeo.calibrate(store, [run.raster], class_list(["water", "forest"]), new, diagram=diagram)
+    assert new.exists()
+    assert diagram.exists()
