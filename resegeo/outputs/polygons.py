@@ -45,7 +45,7 @@ _EDGES = 8
 """Edges of pixels that there may well be for a vertex: smoothing takes memory by these."""
 
 _CACHE_BYTES = 16 * 2**20
-"""GDAL's block cache: strips are whole blocks, and each is read a few times from its start to its end."""
+"""GDAL's block cache at least: strips are parts of a row of blocks, and each is read a few times."""
 
 TEXTS = ("class_name", "prompts", "scene")
 """Fields of text. Names of fields have ten characters at most, as a Shapefile wants it."""
@@ -288,7 +288,10 @@ def draw(
             rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with open_raster(str(path)) as raster:
+            with (
+                open_raster(str(path)) as raster,
+                rasterio.Env(GDAL_CACHEMAX=max(_CACHE_BYTES, 2 * _block_row(raster))),
+            ):
                 ground = pixel_on_the_ground(where, raster.height, raster.width)
                 least = area_in_pixels(min_area, ground, "min_area")
                 tolerance = length_in_pixels(simplify, ground, "simplify")
@@ -316,6 +319,11 @@ def draw(
         )
     scene = scene or path.name.removesuffix(path.suffix).removesuffix(".classes")
     return Drawing(path, classes, borders, place, crs, means, scene, smooth, simplified, ground, chosen)
+
+
+def _block_row(raster: Any) -> int:
+    """Bytes of a row of blocks of the first band."""
+    return int(raster.block_shapes[0][0] * raster.width * np.dtype(raster.dtypes[0]).itemsize)
 
 
 def _score_means(areas: Areas, scores: Any) -> NDArray[np.float64]:

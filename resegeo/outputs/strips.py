@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 512
-"""Rows of a strip: as many as a block of the class raster has. No result depends on it."""
+"""Rows of a strip: at most as many as a block of the class raster has. No result depends on it."""
+
+PIXELS = 2**22
+"""Pixels of a strip at most, so that wide rasters take no more memory than others."""
+
+
+def rows_of(width: int) -> int:
+    """Rows of a strip of a raster so wide."""
+    rows = ROWS
+    while rows > 1 and rows * width > PIXELS:
+        rows //= 2
+    return rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Areas:
     @classmethod
     def find(cls, codes: Codes, seen: Callable[[NDArray[Any]], NDArray[np.bool_]], rows: int | None = None) -> Areas:
         """Number the areas, strip by strip."""
-        rows = rows or ROWS
+        rows = rows or rows_of(codes.width)
         starts, sizes, values, seams = [0], [], [], []
         above: NDArray[np.int64] | None = None
         own = last = np.empty((0, 0), dtype=np.int32)
