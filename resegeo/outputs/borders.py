@@ -73,10 +73,11 @@ class Borders:
         ring_start = np.concatenate([[0], np.cumsum(counts)])
         every = np.empty(int(piece_start[-1]), dtype=np.int64)
         place = 0
-        for index, part in enumerate(keys):
+        keys.reverse()
+        while keys:  # each part goes when it was copied
+            part = keys.pop()
             every[place : place + len(part)] = part
             place += len(part)
-            keys[index] = part[:0]
         if not len(order):
             return cls(areas, every, piece_start, order, ring_start, owner)
         area_of = owner[order[ring_start[:-1]]]
