@@ -595,7 +595,8 @@ def paint(pictures: list[Picture], path: Path) -> int:
     ``ignore`` stay what they are even so.
     """
     done = 0
-    firm_codes = (CODES["any water"], CODES["solar panel"], CODES["any road"])
+    firm = [CODES[name] for name in ("any water", "solar panel", "any road")]
+    crowns = [CODES[name] for name in ("urban green", "tree")]
     alias = {value: name for name, value in reversed(LABEL_SETS.items())}
     by_image: dict[str, list[dict[str, Any]]] = {}
     for entry in json.loads(path.read_text("utf-8")):
@@ -609,10 +610,12 @@ def paint(pictures: list[Picture], path: Path) -> int:
             if entry["classes"] == ["ignore"]:
                 doubtful |= area
                 continue
+            beaten_by = firm
             if entry["classes"] == ["road"]:
                 doubtful |= area
-            # A mask that names its class, or water seen by its index, beats a polygon drawn by eye.
-            picture.codes[(area > 0) & ~np.isin(picture.codes, firm_codes)] = CODES[alias[frozenset(entry["classes"])]]
+                beaten_by = firm + crowns  # a street goes on below its trees, and looks like them there
+            # A mask that names its class, or water seen by its index, beats what is drawn by eye.
+            picture.codes[(area > 0) & ~np.isin(picture.codes, beaten_by)] = CODES[alias[frozenset(entry["classes"])]]
         if any("complete" in entry for entry in entries):
             # What is drawn by eye is some pixels off: nothing is said of a border.
             sure = cv2.dilate(doubtful, np.ones((9, 9), np.uint8)) == 0

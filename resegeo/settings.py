@@ -74,6 +74,14 @@ class Settings:
         example="256,1024",
     )
     """Mean area of a superpixel, one number a level; None: 16 patches."""
+    superpixel_scale: Literal["full", "half"] = option(
+        "full",
+        "Superpixels of the image at its full size, or at half of it: three times as fast, borders to two pixels.  "
+        "[default: full]",
+        "Segments",
+        later=True,
+    )
+    """Superpixels of the image at its ``full`` size, or at ``half`` of it and enlarged again."""
     sam_mode: Literal["tile", "exact"] = option(
         "tile",
         "How SAM finds segments: tile, one pass over each 1024 pixels, or exact, the paper's passes over every window, "
@@ -486,7 +494,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 """Knobs by the name under which they were published. Thresholds, words and sizes are a data set's and no preset's."""
 
 
-_NEEDING_SEGMENTS = ("superpixel_area", "vote_segments")
+_NEEDING_SEGMENTS = ("superpixel_area", "superpixel_scale", "vote_segments")
 
 
 def resolve_settings(

@@ -57,6 +57,7 @@ from guarded import (
 from hostile_models import hostile_archives, hostile_models
 from mutations import mutate
 from same_bytes import CLASSES, OTHER, left, picture, write
+from test_dataset import lay
 
 FORMATS = ("gpkg", "shp", "geojson", "fgb", "parquet", "kml")
 
@@ -87,7 +88,11 @@ class Ground:
         for folder in (self.inputs, self.canaries / "folder", self.scratch):
             folder.mkdir(parents=True)
         os.environ.update(
-            RESEGEO_HOME=str(root / "home"), HF_HOME=str(root / "hub"), HF_HUB_OFFLINE="1", TMPDIR=str(root / "tmp")
+            RESEGEO_HOME=str(root / "home"),
+            HF_HOME=str(root / "hub"),
+            HF_HUB_OFFLINE="1",
+            TMPDIR=str(root / "tmp"),
+            OGR_CURRENT_DATE="2026-01-01T00:00:00Z",
         )
         (root / "tmp").mkdir()
         tempfile.tempdir = None
@@ -284,6 +289,16 @@ def unlike(folder: Path, reference: Path) -> str | None:
             if name.endswith(".zip"):  # which keeps the time of its making
                 with zipfile.ZipFile(there / name) as archive:
                     found[name] = [(one.filename, one.CRC) for one in archive.infolist()]
+            elif name.endswith("points.gpkg"):  # whose form keeps the day of its making
+                with contextlib.closing(sqlite3.connect(there / name)) as base:
+                    tables = base.execute("select table_name from gpkg_contents").fetchall()
+                    found[name] = [
+                        base.execute(f'select * from "{table}"').fetchall()
+                        for (table,) in tables
+                        if table != "layer_styles"
+                    ]
+            elif name == "tiles.csv":  # which says of images that were finished before that they are skipped
+                found[name] = (there / name).read_text("utf-8").replace(",skipped,", ",done,")
             elif not name.startswith("tmp"):
                 found[name] = digest
         return found
@@ -738,12 +753,6 @@ def full_disks(ground: Ground) -> list[Case]:
         return []
     finished, cases = ground.finished, []
     cases += disk_cases(ground, "segment", lambda out: (*ground.segment_words, "-o", out), finished)
-    for suffix in FORMATS:
-        there = ground.root / f"vectorized-{suffix}"
-        there.mkdir()
-        words = functools.partial(vectorize_words, finished, suffix)
-        sure(command(*words(there), cwd=ground.root))
-        cases += disk_cases(ground, f"vectorize to {suffix}", words, there)
     cases += disk_cases(ground, "batch", lambda out: (*ground.batch_words, "-o", out), ground.batched)
     cases += disk_cases(
         ground, "models compose", lambda out: (*ground.compose_words, "-o", out / "ab.safetensors"), ground.composed
@@ -751,12 +760,44 @@ def full_disks(ground: Ground) -> list[Case]:
     cases += disk_cases(
         ground, "models import", lambda out: ("models", "import", ground.archive, "-q"), imported(ground), env=True
     )
-    exported = ground.root / "exported"
-    exported.mkdir()
-    export = lambda out: ("models", "export", ground.composed / "ab.safetensors", "-o", out / "m.zip", "-q")  # noqa: E731
-    sure(command(*export(exported), cwd=ground.root))
-    cases += disk_cases(ground, "models export", export, exported)
+    for name, making in smaller_commands(ground).items():
+        undisturbed = ground.root / f"undisturbed-{name.replace(' ', '-')}"
+        undisturbed.mkdir()
+        sure(command(*making(undisturbed), cwd=ground.root))
+        cases += disk_cases(ground, name, making, undisturbed)
     return cases
+
+
+def smaller_commands(ground: Ground) -> dict[str, Making]:
+    """Commands that write files from what others have finished."""
+    finished, relabelled, composed, classes = (
+        ground.finished,
+        ground.relabelled,
+        ground.composed,
+        ground.inputs / "classes.yml",
+    )
+    raster, store = finished / "scene.classes.tif", finished / "scene.store.zarr"
+    config = apart(lambda: lay(ground.root / "images", {"a": True, "b": False}))
+    images = ("--model", "resegeo-small", "--segments", "superpixels", "--device", "cpu")
+    found: dict[str, Making] = {
+        f"vectorize to {suffix}": functools.partial(vectorize_words, finished, suffix) for suffix in FORMATS
+    }
+    found |= {
+        "models export": lambda out: ("models", "export", composed / "ab.safetensors", "-o", out / "m.zip", "-q"),
+        "report": lambda out: ("report", finished, "-o", out / "page.html", "-q"),
+        "compare": lambda out: ("compare", raster, relabelled / "scene.other.classes.tif", "-o", out, "-q"),
+        "try": lambda out: ("try", ground.inputs / "scene.tif", "--prompts", classes, "-o", out / "sheet.png", "-q"),
+        "suggest": lambda out: ("suggest", store, "--prompts", classes, "-n", "9", "-o", out / "points.gpkg", "-q"),
+        "sample": lambda out: ("sample", raster, "-n", "90", "--least", "2", "-o", out / "points.gpkg", "-q"),
+        "find": lambda out: ("find", store, "water", "-n", "9", "-o", out / "places.gpkg", "-q"),
+        "evaluate": lambda out: ("evaluate", raster, raster, "--confusion", out / "matrix.png", "-q"),
+        "calibrate": lambda out: (
+            *("calibrate", store, raster, "--prompts", classes, "-q"),
+            *("-o", out / "calibrated.yml", "--diagram", out / "diagram.png"),
+        ),
+        "dataset": lambda out: ("dataset", config, "-o", out, *images, "-q"),
+    }
+    return found
 
 
 def vectorize_words(finished: Path, suffix: str, out: Path) -> tuple[object, ...]:
@@ -1303,7 +1344,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="KINDS", help="kinds, separated by commas; see --list")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
-    parser.add_argument("--minutes", type=float, default=0, help="for all kinds  [default: 90, with --quick unlimited]")
+    parser.add_argument("--minutes", type=float, default=0, help="for all kinds  [default: unlimited]")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the cases")
     parser.add_argument("--list", action="store_true", help="print the kinds")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
@@ -1331,7 +1372,7 @@ def main() -> int:
         return 2
     warnings.simplefilter("ignore")
     libraries()
-    minutes = asked.minutes or (float("inf") if asked.quick else 90)
+    minutes = asked.minutes or float("inf")
     end = time.monotonic() + 60 * minutes
     root = Path(tempfile.mkdtemp(prefix="attack-"))
     rows: list[tuple[str, Verdict, float, float]] = []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import geopandas as gpd
@@ -20,7 +20,9 @@ import yaml
 
 import resegeo
 from resegeo.errors import InputNotice, ResegeoError, UsageError
-from resegeo.run.clusters import local_workers
+from resegeo.run.clusters import Share, connect, local_workers, shared_out
+from resegeo.run.executors import Task
+from resegeo.run.pipeline import Room
 
 WORDS = ["water", "forest", "road"]
 
@@ -159,3 +161,54 @@ def test_what_is_neither_a_number_nor_an_address_is_refused(said):
 @pytest.mark.parametrize("said", ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tls://host:8786/", "inproc://a/b/1"])
 def test_an_address_is_taken_as_such(said):
     assert local_workers(said) is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "workers", "threads"),
+    [(2, 16, 2, 8), (4, 16, 4, 4), (8, 6, 8, 1), (3, 16, 3, 5), (2, 1, 2, 1)],
+)
+def test_auto_is_one_worker_a_gpu_and_the_cores_are_shared_out(gpus, cores, workers, threads):
+    assert shared_out(gpus, cores) == Share(workers, threads)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_with_fewer_than_two_gpus_auto_is_this_process(monkeypatch, gpus):
+    assert shared_out(gpus, 64) is None
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert local_workers("auto") == 1
+    with connect("auto") as client:
+        assert client is None
+
+
+@pytest.mark.parametrize("stretch", [4, 40])
+def test_auto_asks_for_workers_of_two_streams_each_and_long_stretches(monkeypatch, stretch):
+    import distributed
+
+    asked = []
+
+    @contextmanager
+    def faked(**options):
+        asked.append(options)
+        yield None
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(distributed, "LocalCluster", faked)
+    monkeypatch.setattr(distributed, "Client", lambda _: nullcontext())
+    with connect("auto"):
+        pass
+    assert (asked[0]["n_workers"], asked[0]["threads_per_worker"]) == (4, 2)
+    assert Task(None, "", None, None, None, "", Room(stretch // 2)).stretch == stretch
+    assert Task(None, "", None, None, None, "").stretch == 4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_workers_that_read_ahead_give_the_same_bytes(tmp_path, make_raster, monkeypatch):
+    import numpy as np
+
+    bands = np.random.default_rng(0).integers(0, 255, (3, 300, 500)).astype(np.uint8)
+    scene = make_raster("scene.tif", bands)
+    whole = resegeo.segment(scene, WORDS, tmp_path / "whole", vector=(), stride=32)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)  # here alone: the workers find none, and take the CPU
+    shared = resegeo.segment(scene, WORDS, tmp_path / "shared", vector=(), stride=32, cluster="auto")
+    assert shared.raster.read_bytes() == whole.raster.read_bytes()

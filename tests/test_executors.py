@@ -131,6 +131,37 @@ def test_an_item_that_kills_workers_is_told_from_its_neighbours(tmp_path, monkey
     assert max(map(len, client.orders)) == 4
 
 
+@pytest.mark.parametrize("workers", [["a"], ["a", "b"], ["a", "b", "c", "d"]])
+def test_a_worker_that_fails_at_all_it_is_given_costs_no_item_where_there_is_another(tmp_path, monkeypatch, workers):
+    import resegeo.run.executors
+
+    store = Store.create(str(tmp_path / "a.store.zarr"), header(64))
+    done: list[int] = []
+
+    class Client:
+        def scheduler_info(self, n_workers):
+            return {"workers": {name: {"nthreads": 1} for name in workers}}
+
+        def submit(self, function, order, part, *, workers, **_):
+            from concurrent.futures import Future
+
+            future = Future()
+            if workers == ["a"]:
+                future.set_exception(RuntimeError("this device is broken"))
+            else:
+                done.extend(part)
+                future.set_result(None)
+            return future
+
+    monkeypatch.setattr(resegeo.run.executors, "finished", lambda _, alive: iter(lambda: next(iter(alive), None), None))
+    ticks = []
+    task = Task(None, store.url, None, None, None, "")
+    run_on_cluster(Client(), task, range(64), lambda: ticks.append(1))
+    assert len(ticks) == 64
+    assert sorted(done) == ([] if workers == ["a"] else list(range(64)))
+    assert len(store.failed()) == (64 if workers == ["a"] else 0)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 @pytest.mark.filterwarnings("ignore")

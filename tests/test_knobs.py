@@ -24,6 +24,7 @@ KNOBS = [
     (["--gsd", "12"], "gsd", 12.0),
     (["--segments", "none"], "segments", "none"),
     (["--superpixel-area", "256,1024"], "superpixel_area", [256, 1024]),
+    (["--superpixel-scale", "half"], "superpixel_scale", "half"),
     (["--sam-mode", "exact"], "sam_mode", "exact"),
     (["--stride", "96"], "stride", 96),
     (["--overlap", "0.25"], "overlap", 0.25),

@@ -289,6 +289,7 @@ COMMANDS = [
     "suggest finished/scene.store.zarr --prompts lists/classes.yml -o a.gpkg",
     "suggest finished/scene.store.zarr --prompts classes.yml -o a.gpkg --examples clicks/one.gpkg",
     # labels shown in another way
+    "segment damaged/scene.store.zarr --prompts classes.yml",
     "segment finished/scene.store.zarr --merge water",
     "segment finished/scene.store.zarr --merge lake,water=wet",
     "segment finished/scene.store.zarr --merge water=",
@@ -517,6 +518,8 @@ def prepare(folder: Path) -> None:
     (folder / "foreign").mkdir()
     (folder / "foreign" / "scene.json").write_text("{}")
     resegeo.segment(good, folder / "classes.yml", folder / "finished", segments="none", stride=128, vector=())
+    shutil.copytree(folder / "finished/scene.store.zarr", folder / "damaged/scene.store.zarr")
+    (folder / "damaged/scene.store.zarr/zarr.json").write_text("")
     _examples(folder)
     resegeo.segment(
         good, folder / "classes.yml", folder / "fit", stride=128, vector=(), examples=folder / "clicks/good.gpkg"

@@ -11,6 +11,7 @@ from resegeo.scene.reader import open_scene
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import Rect
 from resegeo.segments.segment_sources import TILE, LabelRaster, NoSegments, Superpixels, segment_source
+from resegeo.settings import Settings
 
 
 @pytest.fixture
@@ -41,6 +42,20 @@ def test_superpixels_follow_a_sharp_edge(make_raster):
     bands[:, :, 73:] = 220
     ids = Superpixels(Canvas(open_scene(make_raster("edge.tif", bands))), (400,)).ids(Rect(0, 0, 200, 200))[0]
     assert not set(np.unique(ids[:, :73])) & set(np.unique(ids[:, 73:]))
+
+
+def test_superpixels_at_half_the_size_are_the_scene_s_whatever_is_asked_for_and_end_at_even_pixels(
+    make_raster, picture
+):
+    scene = Canvas(open_scene(make_raster("odd.tif", picture(601, 703))))
+    whole = Superpixels(scene, (400,), scale="half").ids(Rect(0, 0, 601, 703))
+    part = Superpixels(scene, (400,), scale="half").ids(Rect(450, 480, 151, 223))
+    assert np.array_equal(part, whole[:, 450:, 480:])
+    assert np.array_equal(whole[0, :600:2, :702:2], whole[0, 1:601:2, 1:703:2])
+    assert (whole > 0).all()
+    count = len(np.unique(whole))
+    assert "superpixel_scale" not in Settings().as_dict()  # or every result would tell of it, and differ
+    assert 601 * 703 / 400 / 2 < count < 601 * 703 / 400 * 2
 
 
 @pytest.mark.parametrize("name", ["superpixels", "none"])

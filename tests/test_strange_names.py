@@ -118,6 +118,7 @@ def test_results_depend_on_every_option_that_is_not_said_to_be_irrelevant():
         "progress",
         "models",
         "formats",
+        "append",
     }
     assert Options.of({"bands": (1, 2, 3)}).facts() != facts
     assert Options.of({"only": ("water",)}).facts() != facts

@@ -185,7 +185,7 @@ def segment_many(
     given = [str(scenes)] if isinstance(scenes, str | Path) else [str(scene) for scene in scenes]
     root = output_folder(output)
     rows, base = gather(given, root, asset)
-    methods = _Methods(classes, options)
+    methods = Methods(classes, options)
     watch = progress or _silent
     collecting = None if append is None else Path(append)
     if collecting is not None:
@@ -229,11 +229,11 @@ def segment_rows(
     ``each`` is called with the number of a row, from 0, and what became of it, as soon as that is known.
     """
     refuse_foreign_table(root / TABLE, COLUMNS, overwrite=bool(options.get("overwrite")))
-    methods = _Methods(classes, options)
+    methods = Methods(classes, options)
     return _segmented(rows, folders, root, methods, options, cluster, progress or _silent, each or _nothing)
 
 
-def _segmented(rows: Sequence[Row], folders: Sequence[Path], root: Path, methods: _Methods, *rest: Any) -> BatchResult:
+def _segmented(rows: Sequence[Row], folders: Sequence[Path], root: Path, methods: Methods, *rest: Any) -> BatchResult:
     for row in rows:
         methods.of(row)  # all mistakes in options are told before anything starts
     with alone({root / TABLE: 0}):  # two batches in one folder would each note what the other has in hand as failed
@@ -264,7 +264,7 @@ def _nothing(number: int, result: SceneResult) -> None:
 # How each one is segmented
 
 
-class _Methods:
+class Methods:
     """Options common to all scenes, joined with a scene's own; what equal ones come to is found once."""
 
     def __init__(self, classes: Classes | None, options: Mapping[str, Any]) -> None:
@@ -341,7 +341,7 @@ class _Batch:
     rows: Sequence[Row]
     folders: Sequence[Path]
     root: Path
-    methods: _Methods
+    methods: Methods
     options: Mapping[str, Any]
     cluster: Any
     watch: Watch

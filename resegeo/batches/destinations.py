@@ -49,6 +49,17 @@ def gather(sources: Sequence[str], output: Path, asset: str | None = None) -> tu
     return rows, _common(bases) if bases else None
 
 
+def is_batch(sources: Sequence[str]) -> bool:
+    """Whether arguments name several scenes, or may: a pattern, a folder or a manifest."""
+    if len(sources) != 1:
+        return True
+    source = sources[0]
+    if not is_local(source):
+        return False
+    folder = is_folder(Path(source)) and not is_store(source)
+    return folder or is_manifest(source) or (glob.has_magic(source) and not is_there(source))
+
+
 def _here(path: str | Path) -> tuple[str, ...]:
     """Return the parts of a local path from the root on; links stay as they are."""
     return Path(os.path.normpath(Path(path).absolute())).parts

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from resegeo.errors import InputNotice, ResegeoError, Spelling, escaped, in_python, shown
 from resegeo.evaluation.evaluate import Evaluation, agreement, evaluate
 from resegeo.evaluation.folders import matched
-from resegeo.files import LONGEST_PATH, whole
+from resegeo.files import LONGEST_PATH, move, workshop
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.reports.facts import Facts, gather, table_rows
 from resegeo.reports.layers import LONGEST, Stack, draw, thumbnail
@@ -181,9 +181,11 @@ def _put(
         _refuse_others(paths)
     contents[0] += f"<!-- resegeo report {' '.join(map(_sum, contents))} -->\n".encode()
     try:
-        for path, content in zip(reversed(paths), reversed(contents), strict=True):  # the page last
-            with whole(path) as beside:
+        with workshop(target.parent) as place:
+            made = {place / path.name: path for path in paths}  # the page first: it tells whose the others are
+            for beside, content in zip(made, contents, strict=True):
                 beside.write_bytes(content)
+            move(made)
     except OSError as error:
         raise ResegeoError(
             f"{shown(target, LONGEST_PATH)} could not be written ({error.strerror or error}). Check free space and "

@@ -8,8 +8,8 @@ there is not written.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from resegeo.evaluation.legend import BACKGROUND, Legend
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy, count_pairs
 from resegeo.evaluation.reliability import Reliability, fit_scales, fit_threshold, reliability, save_reliability
 from resegeo.evaluation.truth import Grid, RasterTruth, Truth, open_truth
-from resegeo.files import whole
+from resegeo.files import sync, whole
 from resegeo.outputs.raster import CLASSES_TAG
 from resegeo.progress import Progress, silent
 from resegeo.run.execution import ready_for
@@ -151,10 +151,13 @@ def calibrate(
     specs = tuple(spec if fitted else replace(spec, threshold=floor) for spec, fitted, floor in kept)
     found = replace(found, classes=replace(found.classes, classes=specs))
     head = "".join(f"# {line}\n" for line in _said(found, shown(store)))
-    _write(output, "output", lambda path: path.write_text(head + class_file_of(found.classes), "utf-8"))
-    if diagram is not None:
-        parts = [("as it was", found.before), ("calibrated", found.after)]
-        _write(Path(diagram), "diagram", lambda path: save_reliability(parts, path))
+    parts = [("as it was", found.before), ("calibrated", found.after)]
+    with _written(output, "output") as beside:
+        beside.write_text(head + class_file_of(found.classes), "utf-8")
+        sync(beside)  # so that both files get their names, or neither does
+        if diagram is not None:
+            with _written(Path(diagram), "diagram") as picture:
+                save_reliability(parts, picture)
     return found
 
 
@@ -167,10 +170,12 @@ def _said(found: Calibration, store: str) -> Iterator[str]:
     yield from found.refusals
 
 
-def _write(path: Path, parameter: str, write: Callable[[Path], object]) -> None:
+@contextmanager
+def _written(path: Path, parameter: str) -> Iterator[Path]:
+    """Yield a path to write to, as :func:`whole` does; see :class:`ResegeoError` where that cannot be done."""
     try:
         with whole(path) as beside:
-            write(beside)
+            yield beside
     except OSError as error:
         raise ResegeoError(
             f"{shown(path)} cannot be written ({error.strerror or error}); name another file by [[{parameter}]]."

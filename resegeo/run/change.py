@@ -30,7 +30,7 @@ from resegeo.classes.class_file import class_list
 from resegeo.classes.class_list import ClassList
 from resegeo.clip.blending import NO_SCORE, SCORE_STEPS
 from resegeo.errors import ResegeoError, UsageError, notice, shown
-from resegeo.files import LONGEST_PATH, is_there, output_folder, saving, whole, writable_folder
+from resegeo.files import LONGEST_PATH, is_there, move, output_folder, saving, workshop, writable_folder
 from resegeo.outputs.area_table import pixel_areas
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.raster import read_class_raster_info, sidecars, write_class_raster
@@ -177,10 +177,10 @@ def compare(
         pixel = _pixel_area(where)
         kept, small = _large(kept, a, b, measure.in_pixels(pixel, "[[min_area]]"))
         transitions = _transitions(a, b, common, kept, certain, names, where)
-        with writable_folder(folder):
+        with writable_folder(folder), _together(folder) as beside:
             classes, codes = _recoded(a, b, kept, common, names, (first, second), paths)
-            _write_raster(targets["tif"], codes, where, classes, paths)
-            drawn = _write_polygons(targets, classes, certain, where)
+            _write_raster(beside / "change.tif", codes, where, classes, paths)
+            drawn = _write_polygons(beside, classes, certain, where)
             made = Change(
                 transitions,
                 float(differs.sum() / common.sum()),
@@ -192,9 +192,23 @@ def compare(
                 targets["csv"],
                 targets["json"],
             )
-            _write_table(targets["csv"], transitions)
-            _write_report(made, paths, {"min_area": str(min_area), "sure": sure, "only_sure": only_sure})
+            _write_table(beside / "change.csv", transitions)
+            options = {"min_area": str(min_area), "sure": sure, "only_sure": only_sure}
+            _write_report(beside / "change.json", made, paths, options)
     return made
+
+
+@contextlib.contextmanager
+def _together(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to; what lies there at the end is moved to ``folder``, all of it or nothing."""
+    with workshop(folder) as place:
+        try:
+            yield place
+        except ResegeoError as error:  # the user knows the files by their final names
+            names = (shown(place, LONGEST_PATH), shown(folder, LONGEST_PATH))
+            raise ResegeoError(error.text.replace(*names)) from error
+        with saving(folder):
+            move({path: folder / path.name for path in sorted(place.iterdir())})
 
 
 def _raster_of(path: str | Path) -> Path:
@@ -438,19 +452,17 @@ def _write_raster(
     write_class_raster(path, strips(), height=height, width=width, georeference=where, classes=classes, tags=tags)
 
 
-def _write_polygons(
-    targets: dict[str, Path], classes: ClassList, certain: NDArray[np.bool_] | None, where: GeoReference
-) -> bool:
+def _write_polygons(folder: Path, classes: ClassList, certain: NDArray[np.bool_] | None, where: GeoReference) -> bool:
     """Draw the changes with what they were, what they became, and the share of which both maps are sure."""
     if where.transform is None:
         return False
     weights = None if certain is None else np.where(certain, SCORE_STEPS, 0).astype(np.uint8)
-    frame = polygonize(targets["tif"], classes=classes, scores=weights)
+    frame = polygonize(folder / "change.tif", classes=classes, scores=weights)
     parts = [name.split(" → ") for name in frame["class_name"]]
     frame.insert(2, "before", [part[0] for part in parts])
     frame.insert(3, "after", [part[-1] for part in parts])
     frame = frame.rename(columns={"score_mean": "sure"}).astype({"before": "str", "after": "str"})
-    write_polygons(frame, targets["gpkg"], classes)
+    write_polygons(frame, folder / "change.gpkg", classes)
     return True
 
 
@@ -461,11 +473,11 @@ def _write_table(path: Path, transitions: tuple[Transition, ...]) -> None:
     for each in transitions:
         cells = (each.before, each.after, each.pixels, each.ha, each.sure)
         writer.writerow(["" if value is None else value for value in cells])
-    with saving(path), whole(path) as beside:
-        beside.write_text(text.getvalue(), "utf-8")
+    with saving(path):
+        path.write_text(text.getvalue(), "utf-8")
 
 
-def _write_report(made: Change, paths: list[Path], options: dict[str, Any]) -> None:
+def _write_report(path: Path, made: Change, paths: list[Path], options: dict[str, Any]) -> None:
     document = {
         "resegeo_change": 1,
         "before": str(paths[0]),
@@ -478,5 +490,5 @@ def _write_report(made: Change, paths: list[Path], options: dict[str, Any]) -> N
         "caution": made.caution(),
         "transitions": [vars(each) for each in made.transitions],
     }
-    with saving(made.report), whole(made.report) as beside:
-        beside.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    with saving(path):
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -6,10 +6,12 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from resegeo.errors import ResegeoError, UsageError, notice
 from resegeo.process import UNGUARDED, hushed, restored, unguarded
+from resegeo.run.capacity import cores
 
 CONNECT = "20s"
 """How long a scheduler is waited for."""
@@ -19,6 +21,12 @@ PATIENCE = 10.0
 
 _DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Run by local workers at their start: a terminal sends Ctrl-C to them too, and it is for this process to end them."""
+
+AUTO = "auto"
+"""Stands for one local worker a GPU, where there are several."""
+
+STREAMS = 2
+"""Stretches of items that a worker with a GPU has in hand: one begins while the other ends, so the GPU never waits."""
 
 _FRUGAL: Mapping[str, Any] = {
     # dask has workers give memory back at once, which makes glibc map every large tensor anew: a third of the time.
@@ -35,6 +43,33 @@ _FRUGAL: Mapping[str, Any] = {
 Future = Any
 
 
+@dataclass(frozen=True)
+class Share:
+    """How a machine's devices and cores are shared out to local workers."""
+
+    workers: int
+    threads: int
+    """CPU threads of each."""
+
+
+def shared_out(gpus: int, cores: int) -> Share | None:
+    """Share a machine out: one worker a GPU, the cores in equal parts; None with fewer than two GPUs.
+
+    One process keeps a single GPU busy, and two on it would only take each other's memory; without any, the model
+    computes on all cores of one process as well as in several.
+    """
+    return None if gpus < 2 else Share(gpus, max(1, cores // gpus))
+
+
+def share_of(cluster: Any) -> Share | None:
+    """Share this machine out where ``cluster`` says ``auto``; None where it does not, or one process is enough."""
+    if cluster != AUTO:
+        return None
+    from torch import cuda
+
+    return shared_out(cuda.device_count(), cores())
+
+
 def local_workers(cluster: Any) -> int | None:
     """Return how many local workers ``cluster`` asks for; None where it is an address or an open client.
 
@@ -46,6 +81,9 @@ def local_workers(cluster: Any) -> int | None:
     """
     if not isinstance(cluster, int | str):
         return None
+    if cluster == AUTO:
+        share = share_of(cluster)
+        return 1 if share is None else share.workers
     if isinstance(cluster, int) or (cluster.isascii() and cluster.isdigit()):
         if int(cluster) < 1:
             raise UsageError(
@@ -54,8 +92,8 @@ def local_workers(cluster: Any) -> int | None:
         return int(cluster)
     if re.fullmatch(r"(\w+://)?[^\s:/]+:\d+/?|\w+://\S+", cluster) is None:
         raise UsageError(
-            f"[[cluster={cluster!r}]] is neither a number of local workers nor the address of a scheduler such as "
-            "tcp://10.0.0.5:8786."
+            f"[[cluster={cluster!r}]] is neither a number of local workers, nor auto, nor the address of a scheduler "
+            "such as tcp://10.0.0.5:8786."
         )
     return None
 
@@ -64,13 +102,18 @@ def local_workers(cluster: Any) -> int | None:
 def connect(cluster: Any) -> Iterator[Any]:
     """Connect to a scheduler, or start local workers; a client that is open already is used and left open.
 
+    None stands for no workers: this process does as well alone.
+
     Raises
     ------
     ResegeoError:
         When no scheduler answers.
 
     """
-    workers = local_workers(cluster)
+    workers, share = local_workers(cluster), share_of(cluster)
+    if cluster == AUTO and share is None:
+        yield None
+        return
     if workers is None and not isinstance(cluster, str):
         yield cluster
         return
@@ -87,7 +130,7 @@ def connect(cluster: Any) -> Iterator[Any]:
             dask.config.set(dict(_FRUGAL)),
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers,
-                threads_per_worker=1,
+                threads_per_worker=1 if share is None else STREAMS,
                 processes=True,
                 dashboard_address=None,
                 silence_logs=40,

@@ -164,7 +164,8 @@ def open_segments(
     settings = plan.settings
     if plan.sam is None:
         areas = settings.superpixel_area or (16 * plan.geometry.patch_size**2,)
-        return segment_source(settings.segments, plan.canvas, areas=areas, threads=threads)
+        scale = settings.superpixel_scale
+        return segment_source(settings.segments, plan.canvas, areas=areas, scale=scale, threads=threads)
     from resegeo.segments.sam_masks import SamSegmenter
 
     half = None if settings.precision == "float32" else getattr(torch, settings.precision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from resegeo.clip.blending import WindowScores
 from resegeo.files import is_folder
 from resegeo.outputs.raster import CACHE_BYTES
+from resegeo.run.capacity import cores
 from resegeo.run.clusters import local_workers
 from resegeo.run.compute import Batch, Machine, reduced, start_machine
+from resegeo.run.header import Kept
 from resegeo.run.labelling import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Plan
@@ -28,6 +29,9 @@ from resegeo.scene.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0
 """Seconds that timing one work item may take; where it would take longer, one window is timed instead."""
+
+NEIGHBOURS = 6
+"""Items that are timed, where they take little: the first of a row of them pays for superpixels that others share."""
 
 POLYGON_BYTES = 24
 """Memory that drawing polygons takes for each pixel of the scene, measured (tests/benchmarks/memory.py)."""
@@ -69,7 +73,59 @@ class Estimate:
         return sum(self.seconds.values())
 
 
-def estimate_run(plan: Plan, url: str, found: Standing | None, options: RunOptions) -> Estimate:
+@dataclass(frozen=True)
+class Pace:
+    """What was measured on one scene, and holds for others of its kind: seconds and bytes."""
+
+    reading: float
+    """Seconds of reading a window in one thread, its segments included."""
+    encoding: float
+    """Seconds of the model's pass over a window."""
+    labelling: float
+    """Seconds of labelling a block, as many at once as there are threads."""
+    threads: int
+    device: str
+    device_bytes: int
+    memory_bytes: int
+    """Of this process at most, without what follows from a scene's size."""
+
+    @property
+    def window(self) -> float:
+        """Seconds a window: threads read ahead of a GPU, and the slower counts; on the CPU both share the cores."""
+        reading = self.reading / self.threads
+        return max(reading, self.encoding) if self.device.startswith("cuda") else reading + self.encoding
+
+    def seconds(self, plan: Plan, *, items: int | None = None, workers: int = 1) -> dict[str, float]:
+        """Seconds of each stage of a plan, of which so many ``items`` are left (None: all)."""
+        height, width = plan.scene.height, plan.scene.width
+        share = 1.0 if items is None else items / plan.items
+        rates = {stage: rate for stage, rate in DRAWING.items() if plan.settings.vector or stage != "polygons"}
+        return {
+            "windows": plan.grid.count * share * self.window / max(1, workers),
+            "labels": self.labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
+            **{stage: rate * height * width / 1e6 for stage, rate in rates.items()},
+        }
+
+
+def pace_of(plan: Plan, kept: Kept, options: RunOptions) -> Pace:
+    """Measure how fast a scene is segmented here, by computing a few windows and blocks; writes nothing.
+
+    Raises
+    ------
+    ResegeoError:
+        When model, segments or scene can't be had, as the run itself would.
+
+    """
+    machine = start_machine(plan, kept, device=options.device, threads=options.threads)
+    threads = options.threads or cores()
+    reading, encoding, sample, device_bytes = _time_items(machine)
+    labelling = 0.0 if sample is None else _time_blocks(machine, sample, threads)
+    return Pace(reading, encoding, labelling, threads, machine.encoder.device, device_bytes, _peak() + CACHE_BYTES)
+
+
+def estimate_run(
+    plan: Plan, url: str, found: Standing | None, options: RunOptions, *, pace: Pace | None = None
+) -> Estimate:
     """Estimate a run; computes a few windows and blocks, writes nothing.
 
     Parameters
@@ -82,6 +138,8 @@ def estimate_run(plan: Plan, url: str, found: Standing | None, options: RunOptio
         What is there already; None: nothing that counts.
     options:
         Who would compute and what would be kept.
+    pace:
+        What was measured on another scene of this one's kind; None: it is measured on this one.
 
     Raises
     ------
@@ -98,23 +156,12 @@ def estimate_run(plan: Plan, url: str, found: Standing | None, options: RunOptio
         features = store.header.features
     kept = plan.kept(features=features)
     done = plan.items if complete else 0 if store is None else len(store.done())
-    machine = start_machine(plan, kept, device=options.device, threads=options.threads)
-    threads = options.threads or os.cpu_count() or 1
-    reading, encoding, sample, device_bytes = _time_items(machine)
-    per_item = max(reading, encoding) if machine.encoder.device.startswith("cuda") else reading + encoding
-    labelling = 0.0 if sample is None else _time_blocks(machine, sample, threads)
-    height, width = plan.scene.height, plan.scene.width
-    pixels = height * width
+    pace = pace or pace_of(plan, kept, options)
     drawn = bool(plan.settings.vector)
-    seconds = (
-        dict.fromkeys(("windows", "labels", *DRAWING), 0.0)
-        if complete
-        else {
-            "windows": (plan.items - done) * per_item / max(1, workers),
-            "labels": labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
-            **{stage: rate * pixels / 1e6 for stage, rate in DRAWING.items() if drawn or stage != "polygons"},
-        }
-    )
+    seconds = pace.seconds(plan, items=plan.items - done, workers=workers)
+    if complete:
+        seconds = dict.fromkeys(seconds, 0.0)
+    pixels = plan.scene.height * plan.scene.width
     itemsize = np.dtype(plan.classes.dtype).itemsize
     return Estimate(
         items=plan.items,
@@ -125,17 +172,17 @@ def estimate_run(plan: Plan, url: str, found: Standing | None, options: RunOptio
         store_bytes=plan.kept_bytes(kept),
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
-        memory_bytes=_peak() + CACHE_BYTES + min(SCORES_KEPT, plan.score_bytes()),
+        memory_bytes=pace.memory_bytes + min(SCORES_KEPT, plan.score_bytes()),
         polygon_bytes=POLYGON_BYTES * pixels if drawn else 0,
-        device=machine.encoder.device,
-        device_bytes=device_bytes,
+        device=pace.device,
+        device_bytes=pace.device_bytes,
         workers=workers,
         seconds=seconds,
     )
 
 
 def _time_items(machine: Machine) -> tuple[float, float, Mapping[str, NDArray[Any]] | None, int]:
-    """Seconds of reading and of encoding one work item, what a window leaves behind (None: no valid one), GPU bytes."""
+    """Seconds of reading and of encoding a window, what one leaves behind (None: no valid one), GPU bytes."""
     plan = machine.plan
     # Through the scene from its middle: the corners of many are empty.
     order = sorted(range(0, plan.items, max(1, plan.items // 16)), key=lambda index: abs(index - plan.items // 2))
@@ -147,14 +194,22 @@ def _time_items(machine: Machine) -> tuple[float, float, Mapping[str, NDArray[An
     else:
         return 0.0, 0.0, None, 0
     reading, encoding, sample = _timed(machine, single)  # the first is slow: it warms up
-    count = len(item.windows)
-    if (reading + encoding) * count < PATIENCE:
-        # Two neighbours: they share superpixels as the items of a run do.
-        found = [_timed(machine, plan.grid.item(min(index + step, plan.items - 1))) for step in (0, 1)]
-        reading, encoding = (sum(one[part] for one in found) / 2 for part in (0, 1))  # type: ignore[misc]
-    else:
-        reading, encoding = reading * count, encoding * count
+    if (reading + encoding) * len(item.windows) < PATIENCE:
+        reading, encoding = _paced(machine, index)
     return reading, encoding, sample, _device_bytes(machine)
+
+
+def _paced(machine: Machine, index: int) -> tuple[float, float]:
+    """Seconds of reading and of encoding a window, over neighbouring items: they share superpixels as in a run."""
+    plan = machine.plan
+    windows, reading, encoding = 0, 0.0, 0.0
+    for number in range(index, min(index + NEIGHBOURS, plan.items)):
+        item = plan.grid.item(number)
+        read, encoded, _ = _timed(machine, item)
+        windows, reading, encoding = windows + len(item.windows), reading + read, encoding + encoded
+        if reading + encoding > PATIENCE / 4:
+            break
+    return reading / windows, encoding / windows
 
 
 def _singles(item: WorkItem) -> list[WorkItem]:

@@ -23,7 +23,7 @@ from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
-from resegeo.run.clusters import connect
+from resegeo.run.clusters import STREAMS, connect, share_of
 from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
 from resegeo.run.corrected import Found, fitted_on, write_fitted
@@ -330,7 +330,11 @@ def _compute_items(
         tiles = None if store.local is None else store.local.resolve() / "tiles"
         where = store.url if store.local is None else str(store.local.resolve())
         identity = fingerprint(plan.image_options() | {"store": store.header.id})
-        task = Task(job, where, options.device, options.threads, tiles, identity)
+        share, threads, room = share_of(options.cluster), options.threads, None
+        if share is not None:
+            threads = threads or share.threads
+            room = Room.of(plan, ahead=options.read_ahead, threads=threads, among=share.workers * STREAMS)
+        task = Task(job, where, options.device, threads, tiles, identity, room)
         run_on_cluster(workers, task, pending, tick)
     if store.local is not None:
         shutil.rmtree(store.local / "tiles", ignore_errors=True)

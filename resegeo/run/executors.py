@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,16 +48,26 @@ class Task:
     tiles: Path | None
     identity: str
     """Checksum of scene, options and store: a worker that lives on would take a replaced one for what it has open."""
+    room: Room | None = None
+    """How far a worker with a device of its own reads ahead; None: it reads and computes by turns."""
+
+    @property
+    def stretch(self) -> int:
+        """Items that a worker is given at a time, at most."""
+        return STRETCH if self.room is None else max(STRETCH, 2 * self.room.ahead)
 
 
 def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Callable[[], None]) -> None:
     """Compute items on the workers of a ``distributed.Client``; a dead worker costs its items alone, for a while.
 
-    An item that takes several workers with it is recorded as failed.
+    An item that takes several workers with it, or fails on two of them by itself, is recorded as failed: so a worker
+    that fails whatever it is given costs no item.
     """
     order = pickle.dumps(task)
     shares = _Shares(pending)
     again: deque[int] = deque()
+    blamed: defaultdict[int, set[str]] = defaultdict(set)
+    alone: Counter[int] = Counter()
     alive: dict[Any, tuple[list[int], str]] = {}
     room = _Room(client)
 
@@ -65,11 +76,16 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
         # is a wish; without any worker yet, some wait for the first.
         threads = room.threads() or {"": 3}
         busy = Counter(worker for _, worker in alive.values())
-        most = max(1, min(STRETCH, len(pending) // (8 * len(threads))))
+        most = max(1, min(task.stretch, len(pending) // (8 * len(threads))))
         for worker in threads:
             wish = {"workers": [worker], "allow_other_workers": True} if worker else {}
             while busy[worker] <= threads[worker]:
-                part = [again.popleft()] if again else shares.take(worker, threads, most)
+                # What failed goes to a worker that has not failed at it, where there is one.
+                spared = (index for index in again if worker not in blamed[index] or blamed[index] >= threads.keys())
+                retried = next(spared, None)
+                if retried is not None:
+                    again.remove(retried)
+                part = shares.take(worker, threads, most) if retried is None else [retried]
                 if not part:
                     break
                 future = client.submit(_on_worker, order, part, pure=False, retries=0, **wish)
@@ -79,11 +95,17 @@ def run_on_cluster(client: Any, task: Task, pending: Sequence[int], progress: Ca
     more()
     store = Store.open(task.store)
     for future in finished(client, alive):
-        part, _ = alive.pop(future)
+        part, worker = alive.pop(future)
         error = future.exception()
         if isinstance(error, LostStoreError) or (isinstance(error, ResegeoError) and error.exit_code == 2):
             raise error
-        if error is not None and len(part) > 1:
+        killed = type(error).__name__ == "KilledWorker"  # the scheduler has tried it on several already
+        if error is not None and not killed:
+            for index in part:
+                blamed[index].add(worker)
+        if len(part) == 1:
+            alone.update(part)
+        if error is not None and (len(part) > 1 or (not killed and alone[part[0]] < min(2, len(room.threads()) or 1))):
             again.extend(part)  # one by one, so that the item that is to blame is told from its neighbours
         else:
             if error is not None and store is not None:
@@ -132,10 +154,18 @@ class _Shares:
 
 
 def _on_worker(order: bytes, part: Sequence[int]) -> None:
-    machine, store = _worker_machine(order)
-    for index in part:
-        if not store.is_done(index):  # by another worker, which was lost before it could say so
-            settle(machine, store, machine.plan.grid.item(index))
+    with _LOADING:  # by one of the threads of this process
+        machine, store, room = _worker_machine(order)
+    # Some may be done by another worker, which was lost before it could say so.
+    items = [machine.plan.grid.item(index) for index in part if not store.is_done(index)]
+    if room is not None:
+        deque(settled(machine, store, items, room), maxlen=0)
+        return
+    for item in items:
+        settle(machine, store, item)
+
+
+_LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -161,7 +191,7 @@ def _sees(plan: Plan) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker_machine(order: bytes) -> tuple[Machine, Store]:
+def _worker_machine(order: bytes) -> tuple[Machine, Store, Room | None]:
     """Load the model once a process, and keep it."""
     import warnings
 
@@ -182,4 +212,4 @@ def _worker_machine(order: bytes) -> tuple[Machine, Store]:
             tiles=task.tiles,
             models=worker_models(),
         )
-    return machine, store
+    return machine, store, task.room

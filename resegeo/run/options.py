@@ -206,12 +206,14 @@ class RunOptions:
     )
     cluster: Any = option(
         None,
-        "Local worker processes, or a dask scheduler such as tcp://10.0.0.5:8786.",
+        "Local worker processes, auto (one a GPU, where there are several), or a dask scheduler such as "
+        "tcp://10.0.0.5:8786.",
         "Execution",
         affects="nothing",
-        metavar="N|ADDRESS",
+        metavar="N|auto|ADDRESS",
     )
-    """Number of local worker processes, the address of a ``distributed`` scheduler, or an open client; None: here."""
+    """Number of local worker processes, ``auto``, the address of a ``distributed`` scheduler, or an open client; None:
+    here."""
     read_ahead: int | None = option(
         None,
         "Work items that are read, by several threads, while the model is busy.  [default: as cores and memory allow]",

@@ -50,7 +50,7 @@ class Room:
     """Items that are read, each by a thread of its own, while the model is busy with another; 0: it waits for each."""
 
     @classmethod
-    def of(cls, plan: Plan, *, ahead: int | None = None, threads: int | None = None) -> Room:
+    def of(cls, plan: Plan, *, ahead: int | None = None, threads: int | None = None, among: int = 1) -> Room:
         """Settle it by the cores and the memory that there are.
 
         Parameters
@@ -61,11 +61,13 @@ class Room:
             How many items, as the user wants it; None: :data:`ITEMS_A_CORE` in an eighth of the memory.
         threads:
             How many CPU threads may compute; None: one a core.
+        among:
+            How many such rooms share the machine's memory.
 
         """
         if ahead is None:
             cores = threads or capacity.cores()
-            ahead = max(1, min(ITEMS_A_CORE * cores, capacity.memory() // SHARE // item_bytes(plan)))
+            ahead = max(1, min(ITEMS_A_CORE * cores, capacity.memory() // (SHARE * among) // item_bytes(plan)))
         return cls(ahead)
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from resegeo.run.correction import Correction
-    from resegeo.run.estimation import Estimate
+    from resegeo.run.estimation import Estimate, Pace
     from resegeo.run.segmentation import Segmentation
     from resegeo.run.standing import Standing
 
@@ -81,8 +81,27 @@ class Run:
     """Whether the scene is an array, and its labels are returned as one."""
 
     @heard
-    def estimate(self) -> Estimate:
+    def pace(self) -> Pace:
+        """Measure how fast this machine segments the scene, on a few windows of it; for others of its kind too.
+
+        Raises
+        ------
+        ResegeoError:
+            As :meth:`execute` would.
+
+        """
+        with undisturbed():
+            from resegeo.run.estimation import pace_of
+
+            plan, options = self.plan, self.options
+            features = plan.keeps_features(keep=options.keep_features, discard=options.discard_store)
+            return pace_of(plan, plan.kept(features=features), options)
+
+    @heard
+    def estimate(self, pace: Pace | None = None) -> Estimate:
         """Say what the run would need: items, memory, disk, time, measured on a few windows of the scene.
+
+        ``pace`` is what :meth:`pace` measured on this scene or one of its kind; None: it is measured now.
 
         Raises
         ------
@@ -94,7 +113,7 @@ class Run:
             from resegeo.run.estimation import estimate_run
 
             found = None if self.in_memory else _foreseen(self)
-            return estimate_run(self.plan, self.url, found, self.options)
+            return estimate_run(self.plan, self.url, found, self.options, pace=pace)
 
     @heard
     def execute(self) -> Segmentation | xr.DataArray:

@@ -181,15 +181,19 @@ class Superpixels(Tiled):
     A tile is segmented together with a halo and cut out of it, so that segments end at tile borders and nowhere else.
     """
 
-    def __init__(self, canvas: Canvas, areas: Sequence[int], *, threads: int | None = None) -> None:
+    def __init__(
+        self, canvas: Canvas, areas: Sequence[int], *, scale: str = "full", threads: int | None = None
+    ) -> None:
         """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area.
 
+        ``scale``: ``half`` finds them in the image at half its size and enlarges them, a third of the time.
         ``threads`` compute at a time, however many ask; None: as many as there are cores.
         """
         across = -(-canvas.width // TILE)
         # Two rows of tiles, where they are not too many.
         super().__init__(canvas, tile=TILE, levels=len(areas), kept=2 * across + 4 if across <= 64 else 132)
         self._areas = tuple(areas)
+        self._factor = 2 if scale == "half" else 1
         self._turns = threading.Semaphore(threads or os.cpu_count() or 1)
         self.finest = self._areas.index(min(self._areas))
 
@@ -211,10 +215,21 @@ class Superpixels(Tiled):
         inner = slice(core.row - top, core.bottom - top), slice(core.col - left, core.right - left)
         for level, area in enumerate(self._areas):
             count = max(1, round(rgb.shape[0] * rgb.shape[1] / area))
-            found = slic(rgb, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
+            seen = rgb if self._factor == 1 else _reduced(rgb, self._factor)
+            found = slic(seen, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
+            if self._factor > 1:
+                found = found.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
             ids[level] = found[inner]
         ids[:, ~valid[inner]] = 0
         return ids
+
+
+def _reduced(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
+    """Means of squares of pixels, as shares of 255: (h, w, 3) -> (⌈h / factor⌉, ⌈w / factor⌉, 3)."""
+    height, width = (-(-size // factor) for size in rgb.shape[:2])
+    rest = [(0, whole * factor - size) for whole, size in zip((height, width), rgb.shape, strict=False)]
+    squares = np.pad(rgb, (*rest, (0, 0)), mode="edge").reshape(height, factor, width, factor, 3)
+    return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32) / 255, dtype=np.float32)
 
 
 class SamTiles(Tiled):
@@ -356,11 +371,11 @@ def _within(part: Rect, whole: Rect) -> tuple[slice, slice, slice]:
 
 
 def segment_source(
-    name: str, canvas: Canvas, *, areas: Sequence[int] = (), threads: int | None = None
+    name: str, canvas: Canvas, *, areas: Sequence[int] = (), scale: str = "full", threads: int | None = None
 ) -> SegmentSource:
     """Build the source that ``segments`` names: superpixels, none, a label raster, or files with polygons."""
     if name == "superpixels":
-        return Superpixels(canvas, areas, threads=threads)
+        return Superpixels(canvas, areas, scale=scale, threads=threads)
     if name == "none":
         return NoSegments()
     paths = [name] if is_there(name) else name.split(",")
