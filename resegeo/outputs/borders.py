@@ -72,11 +72,11 @@ class Borders:
         order, counts = chains(seams.following())
         ring_start = np.concatenate([[0], np.cumsum(counts)])
         every = np.empty(int(piece_start[-1]), dtype=np.int64)
-        place = 0
-        for index, part in enumerate(keys):
+        place = len(every)
+        while keys:  # each part goes when it was copied
+            part = keys.pop()
+            place -= len(part)
             every[place : place + len(part)] = part
-            place += len(part)
-            keys[index] = part[:0]
         if not len(order):
             return cls(areas, every, piece_start, order, ring_start, owner)
         area_of = owner[order[ring_start[:-1]]]

@@ -61,7 +61,7 @@ _WIDE = 90.0
 _POINTS = 200
 """Points that the longest edge of such a polygon gets."""
 
-_ROWS = 8192
+_ROWS = 1024
 """Polygons that are read back at once."""
 
 _PARQUET = "1.1.0"
