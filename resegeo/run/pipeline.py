@@ -33,7 +33,7 @@ SHARE = 8
 """Items read ahead take at most one in so many parts of the machine's memory."""
 
 READING_BYTES = 96
-"""Memory that reading takes for each pixel of an item's windows, those of its segments included, at most; measured."""
+"""Memory that reading takes for each pixel of an item's windows, those of its segments included: a generous guess."""
 
 ATTEMPTS = 3
 """How often an item is tried before it is given up."""
