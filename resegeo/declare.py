@@ -266,12 +266,17 @@ def said(value: object) -> str:
         return "a number of thousands of digits"
 
 
+LISTED = 24
+"""Names that a sentence lists at most."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Say that there is no option of a name, and which may have been meant, as the end of a sentence."""
     names = list(known)
     plain = (name if isinstance(name, str) else said(name)).strip().removeprefix("--").replace("-", "_").lower()
     near = difflib.get_close_matches(plain, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names[:LISTED])}{more}."
     return f"there is no {kind} {said(name)}; {hint}"
 
 

@@ -351,7 +351,7 @@ def test_another_activation_is_another_run(scenes):
     model = resegeo.checkpoints.sources.resolve_model()
     given = {"model": str(model.path), "arch": str(model.config) if model.config else model.architecture}
     keys = {
-        resegeo.batches.batch._Methods(WORDS, {**given, "activation": name}).of(Row("a.tif", {}, "a.tif"))[2]
+        resegeo.batches.batch.Methods(WORDS, {**given, "activation": name}).of(Row("a.tif", {}, "a.tif"))[2]
         for name in ("gelu", "quickgelu")
     }
     assert len(keys) == 2
