@@ -243,7 +243,8 @@ def test_self_self_is_short_for_three_terms_without_residual_and_mlp():
 
 def test_a_later_knob_at_its_default_is_not_recorded_so_that_earlier_stores_and_results_still_fit():
     later = {name for name, what in declared(Settings).items() if what.about.later}
-    names = "resize last_attention last_residual last_mlp interpolate average templates smooth superpixel_scale regularize"
+    image = "resize last_attention last_residual last_mlp superpixel_scale"
+    names = f"{image} interpolate average templates smooth regularize"
     assert later == set(names.split())
     assert not later & Settings().as_dict().keys()
     chosen = Settings(last_mlp=False, average="logits").as_dict()
