@@ -20,6 +20,11 @@ from resegeo.scene.source import GeoReference
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+def slow(name):
+    """A file beside one that the quick suite tries."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def full(monkeypatch):
     """Let no more be written to files of a name, until it is called again with None."""
@@ -36,7 +41,7 @@ def full(monkeypatch):
     return lambda which: name.__setitem__(0, which)
 
 
-@pytest.mark.parametrize("last", ["change.csv", "change.json"])
+@pytest.mark.parametrize("last", ["change.csv", slow("change.json")])
 def test_a_comparison_leaves_all_of_its_files_or_none(tmp_path, full, last):
     classes = class_list(["water", "forest"])
     for number, name in enumerate(("a", "b")):
@@ -62,7 +67,7 @@ def test_a_comparison_leaves_all_of_its_files_or_none(tmp_path, full, last):
 
 
 @pytest.mark.usefixtures("quick_model")
-@pytest.mark.parametrize("last", ["page.html", "page.summary.json", "page.summary.csv"])
+@pytest.mark.parametrize("last", ["page.html", *(slow(f"page.summary.{kind}") for kind in ("json", "csv"))])
 def test_a_page_and_what_lies_beside_it_are_all_there_or_none_is(tmp_path, make_raster, picture, full, last):
     scene = make_raster("scene.tif", picture(40, 40))
     resegeo.segment(scene, ["water", "forest"], tmp_path / "run", vector=())

@@ -437,6 +437,7 @@ def test_a_killed_batch_goes_on_and_ends_with_the_same_bytes(scenes):
     assert not list(Path("out").rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_is_opened_once_and_gives_the_same_bytes(scenes, monkeypatch):

@@ -30,9 +30,9 @@ def check(path):
     "where",
     [
         GeoReference(UTM, Affine(10, 0, 5e5, 0, -10, 5.2e6)),
-        GeoReference(UTM, Affine(8, 6, 5e5, 6, -8, 5.2e6)),
-        GeoReference(None, None, gcps=GCPS, gcps_crs=UTM),
-        GeoReference(None, None),
+        pytest.param(GeoReference(UTM, Affine(8, 6, 5e5, 6, -8, 5.2e6)), marks=pytest.mark.slow),
+        pytest.param(GeoReference(None, None, gcps=GCPS, gcps_crs=UTM), marks=pytest.mark.slow),
+        pytest.param(GeoReference(None, None), marks=pytest.mark.slow),
     ],
     ids=["plain", "rotated", "gcps", "nowhere"],
 )

@@ -47,7 +47,15 @@ def whole(tmp_path_factory):
     return folder, bytes_of(result)
 
 
-@pytest.mark.parametrize("options", [{"read_ahead": 1}, {"read_ahead": 3}, {"threads": 1}, {"keep_features": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"read_ahead": 3},
+        pytest.param({"read_ahead": 1}, marks=pytest.mark.slow),
+        pytest.param({"threads": 1}, marks=pytest.mark.slow),
+        {"keep_features": False},
+    ],
+)
 def test_threads_that_read_ahead_give_the_same_bytes(tmp_path, whole, options):
     folder, expected = whole
     assert bytes_of(resegeo.segment(folder / "scene.tif", WORDS, tmp_path / "out", stride=32, **options)) == expected

@@ -230,6 +230,7 @@ def test_a_tile_that_failed_is_tried_again():
     assert source.ids(Rect(0, 0, 16, 16)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_model")
 def test_superpixels_of_many_threads_give_the_same_bytes(tmp_path):
     import rasterio
