@@ -19,6 +19,7 @@ from resegeo.errors import ResegeoError
 from resegeo.files import alone, move, name_problem, sweep, whole, workshop
 from resegeo.outputs.polygons import polygonize
 from resegeo.outputs.vectors import write_polygons
+from resegeo.run.report import Journal, marks_of
 from resegeo.run.standing import stands
 
 pytestmark = pytest.mark.usefixtures("quick_model")
@@ -203,3 +204,12 @@ def test_a_vrt_of_the_users_is_not_replaced_by_a_mosaic(scene, tmp_path):
     with pytest.raises(ResegeoError, match="is no mosaic of this program"):
         build_mosaic([str(scene)], tmp_path / "out", "all")
     assert mine.read_bytes() == b"mine \xff"
+
+
+def test_a_run_killed_between_report_and_journal_leaves_no_journal_once_it_is_repeated(scene, tmp_path):
+    made = resegeo.segment(scene, ["water"], tmp_path / "out", vector=())
+    whole_run = {path.name: path.read_bytes() for path in made.report.parent.iterdir() if path.is_file()}
+    Journal(made.report).keep(marks_of(json.loads(made.report.read_text("utf-8"))))
+    assert made.report.with_name(f".{made.report.name}.part").exists()
+    assert resegeo.segment(scene, ["water"], tmp_path / "out", vector=()).reused
+    assert {path.name: path.read_bytes() for path in made.report.parent.iterdir() if path.is_file()} == whole_run

@@ -7,6 +7,7 @@ from pathlib import Path
 from resegeo.files import sweep, sweep_locks
 from resegeo.run.options import RunOptions
 from resegeo.run.plan import Job, Outputs, Plan
+from resegeo.run.report import Journal
 from resegeo.run.reuse import reused
 from resegeo.run.segmentation import Segmentation
 from resegeo.run.standing import look
@@ -39,7 +40,8 @@ def run_files(plan: Plan, outputs: Outputs, url: str, job: Job | None, options: 
     """
     locks = _locks(plan, outputs, url)
     found = look(plan, outputs, url, options, alone=False)
-    if found.complete:
+    # Killed between report and journal, a run leaves both; only who is alone there takes the journal away.
+    if found.complete and not Journal(outputs.report).lies_there:
         sweep_locks(locks)
         sweep(outputs.folder)
         return reused(found, outputs, url, options)

@@ -92,6 +92,7 @@ def compute_files(
         # Again: another run may have ended meanwhile.
         found = look(plan, outputs, url, options, alone=True)
         if found.complete:
+            Journal(outputs.report).end()
             return reused(found, outputs, url, options)
         return _run(plan, outputs, url, job, options, found, drawable=drawable)
 

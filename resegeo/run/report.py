@@ -89,6 +89,11 @@ class Journal:
             self._add(path.name, self.written[path.name])
         self._save()
 
+    @property
+    def lies_there(self) -> bool:
+        """Whether a run is on its way, or was killed."""
+        return os.path.lexists(self._path)
+
     def end(self) -> None:
         """Remove the journal: the report stands in for it."""
         self._path.unlink(missing_ok=True)
