@@ -139,7 +139,13 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_else(folder):
     command = [sys.executable, "-m", "resegeo_cli", "segment", "scene.tif", "--stride", "6", "--cluster", "2"]
     command += ["--prompts", "classes.yml", "-o", "out"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What a shell runs in the background ignores the signal, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     marks = folder / "out/scene.store.zarr/marks/done"
     until(lambda: (marks.exists() and any(marks.iterdir())) or process.poll() is not None)
