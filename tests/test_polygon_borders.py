@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import rasterio.features
@@ -162,12 +164,24 @@ def test_after_every_option_large_rasters_give_a_valid_coverage(tmp_path, option
 
 
 @pytest.mark.slow
-def test_a_very_large_raster_gives_a_valid_coverage_of_its_pixels_across_all_seams(tmp_path):
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        2,
+        pytest.param(
+            5,
+            marks=pytest.mark.skipif(
+                "RESEGEO_LARGE_TESTS" not in os.environ, reason="takes a quarter of an hour: set RESEGEO_LARGE_TESTS"
+            ),
+        ),
+    ],
+)
+def test_a_very_large_raster_gives_a_valid_coverage_of_its_pixels_across_all_seams(tmp_path, tiles):
     tile = patches(11, 2000, 20.0)
     tile[tile == 255] = 0
-    rows = [np.concatenate([tile[:, :: 1 - 2 * (col % 2)] for col in range(5)], axis=1) for _ in range(5)]
+    rows = [np.concatenate([tile[:, :: 1 - 2 * (col % 2)] for col in range(tiles)], axis=1) for _ in range(tiles)]
     codes = np.concatenate([row[:: 1 - 2 * (number % 2)] for number, row in enumerate(rows)])
-    assert codes.shape == (10_000, 10_000)
+    assert codes.shape == (2000 * tiles, 2000 * tiles)
     check_against_gdal(tmp_path, codes)
     assert check_after(tmp_path, {"smooth": True}) == pytest.approx((codes > 0).sum() * 100, rel=5e-3)
 
