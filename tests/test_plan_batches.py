@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -78,6 +79,14 @@ def test_what_is_done_costs_nothing_and_what_cannot_be_opened_is_told(scenes, mo
     assert done.done == done.items > 0
     assert done.total_seconds == 0
     assert found.done == done.items
+
+
+def test_stores_are_looked_for_where_a_batch_puts_them(scenes, monkeypatch):
+    monkeypatch.setattr("resegeo.run.prepare.Run.pace", lambda self: PACE)
+    resegeo.segment_many("scenes/b.tif", WORDS, "out", store="stores", vector=())
+    shutil.rmtree("out")  # the stores alone tell what is done
+    found = planning.estimate_many("scenes/b.tif", WORDS, "out", store="stores", vector=())
+    assert found.done == found.items > 0
 
 
 @pytest.mark.parametrize("given", ["scenes/*.tif", "scenes", "list.csv", "several"])

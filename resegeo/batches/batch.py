@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
-from resegeo.batches.destinations import SUFFIXES, gather, result_folders
+from resegeo.batches.destinations import SUFFIXES, gather, result_folders, store_below
 from resegeo.batches.manifest import Row
 from resegeo.batches.mosaic import build_mosaic, mosaic_path
 from resegeo.batches.spread import PATIENCE, Made, Order, segmented, spread
@@ -439,10 +439,8 @@ class _Batch:
 
     def _store(self, number: int) -> str | None:
         """Name the place of a scene's store, below the one that is named for all."""
-        store = self.methods.of(self.rows[number])[1].get("store")
-        if store is None:
-            return None
-        return f"{str(store).rstrip('/')}/{self.folders[number].relative_to(self.root).as_posix()}"
+        part = self.folders[number].relative_to(self.root)
+        return store_below(self.methods.of(self.rows[number])[1].get("store"), part)
 
     def _stay_inside(self, number: int) -> None:
         """See that a scene's results and store go where they belong; see :class:`ResegeoError`."""

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from resegeo.batches.manifest import Row, is_manifest, read_manifest
@@ -58,6 +59,11 @@ def is_batch(sources: Sequence[str]) -> bool:
         return False
     folder = is_folder(Path(source)) and not is_store(source)
     return folder or is_manifest(source) or (glob.has_magic(source) and not is_there(source))
+
+
+def store_below(store: Any, part: Path) -> str | None:
+    """Name the place of a scene's store below the one that is named for all; ``part``: its folder of results."""
+    return None if store is None else f"{str(store).rstrip('/')}/{part.as_posix()}"
 
 
 def _here(path: str | Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resegeo.batches.batch import Methods
-from resegeo.batches.destinations import gather, result_folders
+from resegeo.batches.destinations import gather, result_folders, store_below
 from resegeo.errors import ResegeoError
 from resegeo.files import output_folder
 from resegeo.run.commands import prepare
@@ -120,7 +120,8 @@ def estimate_many(
     found = []
     for row, part, (own, joined, facts) in zip(rows, result_folders(rows, base), ways, strict=True):
         try:
-            run = prepare(row.scene, own, root / part, **joined)
+            here = {**joined, "store": store_below(joined.get("store"), part)}
+            run = prepare(row.scene, own, root / part, **here)
             kind = (facts, *_kind(run))
             if kind not in paces:
                 paces[kind] = run.pace()
