@@ -92,3 +92,17 @@ def picture() -> Callable[..., np.ndarray]:
         return np.clip(areas + random.normal(0, 12, areas.shape), 0, 255).astype(np.uint8)
 
     return draw
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Inodes that were synced; those of files that were written to afterwards are for tests/attack.py to find."""
+    found = set()
+    fsync = os.fsync
+
+    def noting(descriptor):
+        found.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return found

@@ -16,20 +16,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def synced(monkeypatch):
-    """Inodes that were synced; those of files that were written to afterwards are for tests/attack.py to find."""
-    found = set()
-    fsync = os.fsync
-
-    def noting(descriptor):
-        found.add(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noting)
-    return found
-
-
 def test_results_of_every_kind_and_their_folders_are_synced(tmp_path, make_raster, picture, synced):
     scene = make_raster("scene.tif", picture(40, 40))
     out = tmp_path / "deep/out"
