@@ -34,6 +34,10 @@ class Batch:
     """(n,) Ring of each point, from 0."""
     area_of: NDArray[np.int64]
     """(rings,) Number of each ring's area, ascending; an area's first ring is its exterior."""
+    begins: bool
+    """Whether the first ring is an exterior: else its area began in a batch before."""
+    ends: bool
+    """Whether there are no more rings of the last area."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,17 @@ class Borders:
     def trace(cls, areas: Areas) -> Borders:
         """Trace the borders of areas."""
         seams = _Seams(areas.codes.width)
-        keys, lengths, owners = [], [], []
+        every = np.empty(0, dtype=np.int64)
+        lengths, owners = [], []
         above = np.zeros((1, areas.codes.width), dtype=np.int32)
         for top, _, numbers in areas.strips():
             last = top + len(numbers) == areas.codes.height
             below = [np.zeros_like(above)] if last else []
             found = _pieces(np.pad(np.concatenate([above, numbers, *below]), ((0, 0), (1, 1))), top)
-            keys.append(found.keys)
+            # Grown in place: nothing is there twice, and no parts are left that the system does not get back.
+            count = len(every)
+            every.resize(count + len(found.keys), refcheck=False)
+            every[count:] = found.keys
             lengths.append(found.lengths)
             owners.append(found.owners)
             seams.join(found)
@@ -71,12 +79,6 @@ class Borders:
         owner = np.concatenate(owners)
         order, counts = chains(seams.following())
         ring_start = np.concatenate([[0], np.cumsum(counts)])
-        every = np.empty(int(piece_start[-1]), dtype=np.int64)
-        place = len(every)
-        while keys:  # each part goes when it was copied
-            part = keys.pop()
-            place -= len(part)
-            every[place : place + len(part)] = part
         if not len(order):
             return cls(areas, every, piece_start, order, ring_start, owner)
         area_of = owner[order[ring_start[:-1]]]
@@ -102,19 +104,32 @@ class Borders:
         return len(self._area_of)
 
     def batches(self, vertices: int) -> Iterator[Batch]:
-        """Go through areas in batches of about so many vertices, each area as a whole."""
+        """Go through areas in batches of about so many vertices.
+
+        Each area as a whole, but for one that has more: its rings come in batches of their own.
+        """
         lengths = np.diff(self._piece_start)[self._pieces]
         before = np.concatenate([[0], np.cumsum(lengths)])[self._ring_start]
-        exterior = np.flatnonzero(np.diff(self._area_of, prepend=0))
+        del lengths
+        exterior = np.append(np.flatnonzero(np.diff(self._area_of, prepend=0)), self.rings)
+        large = exterior[:-1][np.diff(before[exterior]) > vertices]
         start = 0
         while start < self.rings:
-            after = np.searchsorted(exterior, np.searchsorted(before, before[start] + vertices))
-            after = max(after, np.searchsorted(exterior, start, "right"))
-            end = int(exterior[after]) if after < len(exterior) else self.rings
-            yield self._batch(start, end)
+            limit = before[start] + vertices
+            own = np.searchsorted(exterior, start, "right") - 1  # the place of the area that is begun or goes on
+            last = int(exterior[own + 1])  # where it ends
+            if exterior[own] != start or before[last] > limit:
+                end = min(max(start + 1, int(np.searchsorted(before, limit, "right")) - 1), last)
+                ends = end == last
+            else:
+                beyond = min(int(np.searchsorted(before, limit)), self.rings)
+                end = int(exterior[np.searchsorted(exterior, beyond)])
+                following = np.searchsorted(large, start)
+                end, ends = min(end, int(large[following])) if following < len(large) else end, True
+            yield self._batch(start, end, begins=bool(exterior[own] == start), ends=ends)
             start = end
 
-    def _batch(self, start: int, end: int) -> Batch:
+    def _batch(self, start: int, end: int, *, begins: bool, ends: bool) -> Batch:
         low, high = self._ring_start[[start, end]]
         pieces = self._pieces[low:high]
         lengths = np.diff(self._piece_start)[pieces] if end - start > 10_000 else _lengths(self._piece_start, pieces)
@@ -126,7 +141,8 @@ class Borders:
         step = np.arange(len(keys)) - begin[ring_of] + first[ring_of]
         keys = keys[begin[ring_of] + step % counts[ring_of]]
         y, x = np.divmod(keys >> 1, self.areas.codes.width + 1)
-        return Batch(np.stack([x, y], axis=1), (keys & 1).astype(bool), ring_of, self._area_of[start:end])
+        meeting = (keys & 1).astype(bool)
+        return Batch(np.stack([x, y], axis=1), meeting, ring_of, self._area_of[start:end], begins, ends)
 
 
 def _lengths(starts: NDArray[np.int64], pieces: NDArray[np.int64]) -> NDArray[np.int64]:

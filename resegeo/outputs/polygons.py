@@ -93,14 +93,17 @@ class Drawing:
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         """Go through the polygons in frames, at least one, such as :func:`polygonize` returns for all of them."""
         first = 0
-        for shapes in self._placed():
+
+        def framed(shapes: NDArray[Any]) -> gpd.GeoDataFrame:
+            nonlocal first
             # A transform with rows downwards turns rings round; simplification leaves them as it likes. Areas
             # subtract holes only where they run against their exterior.
             which = np.arange(first, first + len(shapes))
-            yield self.frame(np.asarray(shapely.orient_polygons(shapes), dtype=object), which)
             first += len(shapes)
-        if not first:
-            yield self.frame(np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
+            return self.frame(np.asarray(shapely.orient_polygons(shapes), dtype=object), which)
+
+        # `map` keeps nothing of what it has handed on, where a loop of a generator would: polygons may be large.
+        return map(framed, self._placed() if len(self) else [np.empty(0, dtype=object)])
 
     def _placed(self) -> Iterator[NDArray[Any]]:
         if self.simplified is None:
@@ -170,15 +173,15 @@ class Regularized:
 
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         """Go through the outlines in frames, at least one: fields as of polygons, and ``iou`` with the pixels' area."""
-        drawing, chosen, some = self.drawing, self._chosen(), False
-        for batch in drawing.borders.batches(_VERTICES):
-            numbers = np.unique(batch.area_of) - 1
-            shapes = _polygons(batch.points.astype(np.float64), batch.ring_of, batch.area_of)[chosen[numbers]]
-            if len(shapes):
+        drawing, chosen, first, some = self.drawing, self._chosen(), 0, False
+        for whole in _shapes(drawing.borders, False, lambda xy: xy):
+            those = chosen[first : first + len(whole)]
+            numbers, first = first + np.flatnonzero(those), first + len(whole)
+            if len(numbers):
                 some = True
-                outlines, fits = on_the_ground(shapes, drawing.ground)
+                outlines, fits = on_the_ground(whole[those], drawing.ground)
                 placed = shapely.orient_polygons(shapely.transform(outlines, drawing.place))
-                yield self._frame(np.asarray(placed, dtype=object), numbers[chosen[numbers]], fits)
+                yield self._frame(np.asarray(placed, dtype=object), numbers, fits)
         if not some:
             yield self._frame(np.empty(0, dtype=object), np.empty(0, dtype=np.int64), np.empty(0))
 
@@ -339,17 +342,16 @@ def _score_means(areas: Areas, scores: Any) -> NDArray[np.float64]:
 
 def _refuse_faults(path: Path, borders: Borders) -> None:
     """Refuse rings that do not enclose just the pixels of their area."""
-    sizes = borders.areas.sizes
+    enclosed = np.zeros(len(borders.areas.sizes), dtype=np.int64)
     for batch in borders.batches(_VERTICES):
         x, y = batch.points.T
         begin = np.flatnonzero(np.diff(batch.ring_of, prepend=-1))
         after = np.arange(1, len(x) + 1)
         after[np.append(begin[1:], len(x)) - 1] = begin
         # Rows point downwards and areas lie on the left: eastward edges are below them.
-        ring = np.add.reduceat((x[after] - x) * y, begin)
-        first = np.flatnonzero(np.diff(batch.area_of, prepend=0))
-        if (np.add.reduceat(ring, first) != sizes[batch.area_of[first]]).any():
-            raise _fault(path)
+        np.add.at(enclosed, batch.area_of, np.add.reduceat((x[after] - x) * y, begin))
+    if (enclosed[1:] != borders.areas.sizes[1:]).any():
+        raise _fault(path)
 
 
 def _fault(path: Path) -> ResegeoError:
@@ -358,16 +360,27 @@ def _fault(path: Path) -> ResegeoError:
 
 def _shapes(borders: Borders, smooth: bool, place: Place) -> Iterator[NDArray[Any]]:
     """Go through polygons in batches, their points moved from pixels by ``place``."""
+    parts: list[NDArray[Any]] = []
     for batch in borders.batches(_VERTICES // _EDGES if smooth else _VERTICES):
         points, ring_of = batch.points.astype(np.float64), batch.ring_of
         if smooth:
             points, ring_of = smoothed(batch, borders.areas.codes.height, borders.areas.codes.width)
-        yield _polygons(place(points), ring_of, batch.area_of)
+        rings = np.asarray(shapely.linearrings(place(points), indices=ring_of))
+        del points, ring_of
+        if batch.begins and batch.ends:
+            yield _polygons(rings, batch.area_of)
+            continue
+        parts.append(rings)
+        if batch.ends:
+            # One large polygon: what it was made of is let go of before it is written.
+            rings, parts = np.concatenate(parts), []
+            large = [_polygons(rings, np.ones(len(rings), dtype=np.int64))]
+            del rings, batch
+            yield large.pop()
 
 
-def _polygons(points: NDArray[np.float64], ring_of: NDArray[np.int64], area_of: NDArray[np.int64]) -> NDArray[Any]:
+def _polygons(rings: NDArray[Any], area_of: NDArray[np.int64]) -> NDArray[Any]:
     """Assemble polygons of rings, of which the first one of each area is the exterior."""
-    rings = np.asarray(shapely.linearrings(points, indices=ring_of))
     shell = np.diff(area_of, prepend=0) > 0
     owner = np.cumsum(shell) - 1
     result = np.asarray(shapely.polygons(rings[shell]), dtype=object)

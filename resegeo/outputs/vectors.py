@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
+import struct
 import tempfile
 import warnings
 from collections import Counter
@@ -60,6 +61,9 @@ _WIDE = 90.0
 
 _POINTS = 200
 """Points that the longest edge of such a polygon gets."""
+
+_LARGE = 300_000
+"""Vertices from which on a polygon is written by itself, with as few copies as can be."""
 
 _ROWS = 1024
 """Polygons that are read back at once."""
@@ -374,9 +378,12 @@ def _layers(polygons: Polygons, layer: str, suffix: str) -> dict[str, Polygons]:
 
 def _counted(polygons: Polygons, degrees: Path | None, count: _Count) -> Iterator[gpd.GeoDataFrame]:
     """Go through frames, in EPSG:4326 for the file ``degrees`` if there is one, and count what they hold."""
-    for frame in _frames(polygons):
+
+    def counted(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         count.add(frame["class_id"], frame.geometry.values)
-        yield frame if degrees is None else _in_degrees(frame, degrees)
+        return frame if degrees is None else _in_degrees(frame, degrees)
+
+    return map(counted, _frames(polygons))
 
 
 def _styles(polygons: Polygons, layer: str, classes: ClassList) -> tuple[str, str]:
@@ -402,13 +409,15 @@ def foreign_style(polygons: Polygons, path: Path, classes: ClassList) -> Path | 
 def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, append: bool = False) -> None:
     """Write frames, at least one, into a layer by GDAL; ``append`` adds them to one that is there."""
     first = next(frames)
-    schema = _table(first).schema
+    crs, table = _crs_text(first.crs), _table(first)
+    # Neither the first frame nor any other stays in memory while its table is written.
+    schema, tables = table.schema, chain([table], map(_table, frames))
+    del first, table
     faults: list[Exception] = []
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         try:
-            for frame in chain([first], frames):
-                yield from _table(frame).to_batches()
+            yield from chain.from_iterable(map(pyarrow.Table.to_batches, tables))
         except Exception as error:
             faults.append(error)  # GDAL would make a message of its own of it
             raise
@@ -425,7 +434,7 @@ def write_layer(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str, *, a
                 driver=DRIVERS[path.suffix],
                 geometry_name="geometry",
                 geometry_type="Polygon",
-                crs=_crs_text(first.crs),
+                crs=crs,
                 append=append,
                 **options,
             )
@@ -452,11 +461,36 @@ def _table(frame: gpd.GeoDataFrame) -> pyarrow.Table:
         for name in frame.columns
         if name != "geometry"
     }
-    columns["geometry"] = pyarrow.array(frame.geometry.to_wkb(), pyarrow.binary())
+    columns["geometry"] = _binary(np.asarray(frame.geometry.values, dtype=object))
     table = pyarrow.table(columns)
     place = table.schema.get_field_index("geometry")
     known = table.schema.field(place).with_metadata({"ARROW:extension:name": "ogc.wkb"})
     return table.set_column(place, known, table.column(place))
+
+
+def _binary(shapes: NDArray[Any]) -> pyarrow.Array:
+    """Return shapes (n,) as WKB, a single large polygon without the three copies that GEOS would make on the way."""
+    if len(shapes) == 1 and shapes[0].geom_type == "Polygon" and shapely.get_num_coordinates(shapes[0]) > _LARGE:
+        data = wkb_of(shapes[0])
+        if len(data) < 2**31:
+            buffers = [None, pyarrow.py_buffer(np.array([0, len(data)], dtype=np.int32)), pyarrow.py_buffer(data)]
+            return pyarrow.Array.from_buffers(pyarrow.binary(), 1, buffers)
+    return pyarrow.array(shapely.to_wkb(shapes), pyarrow.binary())
+
+
+def wkb_of(polygon: Any) -> NDArray[np.uint8]:
+    """Write a polygon in two dimensions as well-known binary (OGC 06-103r4, 8.2), ring by ring into one buffer."""
+    holes = int(shapely.get_num_interior_rings(polygon))
+    data = np.empty(9 + 4 * (holes + 1) + 16 * int(shapely.get_num_coordinates(polygon)), dtype=np.uint8)
+    data[:9] = np.frombuffer(struct.pack("<BII", 1, 3, holes + 1), dtype=np.uint8)
+    at = 9
+    for number in range(-1, holes):
+        ring = polygon.exterior if number < 0 else shapely.get_interior_ring(polygon, number)
+        points = shapely.get_coordinates(ring).astype("<f8", copy=False)
+        data[at : at + 4] = np.frombuffer(struct.pack("<I", len(points)), dtype=np.uint8)
+        data[at + 4 : at + 4 + points.nbytes] = points.ravel().view(np.uint8)
+        at += 4 + points.nbytes
+    return data
 
 
 def _write_parquet(frames: Iterator[gpd.GeoDataFrame], path: Path, layer: str) -> None:
