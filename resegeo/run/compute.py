@@ -114,7 +114,7 @@ class Machine:
         self, parts: Sequence[Encoded], windows: NDArray[np.bool_], segments: NDArray[np.uint16] | None
     ) -> ItemResult:
         found = [part() for part in parts]
-        patches, cls = (np.concatenate([each[n] for each in found]) for n in (0, 1))
+        patches, cls = found[0] if len(found) == 1 else (np.concatenate([each[n] for each in found]) for n in (0, 1))
         kept = quantise(patches, self.plan.settings.feature_dtype)
         values: dict[str, NDArray[Any]] = {**kept, "cls": cls.astype(np.float16)}
         if self.texts is not None:
