@@ -201,10 +201,13 @@ def test_threads_that_ask_for_the_same_tiles_segment_each_once():
 
 
 def test_superpixels_compute_on_no_more_threads_than_were_said(monkeypatch):
-    canvas = SimpleNamespace(height=2048, width=2048)
+    def read(_row: int, _col: int, height: int, width: int) -> Any:
+        return np.zeros((height, width, 3), np.uint8), np.ones((height, width))
+
+    canvas = SimpleNamespace(height=2048, width=2048, read=read)
     source, at, most, lock = Superpixels(canvas, (256,), threads=2), 0, 0, threading.Lock()
 
-    def slowly(core: Rect) -> np.ndarray:
+    def slowly(rgb: np.ndarray, area: int) -> np.ndarray:
         nonlocal at, most
         with lock:
             at += 1
@@ -212,7 +215,7 @@ def test_superpixels_compute_on_no_more_threads_than_were_said(monkeypatch):
         time.sleep(0.003)
         with lock:
             at -= 1
-        return np.ones((1, core.height, core.width), dtype=np.int32)
+        return np.ones(rgb.shape[:2], dtype=np.int64)
 
     monkeypatch.setattr(source, "_slic", slowly)
     threads = [threading.Thread(target=source.ids, args=(Rect(0, 512 * n, 8, 512),)) for n in range(4)]
