@@ -175,6 +175,12 @@ class Tiled(Anchored):
         return ids
 
 
+def tiles_kept(canvas: Canvas) -> int:
+    """How many tiles of superpixels are kept: two rows of them, where they are not too many."""
+    across = -(-canvas.width // TILE)
+    return 2 * across + 4 if across <= 64 else 132
+
+
 class Superpixels(Tiled):
     """SLIC superpixels of scikit-image on scene-anchored tiles, one level an average area.
 
@@ -190,9 +196,7 @@ class Superpixels(Tiled):
         ``threads`` compute at a time, however many ask; None: one more than there are cores, since each waits for
         Python's global lock now and then.
         """
-        across = -(-canvas.width // TILE)
-        # Two rows of tiles, where they are not too many.
-        super().__init__(canvas, tile=TILE, levels=len(areas), kept=2 * across + 4 if across <= 64 else 132)
+        super().__init__(canvas, tile=TILE, levels=len(areas), kept=tiles_kept(canvas))
         self._areas = tuple(areas)
         self._factor = 2 if scale == "half" else 1
         self._turns = threading.Semaphore(threads or (os.cpu_count() or 1) + 1)
