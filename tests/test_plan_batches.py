@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import resegeo
 from resegeo.batches import planning
 from resegeo.batches.destinations import is_batch
-from resegeo.run.estimation import DRAWING, Pace
+from resegeo.run.estimation import DRAWING, STARTING, Pace
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.usefixtures("quick_model")
@@ -55,6 +55,7 @@ def test_a_batch_s_totals_are_those_of_a_count_by_hand(scenes, monkeypatch):
     blocks = sum(-(-h // 512) * -(-w // 512) for h, w in scenes.values())
     pixels = sum(h * w for h, w in scenes.values())
     by_hand = sum(windows) * (0.05 + 0.02 / 4) + blocks * 0.3 + pixels / 1e6 * sum(DRAWING.values())
+    by_hand += len(scenes) * sum(STARTING.values())
     assert found.total_seconds == pytest.approx(by_hand)
     one = [resegeo.prepare(f"scenes/{name}.tif", WORDS, f"out/{name}", stride=64).estimate(PACE) for name in scenes]
     assert found.store_bytes == sum(each.store_bytes for each in one)

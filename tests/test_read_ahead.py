@@ -13,7 +13,7 @@ import pytest
 
 import resegeo
 from resegeo.run import capacity
-from resegeo.run.pipeline import BEHIND, WRITERS, Room, item_bytes, settled
+from resegeo.run.pipeline import BEHIND, WRITERS, Room, item_bytes, settled, tile_bytes
 from resegeo.run.store import ItemResult, LostStoreError
 from resegeo.scene.windows import Rect, WorkItem
 from resegeo.segments.segment_sources import Superpixels, Tiled
@@ -144,9 +144,10 @@ def test_an_interruption_leaves_what_was_computed_stored():
 
 
 def test_how_far_reading_runs_ahead_follows_cores_and_memory(monkeypatch):
-    plan = SimpleNamespace(geometry=SimpleNamespace(image_size=224), settings=SimpleNamespace(superpixel_area=None))
+    settings = SimpleNamespace(superpixel_area=None, segments="none")
+    plan = SimpleNamespace(geometry=SimpleNamespace(image_size=224), settings=settings)
     one = item_bytes(plan)
-    assert 50e6 < one < 200e6
+    assert 25e6 < one < 100e6
     monkeypatch.setattr(capacity, "cores", lambda: 16)
     monkeypatch.setattr(capacity, "memory", lambda: 128 * 2**30)
     assert Room.of(plan) == Room(64)
@@ -155,6 +156,8 @@ def test_how_far_reading_runs_ahead_follows_cores_and_memory(monkeypatch):
     assert Room.of(plan, ahead=0) == Room(0)
     monkeypatch.setattr(capacity, "memory", lambda: 4 * 2**30)
     assert Room.of(plan).ahead == 4 * 2**30 // 8 // one
+    settings.segments = "superpixels"  # of some tiles at a time
+    assert Room.of(plan, threads=3).ahead == min(12, (4 * 2**30 // 8 - 3 * tile_bytes(plan)) // one)
     monkeypatch.setattr(capacity, "memory", lambda: 2**20)
     assert Room.of(plan) == Room(1)
 
@@ -201,10 +204,13 @@ def test_threads_that_ask_for_the_same_tiles_segment_each_once():
 
 
 def test_superpixels_compute_on_no_more_threads_than_were_said(monkeypatch):
-    canvas = SimpleNamespace(height=2048, width=2048)
+    def read(_row: int, _col: int, height: int, width: int) -> Any:
+        return np.zeros((height, width, 3), np.uint8), np.ones((height, width))
+
+    canvas = SimpleNamespace(height=2048, width=2048, read=read)
     source, at, most, lock = Superpixels(canvas, (256,), threads=2), 0, 0, threading.Lock()
 
-    def slowly(core: Rect) -> np.ndarray:
+    def slowly(rgb: np.ndarray, area: int) -> np.ndarray:
         nonlocal at, most
         with lock:
             at += 1
@@ -212,7 +218,7 @@ def test_superpixels_compute_on_no_more_threads_than_were_said(monkeypatch):
         time.sleep(0.003)
         with lock:
             at -= 1
-        return np.ones((1, core.height, core.width), dtype=np.int32)
+        return np.ones(rgb.shape[:2], dtype=np.int64)
 
     monkeypatch.setattr(source, "_slic", slowly)
     threads = [threading.Thread(target=source.ids, args=(Rect(0, 512 * n, 8, 512),)) for n in range(4)]

@@ -642,6 +642,7 @@ def test_bytes_of_a_plan_are_those_of_the_layout(whole):
             kept = plan.kept(features=features)
             specs = plan.layout(kept).item_arrays()
             exact = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs.values())
-            assert plan.layout(kept).item_bytes == exact + 4 * plan.items * len(specs)
+            plain = exact + 4 * plan.items * len(specs)
+            assert plain <= plan.layout(kept).item_bytes <= plain * (1.01 if "segments" in specs else 1)
             assert plan.kept_bytes(kept) > exact
     assert replace(plan.layout(kept), dtype="int8").item_arrays().keys() == specs.keys()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ _LIGHT = 300_000_000
 """Parameters of an architecture that is built whatever its file: what does not fit is told one by one then."""
 
 _AS_TRAINED = LastLayer()
+
+P = ParamSpec("P")
 
 
 def _attend(
@@ -98,6 +100,16 @@ Encoded = Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Answers patch and CLS features of a batch, once the device has computed them."""
 
 
+def _at_once(start: Callable[P, Encoded]) -> Callable[P, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Make a method of one that starts: of the same parameters, it waits for the device and answers features."""
+
+    def encode(*given: P.args, **named: P.kwargs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Do as :meth:`start_windows` does, and wait: patch features (B, g, g, D) and CLS features (B, D)."""
+        return start(*given, **named)()
+
+    return encode
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A CLIP model ready for dense use. Build it with :func:`load_encoder`."""
@@ -125,7 +137,7 @@ class Encoder:
         """Patches along one side of a window."""
         return self.image_size // self.patch_size
 
-    def encode_windows(
+    def start_windows(
         self,
         rgb: NDArray[np.uint8],
         valid: NDArray[np.bool_],
@@ -134,8 +146,8 @@ class Encoder:
         *,
         fill: str = "mean",
         last: LastLayer = _AS_TRAINED,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute the dense features of a batch of windows.
+    ) -> Encoded:
+        """Give a batch of windows to the device; a CUDA device computes it while the caller goes on.
 
         Parameters
         ----------
@@ -154,29 +166,9 @@ class Encoder:
 
         Returns
         -------
-        Patch features (B, g, g, D) and CLS features (B, D), float32, not normalised.
+        What waits for the device, from any thread, and answers patch features (B, g, g, D) and CLS features (B, D),
+        float32, not normalised; or raises :class:`ResegeoError` when they are no numbers.
 
-        Raises
-        ------
-        ResegeoError:
-            When the model computes values that are no numbers.
-
-        """
-        return self.start_windows(rgb, valid, levels, schedule, fill=fill, last=last)()
-
-    def start_windows(
-        self,
-        rgb: NDArray[np.uint8],
-        valid: NDArray[np.bool_],
-        levels: NDArray[np.int64],
-        schedule: Schedule,
-        *,
-        fill: str = "mean",
-        last: LastLayer = _AS_TRAINED,
-    ) -> Encoded:
-        """Give a batch to the device; a CUDA device computes it while the caller goes on.
-
-        What is returned waits for the features and answers them as :meth:`encode_windows` does, from any thread.
         """
         kind = self.device.split(":", 1)[0]
         half = self.precision != "float32"
@@ -198,6 +190,8 @@ class Encoder:
             return np.ascontiguousarray(patches), np.ascontiguousarray(tokens[:, 0])
 
         return wait
+
+    encode_windows = _at_once(start_windows)
 
     def _arriving(self, tensor: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
         """Begin to bring a tensor from the device; from CUDA to pinned memory, so that nothing waits for the copy."""

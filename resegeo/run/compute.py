@@ -114,7 +114,7 @@ class Machine:
         self, parts: Sequence[Encoded], windows: NDArray[np.bool_], segments: NDArray[np.uint16] | None
     ) -> ItemResult:
         found = [part() for part in parts]
-        patches, cls = (np.concatenate([each[n] for each in found]) for n in (0, 1))
+        patches, cls = found[0] if len(found) == 1 else (np.concatenate([each[n] for each in found]) for n in (0, 1))
         kept = quantise(patches, self.plan.settings.feature_dtype)
         values: dict[str, NDArray[Any]] = {**kept, "cls": cls.astype(np.float16)}
         if self.texts is not None:
@@ -179,23 +179,12 @@ def open_segments(
 
 def read_item(plan: Plan, segments: SegmentSource, item: WorkItem, *, keep_segments: bool = False) -> Batch:
     """Read the windows of one work item and bring their segments to the patches, with ``keep_segments`` them too."""
-    bounds, side = item.bounds, plan.geometry.image_size
-    cuts = [_cut(window, bounds) for window in item.windows]
-    # What a window covers decides whether it is worth computing, not what it sees; outside a region costs no reading.
-    wanted = np.ones((bounds.height, bounds.width), dtype=bool)
-    if plan.region is not None:
-        wanted = plan.region.mask(bounds, plan.canvas.to_scene, touched=not plan.canvas.native)
-    none = np.empty((0, side, side), dtype=np.int64)
-    nothing = Batch(
-        np.zeros(len(cuts), dtype=bool), np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None]
-    )
-    if not wanted.any():
-        return nothing
-    rgb, share = plan.canvas.read(bounds.row, bounds.col, bounds.height, bounds.width)
-    wanted &= share > 0
-    flags = np.asarray([bool(wanted[cut].any()) for cut in cuts])
+    side = plan.geometry.image_size
+    cuts = [_cut(window, item.bounds) for window in item.windows]
+    flags, rgb, share = _seen(plan, item)
     if not flags.any():
-        return nothing
+        none = np.empty((0, side, side), dtype=np.int64)
+        return Batch(flags, np.empty((0, side, side, 3), np.uint8), none.astype(bool), none[:, None])
     used = [number for number, flag in enumerate(flags) if flag]
     pixels = np.stack([rgb[cuts[number]] for number in used])
     valid = np.stack([share[cuts[number]] >= VALID for number in used])
@@ -208,6 +197,28 @@ def read_item(plan: Plan, segments: SegmentSource, item: WorkItem, *, keep_segme
     levels[np.broadcast_to(mostly_invalid(held, plan.geometry.patch_size)[:, None], levels.shape)] = INVALID_GROUP
     numbers = _numbered(ids[:, segments.finest]) if keep_segments else None
     return Batch(flags, pixels, valid, levels, numbers)
+
+
+def worth_computing(plan: Plan, item: WorkItem) -> NDArray[np.bool_]:
+    """Return a flag for each window of an item: whether it covers a valid pixel of the region."""
+    return _seen(plan, item)[0]
+
+
+def _seen(plan: Plan, item: WorkItem) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.floating]]:
+    """Flags of the windows that are worth computing, and colours and validity of their common rectangle.
+
+    What a window covers decides, not what it sees; what lies outside the region costs no reading.
+    """
+    bounds, canvas = item.bounds, plan.canvas
+    wanted = np.ones((bounds.height, bounds.width), dtype=bool)
+    if plan.region is not None:
+        wanted = plan.region.mask(bounds, canvas.to_scene, touched=not canvas.native)
+    if not wanted.any():
+        empty = np.empty((0, 0, 3), np.uint8)
+        return np.zeros(len(item.windows), dtype=bool), empty, np.empty((0, 0))
+    rgb, share = canvas.read(bounds.row, bounds.col, bounds.height, bounds.width)
+    wanted &= share > 0
+    return np.asarray([bool(wanted[_cut(window, bounds)].any()) for window in item.windows]), rgb, share
 
 
 def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> list[Encoded]:

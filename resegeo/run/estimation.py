@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import WindowScores
+from resegeo.errors import ResegeoError
 from resegeo.files import is_folder
 from resegeo.outputs.raster import CACHE_BYTES
 from resegeo.run.capacity import cores
 from resegeo.run.clusters import local_workers
-from resegeo.run.compute import Batch, Machine, reduced, start_machine
+from resegeo.run.compute import Batch, Machine, reduced, start_machine, worth_computing
 from resegeo.run.header import Kept
 from resegeo.run.labelling import SCORES_KEPT, Labeller, one_thread_each
 from resegeo.run.options import RunOptions
+from resegeo.run.pipeline import Room
 from resegeo.run.plan import Plan
 from resegeo.run.standing import Standing
 from resegeo.scene.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
@@ -33,11 +35,28 @@ PATIENCE = 20.0
 NEIGHBOURS = 6
 """Items that are timed, where they take little: the first of a row of them pays for superpixels that others share."""
 
+LOOKS = 64
+"""Items that are looked at for windows that are worth computing, at most."""
+
+LOOKING = 1.0
+"""Seconds after which no further one is."""
+
 POLYGON_BYTES = 24
 """Memory that drawing polygons takes for each pixel of the scene, measured (tests/benchmarks/memory.py)."""
 
 DRAWING = {"raster": 0.04, "polygons": 0.2, "picture": 0.01}
 """Seconds a million pixels of what comes after the labels, measured on one machine; they vary with the map."""
+
+STARTING = {"raster": 0.25, "picture": 0.35}
+"""Seconds of a scene beside them, however small it is; measured likewise."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which share of a plan there is work in, as far as a look at some of its items tells."""
+
+    items: float = 1.0
+    windows: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class Estimate:
     """Whether features are kept, so that other words need no new pass."""
     feature_bytes: int
     store_bytes: int
-    """What the store takes; at most, as windows without a valid pixel take nothing."""
+    """What the store takes, at most; parts of the scene that a look at some items finds empty take nothing."""
     output_bytes: int
     """Class raster and its temporary copy, at most; polygons and picture come on top."""
     free_bytes: int | None
@@ -95,15 +114,17 @@ class Pace:
         reading = self.reading / self.threads
         return max(reading, self.encoding) if self.device.startswith("cuda") else reading + self.encoding
 
-    def seconds(self, plan: Plan, *, items: int | None = None, workers: int = 1) -> dict[str, float]:
+    def seconds(
+        self, plan: Plan, *, items: int | None = None, workers: int = 1, seen: Seen = Seen()
+    ) -> dict[str, float]:
         """Seconds of each stage of a plan, of which so many ``items`` are left (None: all)."""
         height, width = plan.scene.height, plan.scene.width
         share = 1.0 if items is None else items / plan.items
         rates = {stage: rate for stage, rate in DRAWING.items() if plan.settings.vector or stage != "polygons"}
         return {
-            "windows": plan.grid.count * share * self.window / max(1, workers),
-            "labels": self.labelling * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
-            **{stage: rate * height * width / 1e6 for stage, rate in rates.items()},
+            "windows": plan.grid.count * seen.windows * share * self.window / max(1, workers),
+            "labels": self.labelling * seen.windows * len(range(0, height, BLOCK)) * len(range(0, width, BLOCK)),
+            **{stage: STARTING.get(stage, 0.0) + rate * height * width / 1e6 for stage, rate in rates.items()},
         }
 
 
@@ -158,27 +179,51 @@ def estimate_run(
     done = plan.items if complete else 0 if store is None else len(store.done())
     pace = pace or pace_of(plan, kept, options)
     drawn = bool(plan.settings.vector)
-    seconds = pace.seconds(plan, items=plan.items - done, workers=workers)
+    seen = Seen() if done == plan.items else _look(plan)
+    seconds = pace.seconds(plan, items=plan.items - done, workers=workers, seen=seen)
     if complete:
         seconds = dict.fromkeys(seconds, 0.0)
     pixels = plan.scene.height * plan.scene.width
     itemsize = np.dtype(plan.classes.dtype).itemsize
+    whole, of_items = plan.kept_bytes(kept), plan.layout(kept).item_bytes
+    room = Room.of(plan, ahead=options.read_ahead, threads=options.threads)
+    beside = room.bytes(plan, threads=options.threads) if options.cluster is None else 0
     return Estimate(
         items=plan.items,
         done=done,
         windows=plan.grid.count,
         features=kept.features,
         feature_bytes=plan.feature_bytes(),
-        store_bytes=plan.kept_bytes(kept),
+        store_bytes=int(seen.items * of_items + seen.windows * (whole - of_items)),
         output_bytes=int(pixels * itemsize * (1 + 4 / 3)),
         free_bytes=None if "://" in url else shutil.disk_usage(_standing(Path(url))).free,
-        memory_bytes=pace.memory_bytes + min(SCORES_KEPT, plan.score_bytes()),
+        memory_bytes=pace.memory_bytes + beside + min(SCORES_KEPT, plan.score_bytes()),
         polygon_bytes=POLYGON_BYTES * pixels if drawn else 0,
         device=pace.device,
         device_bytes=pace.device_bytes,
         workers=workers,
         seconds=seconds,
     )
+
+
+def _look(plan: Plan) -> Seen:
+    """Look at items all over a plan for windows that are worth computing."""
+    # Steps of the golden ratio fall into no step with the rows of items.
+    order = dict.fromkeys(int(number * 0.618034 % 1 * plan.items) for number in range(LOOKS))
+    if plan.items <= LOOKS:
+        order = dict.fromkeys(range(plan.items))
+    items, windows, useful, among = 0, 0, 0, 0
+    end = time.perf_counter() + LOOKING
+    for index in order:
+        item = plan.grid.item(index)
+        try:
+            count = int(worth_computing(plan, item).sum())
+        except ResegeoError:  # the run itself says it of its windows
+            count = len(item.windows)
+        items, windows, useful, among = items + 1, windows + len(item.windows), useful + count, among + (count > 0)
+        if time.perf_counter() > end:
+            break
+    return Seen(among / items, useful / windows)
 
 
 def _time_items(machine: Machine) -> tuple[float, float, Mapping[str, NDArray[Any]] | None, int]:
@@ -205,8 +250,11 @@ def _paced(machine: Machine, index: int) -> tuple[float, float]:
     windows, reading, encoding = 0, 0.0, 0.0
     for number in range(index, min(index + NEIGHBOURS, plan.items)):
         item = plan.grid.item(number)
+        count = int(worth_computing(plan, item).sum())
+        if count == 0:
+            continue
         read, encoded, _ = _timed(machine, item)
-        windows, reading, encoding = windows + len(item.windows), reading + read, encoding + encoded
+        windows, reading, encoding = windows + count, reading + read, encoding + encoded
         if reading + encoding > PATIENCE / 4:
             break
     return reading / windows, encoding / windows

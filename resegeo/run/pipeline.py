@@ -19,6 +19,7 @@ from resegeo.run.compute import Batch, Computed, Machine
 from resegeo.run.plan import Plan
 from resegeo.run.store import ItemResult, Store
 from resegeo.scene.windows import ITEM_SIDE, WorkItem
+from resegeo.segments.segment_sources import HALO, TILE, tiles_kept
 
 WRITERS = 4
 """Threads that store: each waits for the disk for most of its time, which confirms every file."""
@@ -32,8 +33,18 @@ ITEMS_A_CORE = 4
 SHARE = 8
 """Items read ahead take at most one in so many parts of the machine's memory."""
 
-READING_BYTES = 96
-"""Memory that reading takes for each pixel of an item's windows, those of its segments included: a generous guess."""
+PIXEL_BYTES = 10
+"""Memory that reading takes for each pixel of an item's windows: colours and validity, twice."""
+
+LEVEL_BYTES = 32
+"""And for each level of their segments: ids of 64 bits, of which those of patches are chosen; with :data:`PIXEL_BYTES`
+measured for 8 and 16 bits, native and resampled (tests/test_reading_memory.py)."""
+
+SUPERPIXEL_BYTES = 160
+"""Memory that SLIC takes for each pixel of a tile, measured."""
+
+RESULT_BYTES = 8
+"""Memory that a number takes between model and store: as it was computed, and as it is kept."""
 
 ATTEMPTS = 3
 """How often an item is tried before it is given up."""
@@ -66,15 +77,43 @@ class Room:
 
         """
         if ahead is None:
-            cores = threads or capacity.cores()
-            ahead = max(1, min(ITEMS_A_CORE * cores, capacity.memory() // (SHARE * among) // item_bytes(plan)))
+            room = capacity.memory() // (SHARE * among) - turns(threads) * tile_bytes(plan)
+            ahead = max(1, min(ITEMS_A_CORE * (threads or capacity.cores()), room // item_bytes(plan)))
         return cls(ahead)
+
+    def bytes(self, plan: Plan, *, threads: int | None = None) -> int:
+        """Bytes of memory that reading ahead and storing behind take at most."""
+        reading = max(1, self.ahead)
+        values = ITEM_SIDE**2 * plan.geometry.grid**2 * plan.geometry.dimension
+        return (
+            reading * item_bytes(plan)
+            + min(reading, turns(threads)) * tile_bytes(plan)
+            + _kept_bytes(plan)
+            + (BEHIND + 1) * values * RESULT_BYTES
+        )
 
 
 def item_bytes(plan: Plan) -> int:
-    """Bytes of memory that an item takes while it is read, at most."""
+    """Bytes of memory that an item takes while it is read, at most, beside :func:`tile_bytes`."""
     levels = len(plan.settings.superpixel_area or (0,))
-    return ITEM_SIDE**2 * plan.geometry.image_size**2 * (READING_BYTES + 8 * levels)
+    return ITEM_SIDE**2 * plan.geometry.image_size**2 * (PIXEL_BYTES + LEVEL_BYTES * levels)
+
+
+def tile_bytes(plan: Plan) -> int:
+    """Bytes of memory that the superpixels of a tile take while they are computed."""
+    return SUPERPIXEL_BYTES * (TILE + 2 * HALO) ** 2 if plan.settings.segments == "superpixels" else 0
+
+
+def _kept_bytes(plan: Plan) -> int:
+    """Bytes of memory of the superpixels that neighbours share."""
+    if plan.settings.segments != "superpixels":
+        return 0
+    return tiles_kept(plan.canvas) * TILE**2 * 4 * len(plan.settings.superpixel_area or (0,))
+
+
+def turns(threads: int | None) -> int:
+    """How many tiles' superpixels are computed at a time; see :class:`resegeo.segments.segment_sources.Superpixels`."""
+    return threads or capacity.cores() + 1
 
 
 def settled(machine: Machine, store: Store, items: Sequence[WorkItem], room: Room) -> Iterator[WorkItem]:

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
+from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from resegeo.run.header import ArraySpec
+from resegeo.run.header import CHECKSUM_BYTES, ArraySpec
 from resegeo.run.store_place import tried
 
 if TYPE_CHECKING:
     import zarr
+
+LEVEL = 0
+"""Of compression by Zstandard: its own default."""
 
 DECODING = (ValueError, TypeError, RuntimeError, IndexError)
 """What decoders of damaged metadata and chunks raise."""
@@ -30,7 +34,7 @@ def laid_out(url: str, group: zarr.Group, name: str, spec: ArraySpec) -> Any:
     """Lay out an array, empty yet."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    checked = [ZstdCodec(level=0), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
+    checked = [ZstdCodec(level=LEVEL), Crc32cCodec()] if spec.compressed else [Crc32cCodec()]
     return tried(
         url,
         lambda: group.create_array(
@@ -88,5 +92,37 @@ def crc(seed: str, arrays: Iterable[NDArray[Any]]) -> int:
     """Checksum of a text and of arrays' bytes."""
     found = google_crc32c.value(seed.encode())
     for array in arrays:
-        found = google_crc32c.extend(found, array.tobytes())
+        found = google_crc32c.extend(found, _bytes_of(array))
     return int(found)
+
+
+def chunk_bytes(values: NDArray[Any], spec: ArraySpec) -> tuple[bytes | memoryview, bytes] | None:
+    """Bring a chunk of an array into the bytes that Zarr stores it as.
+
+    Parameters
+    ----------
+    values:
+        The chunk in C order, of the array's dtype.
+    spec:
+        How :func:`laid_out` laid the array out; what it is filled with has to be 0.
+
+    Returns
+    -------
+    The bytes and their checksum; None for a chunk of nothing but zeros, which is not stored.
+
+    """
+    plain = _bytes_of(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    if not plain.any():
+        return None
+    if not spec.compressed:
+        return plain.data, _checksum(google_crc32c.value(plain))
+    packed: bytes = Zstd(level=LEVEL).encode(plain)
+    return packed, _checksum(google_crc32c.value(packed))
+
+
+def _checksum(found: int) -> bytes:
+    return int(found).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)

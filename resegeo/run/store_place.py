@@ -102,6 +102,9 @@ class Place(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """Write a small file, whole or not at all."""
 
+    def write_chunk(self, path: str, *parts: bytes | memoryview) -> None:
+        """Write a file that counts by its mark alone, and bring it to the disk."""
+
     def delete(self, path: str) -> None:
         """Remove a file, if it is there."""
 
@@ -180,6 +183,20 @@ class _Folder:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+    def write_chunk(self, path: str, *parts: bytes | memoryview) -> None:
+        target = self._root / path
+        beside = target.with_name(f"{target.name}.{secrets.token_hex(16)}.partial")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as stream:
+                for part in parts:
+                    stream.write(part)
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        self.sync(path)  # by its name, which has to be on the disk as well before the mark is
 
     def delete(self, path: str) -> None:
         with contextlib.suppress(NotADirectoryError):
@@ -280,6 +297,9 @@ class _Objects:
 
     def write(self, path: str, data: bytes) -> None:
         tried(self._url, lambda: self._system.pipe_file(f"{self._root}/{path}", data))
+
+    def write_chunk(self, path: str, *parts: bytes | memoryview) -> None:
+        self.write(path, b"".join(bytes(part) for part in parts))
 
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):

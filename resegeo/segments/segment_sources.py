@@ -175,6 +175,12 @@ class Tiled(Anchored):
         return ids
 
 
+def tiles_kept(canvas: Canvas) -> int:
+    """How many tiles of superpixels are kept: two rows of them, where they are not too many."""
+    across = -(-canvas.width // TILE)
+    return 2 * across + 4 if across <= 64 else 132
+
+
 class Superpixels(Tiled):
     """SLIC superpixels of scikit-image on scene-anchored tiles, one level an average area.
 
@@ -187,24 +193,17 @@ class Superpixels(Tiled):
         """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area.
 
         ``scale``: ``half`` finds them in the image at half its size and enlarges them, a third of the time.
-        ``threads`` compute at a time, however many ask; None: as many as there are cores.
+        ``threads`` compute at a time, however many ask; None: one more than there are cores, since each waits for
+        Python's global lock now and then.
         """
-        across = -(-canvas.width // TILE)
-        # Two rows of tiles, where they are not too many.
-        super().__init__(canvas, tile=TILE, levels=len(areas), kept=2 * across + 4 if across <= 64 else 132)
+        super().__init__(canvas, tile=TILE, levels=len(areas), kept=tiles_kept(canvas))
         self._areas = tuple(areas)
         self._factor = 2 if scale == "half" else 1
-        self._turns = threading.Semaphore(threads or os.cpu_count() or 1)
+        self._turns = threading.Semaphore(threads or (os.cpu_count() or 1) + 1)
         self.finest = self._areas.index(min(self._areas))
 
     def segment(self, core: Rect) -> NDArray[np.int32]:
         """Segment one tile with its halo."""
-        with self._turns:
-            return self._slic(core)
-
-    def _slic(self, core: Rect) -> NDArray[np.int32]:
-        from skimage.segmentation import slic
-
         top, left = max(0, core.row - HALO), max(0, core.col - HALO)
         bottom, right = min(self._canvas.height, core.bottom + HALO), min(self._canvas.width, core.right + HALO)
         rgb, share = self._canvas.read(top, left, bottom - top, right - left)
@@ -213,15 +212,22 @@ class Superpixels(Tiled):
         if not valid.any():
             return ids
         inner = slice(core.row - top, core.bottom - top), slice(core.col - left, core.right - left)
-        for level, area in enumerate(self._areas):
-            count = max(1, round(rgb.shape[0] * rgb.shape[1] / area))
-            seen = rgb if self._factor == 1 else _reduced(rgb, self._factor)
-            found = slic(seen, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
-            if self._factor > 1:
-                found = found.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
-            ids[level] = found[inner]
+        with self._turns:
+            for level, area in enumerate(self._areas):
+                ids[level] = self._slic(rgb, area)[inner]
         ids[:, ~valid[inner]] = 0
         return ids
+
+    def _slic(self, rgb: NDArray[np.uint8], area: int) -> NDArray[np.int64]:
+        """Superpixels (h, w) of a picture (h, w, 3), numbered from 1."""
+        from skimage.segmentation import slic
+
+        count = max(1, round(rgb.shape[0] * rgb.shape[1] / area))
+        seen = rgb if self._factor == 1 else _reduced(rgb, self._factor)
+        found = slic(seen, n_segments=count, compactness=10.0, max_num_iter=5, start_label=1, channel_axis=-1)
+        if self._factor > 1:
+            found = found.repeat(self._factor, axis=0).repeat(self._factor, axis=1)[: rgb.shape[0], : rgb.shape[1]]
+        return np.asarray(found)
 
 
 def _reduced(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:

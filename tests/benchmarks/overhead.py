@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from given import ARCHITECTURES, model
 from memory import make
 
 import resegeo.clip.encoder
@@ -29,18 +30,6 @@ from resegeo import open_scene, segment
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import Rect, blocks
 from resegeo.segments.segment_sources import Superpixels
-
-ARCHITECTURE = "ViT-B-16"
-
-
-def random_weights(path: Path) -> None:
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    model = open_clip.create_model(ARCHITECTURE, pretrained=None)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
 
 
 def superpixels(scene: Path, path: Path) -> None:
@@ -78,9 +67,8 @@ def main() -> None:
     resegeo.clip.encoder.load_encoder = timed
     words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]
     with tempfile.TemporaryDirectory() as folder:
-        scene, weights, ids = (Path(folder) / name for name in ("scene.tif", "vit.safetensors", "ids.tif"))
+        scene, ids = (Path(folder) / name for name in ("scene.tif", "ids.tif"))
         make(scene, args.side)
-        random_weights(weights)
         superpixels(scene, ids)
         profiler = cProfile.Profile()
         if args.profile:
@@ -89,9 +77,7 @@ def main() -> None:
             scene,
             words,
             Path(folder) / "out",
-            model=str(weights),
-            arch=ARCHITECTURE,
-            activation="gelu",
+            **model("vitb16", Path(folder)),
             segments=str(ids),
             vector=(),
         )
@@ -101,8 +87,9 @@ def main() -> None:
     total = sum(value for stage, value in seconds.items() if stage != "model")
     rest = total - forward["seconds"]
     print(
-        f"{args.side} x {args.side}, {ARCHITECTURE}: {total:.1f} s, of which forward passes of {forward['windows']} "
-        f"windows {forward['seconds']:.1f} s; the rest {rest:.1f} s ({rest / total:.1%}); stages: {seconds}"
+        f"{args.side} x {args.side}, {ARCHITECTURES['vitb16']}: {total:.1f} s, of which forward passes of "
+        f"{forward['windows']} windows {forward['seconds']:.1f} s; the rest {rest:.1f} s ({rest / total:.1%}); "
+        f"stages: {seconds}"
     )
     if args.profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(18)

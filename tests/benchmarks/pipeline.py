@@ -1,15 +1,22 @@
 """How much of the time a device is busy: with one thread that reads ahead, as before, and with a pipeline around it.
 
-    python tests/benchmarks/pipeline.py [--side 3000] [--pace 0.1] [--cores N] [--model bundled|vitb16|vitl14]
+    python tests/benchmarks/pipeline.py [--side N] [--pace 0.1] [--cores N] [--model bundled|vitb16|vitl14|sam_vitb|…]
+    python tests/benchmarks/pipeline.py --device cuda|cpu [--side N] [--model …]
 
 A device that takes ``--pace`` seconds a megapixel of the scene is stood in for by one that sleeps: it computes batch
 after batch, as a GPU does, while the caller goes on. Everything else is real: reading, superpixels, patch ids, rounding
-and the store, on the cores of this machine. ``--cores`` makes up a machine of so many: reading sleeps for as long as it
-was measured to compute, in so many threads, so that this machine's own cores are left to the rest. Prints megapixels a
-second and the device's share of busy time of both ways, and how much this machine's cores can feed at most.
+and the store, on the cores of this machine. Beside the device's share of busy time stands the most that the cores could
+feed it with: their number over the processor seconds a megapixel of reading and of storing, each measured by itself.
 
-Where there is a GPU it is measured instead, by models with random weights: windows a second of a run in bfloat16
-against the bare forward passes of the same batches. Without one that is said.
+``--cores`` makes up a machine of so many: reading sleeps, in so many threads at a time, for as long as it was measured
+to compute, so that this machine's own cores are left to storing, which is real. That tells what the pipeline's
+structure is worth, and nothing about this machine. ``--folder`` says where scene and stores go (a disk in memory takes
+the disk out of it).
+
+Where there is a GPU, or with ``--device``, that is measured instead, by models with random weights: windows a second of
+a run (bfloat16 on a GPU) against the bare forward passes of the same batches, whose input lies on the device already.
+``sam_…`` segments by SAM in tiles of 1,024 pixels on the same device; its bare passes are the image encoder's, a tile
+each. On the processor (``--device cpu --side 300``) that shows that the way runs, and its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -17,50 +24,49 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
+import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from given import ARCHITECTURES, SAMS, WORDS, model
 from memory import make
 
 from resegeo import prepare
 from resegeo.run import capacity
-from resegeo.run.compute import Batch, Machine, start_machine
+from resegeo.run.compute import Batch, Machine, Models, open_segments, start_machine
 from resegeo.run.pipeline import Room, settled
 from resegeo.run.plan import Plan
 from resegeo.run.resume import new_store
 from resegeo.run.store import Store
 from resegeo.scene.windows import WorkItem
 
-WORDS = ["water", "forest", "cropland", "building"]
-MODELS = {"vitb16": "ViT-B-16", "vitl14": "ViT-L-14"}
+Way = Callable[[Machine, Store, list[WorkItem]], Iterable[WorkItem]]
+NUMBER = itertools.count()
 
 
-@dataclass
 class Sleeping:
     """A device that takes a fixed time a window and computes nothing; batches queue up for it as for a GPU."""
 
-    seconds: float
-    grid: int
-    dimension: int
-    device: str = "cpu"
-    free: float = 0.0
-    """When it has computed all that it was given."""
-    busy: float = 0.0
+    device = "cpu"
+
+    def __init__(self, seconds: float, machine: Machine) -> None:
+        self.seconds, self.free, self.busy = seconds, 0.0, 0.0
+        shape = machine.plan.geometry.grid, machine.plan.geometry.grid, int(machine.encoder.dimension)
+        self.features = np.random.default_rng(0).standard_normal((16, *shape), dtype=np.float32)
 
     def start_windows(self, rgb: Any, *_: Any, **__: Any) -> Any:
         count = len(rgb)
         self.free = max(time.perf_counter(), self.free) + count * self.seconds
         self.busy += count * self.seconds
-        ready = self.free
-        features = np.ones((count, self.grid, self.grid, self.dimension), dtype=np.float32)
+        ready, features = self.free, self.features[:count]
 
         def wait() -> Any:
             time.sleep(max(0.0, ready - time.perf_counter()))
@@ -71,17 +77,21 @@ class Sleeping:
 
 @dataclass(frozen=True)
 class Dozing(Machine):
-    """A machine whose reading takes its time but none of this machine's cores."""
+    """A machine whose reading takes its time, on made-up cores, and none of this machine's."""
 
     seconds: float = 0.0
-    batch: Batch | None = field(default=None)
+    """A window."""
+    batch: Batch | None = None
+    made_up: threading.Semaphore | None = None
 
     def read(self, item: WorkItem) -> Batch:
-        time.sleep(self.seconds * len(item.windows))
-        assert self.batch is not None
         count = len(item.windows)
-        return Batch(*(array[:count] for array in (self.batch.windows, self.batch.rgb, self.batch.valid)),
-                     self.batch.levels[:count])  # fmt: skip
+        if self.made_up is not None:
+            with self.made_up:
+                time.sleep(self.seconds * count)
+        assert self.batch is not None
+        batch = self.batch
+        return Batch(batch.windows[:count], batch.rgb[:count], batch.valid[:count], batch.levels[:count])
 
 
 def before(machine: Machine, store: Store, items: list[WorkItem]) -> Iterator[WorkItem]:
@@ -95,35 +105,46 @@ def before(machine: Machine, store: Store, items: list[WorkItem]) -> Iterator[Wo
             yield item
 
 
-def plan_of(folder: Path, side: int, model: str, **options: Any) -> tuple[Plan, Machine]:
+def ahead(room: Room) -> Way:
+    return lambda machine, store, items: settled(machine, store, items, room)
+
+
+def start(folder: Path, side: int, kind: str, models: Models, **options: Any) -> Machine:
     scene = folder / "scene.tif"
-    if not scene.exists():
-        make(scene, side)
-    if model != "bundled":
-        options |= {"model": str(weights(folder, MODELS[model])), "arch": MODELS[model], "activation": "gelu"}
-    run = prepare(scene, WORDS, folder / "out", segments="superpixels", **options)
-    return run.plan, start_machine(run.plan, run.plan.kept(features=True), device=options.get("device"))
+    make(scene, side)
+    given = {"segments": "superpixels", **model(kind, folder), **options}
+    run = prepare(scene, WORDS, folder / "out", **given)
+    return start_machine(run.plan, run.plan.kept(features=True), device=given.get("device"), models=models)
 
 
-def weights(folder: Path, architecture: str) -> Path:
-    import open_clip
-    from safetensors.torch import save_file
-
-    path = folder / f"{architecture}.safetensors"
-    if not path.exists():
-        torch.manual_seed(0)
-        state = open_clip.create_model(architecture, pretrained=None).state_dict()
-        save_file({key: value.contiguous() for key, value in state.items()}, path)
-    return path
-
-
-def fresh(machine: Machine) -> Machine:
+def fresh(machine: Machine, models: Models) -> Machine:
     """Return a machine that has segmented nothing yet."""
-    segments = type(machine.segments)(machine.plan.canvas, machine.segments._areas)  # type: ignore
-    return replace(machine, segments=segments)
+    return replace(machine, segments=open_segments(machine.plan, machine.encoder.device, None, models))
 
 
-def elsewhere() -> float:
+def megapixels(plan: Plan) -> float:
+    return plan.scene.height * plan.scene.width / 1e6
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a run took: seconds by the clock, of this process's processors, and of all others'."""
+
+    seconds: float
+    cpu: float
+    others: float
+
+
+def run(way: Way, machine: Machine, folder: Path) -> Took:
+    store = new_store(machine.plan, str(folder / f"{next(NUMBER)}.store.zarr"), machine.kept)
+    items = list(machine.plan.grid.items())
+    begin, cpu, all_ = time.perf_counter(), time.process_time(), _everybody()
+    deque(way(machine, store, items), maxlen=0)
+    used = time.process_time() - cpu
+    return Took(time.perf_counter() - begin, used, max(0.0, _everybody() - all_ - used))
+
+
+def _everybody() -> float:
     """Seconds that all processes of this machine have computed for."""
     import psutil
 
@@ -131,96 +152,149 @@ def elsewhere() -> float:
     return float(times.user + times.system + times.nice)
 
 
-def show(name: str, megapixels: float, seconds: float, busy: float | None = None) -> None:
-    share = "" if busy is None else f", device busy {busy / seconds:.0%}"
-    print(f"{name:58} {megapixels / seconds:6.2f} megapixels a second{share}", flush=True)
-
-
-def measure(plan: Plan, machine: Machine, folder: Path, pace: float, cores: int | None) -> None:
-    megapixels = plan.scene.height * plan.scene.width / 1e6
-    a_window = pace * megapixels / plan.grid.count
+def measure_stand_in(machine: Machine, models: Models, folder: Path, pace: float, made_up: int | None) -> None:
+    plan = machine.plan
+    size, have = megapixels(plan), capacity.cores()
     items = list(plan.grid.items())
+    part = items[: 64 if made_up else None]
     cpu = time.process_time()
-    part = items[: 64 if cores is not None else None]
     batches = [machine.read(item) for item in part]
-    share = len(items) / len(part)
-    spent = (time.process_time() - cpu) * share
-    print(f"reading alone, one thread: {spent / megapixels:.2f} core seconds a megapixel")
-    ways: list[tuple[str, Any, int]] = [("one thread reads ahead", before, 1)]
-    have = cores or capacity.cores()
-    room = Room.of(plan, threads=have)
-    ways += [(f"{room.ahead} items read ahead", lambda *given: settled(*given, room), have)]
-    number = itertools.count()
-    shares = []
-    for name, way, _ in ways:
-        device = Sleeping(a_window, plan.geometry.grid, int(machine.encoder.dimension))
-        used = replace(fresh(machine), encoder=device)  # type: ignore[arg-type]
-        if cores is not None:
-            used = Dozing(
-                used.plan, used.encoder, used.segments, used.kept, used.texts,
-                spent / plan.grid.count, batches[0],
-            )  # fmt: skip
-        store = new_store(plan, str(folder / f"{next(number)}.store.zarr"), machine.kept)
-        start, cpu, others = time.perf_counter(), time.process_time(), elsewhere()
-        for _ in way(used, store, items):
-            pass
-        seconds, used_here = time.perf_counter() - start, time.process_time() - cpu
-        others = elsewhere() - others - used_here
-        show(f"{name}, device {pace:g} s a megapixel", megapixels, seconds, device.busy)
-        print(
-            f"    {used_here / megapixels:.2f} core seconds a megapixel, {used_here / seconds:.2f} cores at a time; "
-            f"other processes took {max(0.0, others) / seconds:.2f}"
-        )
-        shares.append(device.busy / seconds)
-    print(f"busy share after / before: {shares[1] / shares[0]:.2f}")
-    if cores is None:
-        most = have / (spent / megapixels)
-        print(f"{have} cores can read {most:.2f} megapixels a second at most")
+    reading = (time.process_time() - cpu) / sum(len(item.windows) for item in part) * plan.grid.count / size
+    full = max(batches, key=lambda batch: len(batch.rgb))
+    del batches
 
+    def dozing(seconds: float, device: Sleeping, turns: threading.Semaphore | None) -> Machine:
+        return Dozing(plan, device, machine.segments, machine.kept, None, seconds, full, turns)  # type: ignore[arg-type]
 
-def measure_gpu(folder: Path, side: int, model: str) -> None:
-    plan, machine = plan_of(folder, side, model, device="cuda", precision="bfloat16")
-    items = list(plan.grid.items())
-    batches = [machine.read(item) for item in items[:8]]
-    for batch in batches[:2]:
-        machine.start(batch)()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    waiting = [machine.start(batch) for batch in batches * 8]
-    torch.cuda.synchronize()
-    bare = 8 * sum(int(batch.windows.sum()) for batch in batches) / (time.perf_counter() - start)
-    del waiting
-    rates = []
-    for way in (before, lambda *given: settled(*given, Room.of(plan))):
-        store = new_store(plan, str(folder / f"{len(rates)}{model}.store.zarr"), machine.kept)
-        start = time.perf_counter()
-        for _ in way(fresh(machine), store, items):
-            pass
-        rates.append(plan.grid.count / (time.perf_counter() - start))
+    alone = run(ahead(Room(8)), dozing(0.0, Sleeping(0.0, machine), None), folder)
+    storing = alone.cpu / size
     print(
-        f"{model} on {torch.cuda.get_device_name()}: bare {bare:.0f} windows a second, one thread ahead {rates[0]:.0f} "
-        f"({rates[0] / bare:.0%}), pipeline {rates[1]:.0f} ({rates[1] / bare:.0%})",
+        f"processor seconds a megapixel, measured alone: reading {reading:.3f}, storing {storing:.3f} "
+        f"(the store takes {size / alone.seconds:.1f} megapixels a second at most)"
+    )
+    if made_up is None:
+        feed, whose = have / (reading + storing), f"the {have} cores of this machine"
+    else:
+        feed, whose = min(made_up / reading, have / storing), f"{made_up} MADE-UP cores that sleep while they read"
+    most = min(1.0, pace * min(feed, size / alone.seconds))
+    print(f"{whose} feed {feed:.2f} megapixels a second at most: a device of {pace:g} s a megapixel is busy {most:.0%}")
+    room = Room.of(plan, threads=made_up)
+    shares = []
+    for name, way in (("one thread reads ahead", before), (f"{room.ahead} items read ahead", ahead(room))):
+        device = Sleeping(pace * size / plan.grid.count, machine)
+        turns = threading.Semaphore(made_up or 1)
+        used = (
+            dozing(reading * size / plan.grid.count, device, turns)
+            if made_up
+            else replace(fresh(machine, models), encoder=device)  # type: ignore[arg-type]
+        )
+        took = run(way, used, folder)
+        shares.append(device.busy / took.seconds)
+        left = have - took.others / took.seconds
+        reached = (
+            "" if made_up else f", {size / took.seconds * (reading + storing) / left:.0%} of what others left of it"
+        )
+        print(
+            f"{name:24} {size / took.seconds:6.2f} megapixels a second, device busy {shares[-1]:.0%}, "
+            f"{shares[-1] / most:.0%} of the most{reached}; {took.cpu / took.seconds:.2f} cores at a time, other "
+            f"programs {took.others / took.seconds:.2f}",
+            flush=True,
+        )
+    print(f"busy share after / before: {shares[1] / shares[0]:.2f}")
+
+
+def measure_device(machine: Machine, models: Models, folder: Path, kind: str) -> None:
+    plan, device = machine.plan, machine.encoder.device
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else "the processor, to see that it runs"
+    clip = 1 / _bare_windows(machine)
+    sam = _bare_tiles(machine) / plan.grid.count if kind in SAMS else 0.0
+    rates = []
+    for way in (before, ahead(Room.of(plan))):
+        rates.append(plan.grid.count / run(way, fresh(machine, models), folder).seconds)
+    bare = 1 / (clip + sam)
+    print(
+        f"{kind} on {name}, {machine.encoder.precision}: bare forward passes {bare:.1f} windows a second"
+        f"{f' (SAM takes {sam / (clip + sam):.0%} of the time)' if sam else ''}, one thread ahead {rates[0]:.1f} "
+        f"({rates[0] / bare:.0%}), pipeline {rates[1]:.1f} ({rates[1] / bare:.0%})",
         flush=True,
     )
 
 
+def _bare_windows(machine: Machine) -> float:
+    """Windows a second of the vision transformer alone, whose input lies on the device."""
+    encoder, given = machine.encoder, []
+
+    def noting(*arguments: Any, **options: Any) -> torch.Tensor:
+        given.append((arguments, options))
+        return encoder.forward(*arguments, **options)
+
+    batch = machine.read(machine.plan.grid.item(0))
+    replace(machine, encoder=replace(encoder, forward=noting)).encode(batch)
+    arguments, options = given[0]
+    half = encoder.precision != "float32"
+    with torch.inference_mode(), torch.autocast(encoder.device.split(":")[0], torch.bfloat16, enabled=half):
+        return len(batch.rgb) / _seconds(lambda: encoder.forward(*arguments, **options), encoder.device)
+
+
+def _bare_tiles(machine: Machine) -> float:
+    """Seconds of SAM's image encoder alone for all tiles of the scene."""
+    from resegeo.segments.segment_sources import SAM_TILE
+
+    sam, device = machine.segments._segmenter._predictor.model, machine.encoder.device  # type: ignore[attr-defined]
+    image = torch.zeros(1, 3, 1024, 1024, device=device)
+    half = machine.encoder.precision != "float32"
+    with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
+        tile = _seconds(lambda: sam.image_encoder(image), device)
+    canvas = machine.plan.canvas
+    return tile * -(-canvas.height // SAM_TILE) * -(-canvas.width // SAM_TILE)
+
+
+def _seconds(act: Callable[[], Any], device: str, patience: float = 2.0) -> float:
+    """Seconds of one call, after a first one that warms up."""
+    cuda = device.startswith("cuda")
+
+    def timed(count: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(count):
+            act()
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    timed(1)
+    count = max(1, min(100, int(patience / timed(1))))
+    return timed(count) / count
+
+
 def main() -> None:
+    kinds = ("bundled", *ARCHITECTURES, *SAMS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=3000)
+    parser.add_argument("--side", type=int, help="pixels of the scene (3,000; 6,000 with --cores)")
     parser.add_argument("--pace", type=float, default=0.1)
     parser.add_argument("--cores", type=int)
-    parser.add_argument("--model", choices=("bundled", *MODELS), default="bundled")
+    parser.add_argument("--model", choices=kinds, help="vitb16; on a GPU all but the bundled one")
+    parser.add_argument("--device", help="cuda, where there is one; else a device that sleeps")
+    parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if torch.cuda.is_available():
-            for model in MODELS:
-                measure_gpu(folder, given.side, model)
-        else:
-            print("no GPU here: what follows is a device that sleeps")
-        plan, machine = plan_of(folder, given.side, given.model)
-        measure(plan, machine, folder, given.pace, given.cores)
+    device = given.device or ("cuda" if torch.cuda.is_available() else None)
+    side = given.side or (6000 if given.cores else 3000)
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder, models = Path(name), Models()
+        if device is None:
+            print("NO GPU HERE: what follows is a device that sleeps")
+            machine = start(folder, side, given.model or "vitb16", models)
+            measure_stand_in(machine, models, folder, given.pace, given.cores)
+            return
+        precision = "bfloat16" if device.startswith("cuda") else "float32"
+        for kind in [given.model] if given.model else kinds[1:]:
+            machine = start(folder, side, kind, models, device=device, precision=precision)
+            if kind in SAMS:
+                from sam import bump
+
+                decoder = models.sam(machine.plan.sam, device).mask_decoder  # type: ignore[arg-type]
+                decoder.transformer.register_forward_hook(bump)
+            measure_device(machine, models, folder, kind)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import warnings
 from pathlib import Path
 
 import rasterio
+from given import model
 from memory import make
-from overhead import ARCHITECTURE, random_weights
 
 from resegeo import segment
 
@@ -32,10 +32,7 @@ def main() -> int:
     side = int(sys.argv[2]) if len(sys.argv) > 2 else 4000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        options: dict[str, object] = {"vector": ()}
-        if kind == "vitb16":
-            random_weights(folder / "weights.safetensors")
-            options |= {"model": str(folder / "weights.safetensors"), "arch": ARCHITECTURE, "activation": "gelu"}
+        options: dict[str, object] = {"vector": (), **model(kind, folder)}
         make(folder / "scene.tif", side)
         make(folder / "small.tif", side if kind == "bundled" else side // 4)
         segment(folder / "small.tif", ["warm", "up"], folder / "warm", **options, stride=128)

@@ -107,10 +107,10 @@ def bump(_: Any, inputs: Sequence[torch.Tensor], output: Sequence[torch.Tensor])
     return queries, 0.6 * keys + 3 * torch.tanh(4 * near - 2) * direction
 
 
-def lively_sam(seed: int = 0) -> Any:
-    """SAM vit_b with random weights whose masks are spots of many sizes."""
+def lively_sam(architecture: str = "vit_b", seed: int = 0) -> Any:
+    """SAM with random weights whose masks are spots of many sizes."""
     torch.manual_seed(seed)
-    model = sam_model_registry["vit_b"](None)
+    model = sam_model_registry[architecture](None)
     decoder = model.mask_decoder
     with torch.no_grad():
         model.image_encoder.pos_embed.normal_(0, 0.1)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from given import ARCHITECTURES, WORDS, model
 from memory import make
-from overhead import ARCHITECTURE, random_weights
 
 from resegeo import Segmentation, segment
 from resegeo.run.clusters import connect
@@ -35,10 +35,7 @@ def main() -> int:
     side = int(sys.argv[2]) if len(sys.argv) > 2 else {"bundled": 4000, "vitb16": 2500}[kind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        options: dict[str, Any] = {"threads": 1, "vector": ()}
-        if kind == "vitb16":
-            random_weights(folder / "weights.safetensors")
-            options |= {"model": str(folder / "weights.safetensors"), "arch": ARCHITECTURE, "activation": "gelu"}
+        options: dict[str, Any] = {"threads": 1, "vector": (), **model(kind, folder)}
         make(folder / "scene.tif", side)
         make(folder / "small.tif", 1000)
 
@@ -49,7 +46,7 @@ def main() -> int:
                 spent.append(time.process_time())
 
         def run(client: Client, scene: str) -> Segmentation:
-            words, out = ["water", "forest", "cropland", "building"], folder / str(len(rasters))
+            words, out = WORDS, folder / str(len(rasters))
             spent.clear()
             return segment(folder / scene, words, out, cluster=client, progress=note, **options)
 
@@ -97,7 +94,7 @@ def _pass_on(kind: str, barrier: Any, answers: Any) -> None:
     logging.disable()  # random weights are meant
     torch.set_num_threads(1)
     open_clip.add_model_config(FOLDER / f"{BUNDLED}.json")
-    model = open_clip.create_model(ARCHITECTURE if kind == "vitb16" else BUNDLED).visual.eval()
+    model = open_clip.create_model(ARCHITECTURES.get(kind, BUNDLED)).visual.eval()
     windows = torch.zeros(16, 3, *model.image_size)
     with torch.inference_mode():
         model(windows)
