@@ -126,7 +126,10 @@ class Machine:
 
 def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Scores of rounded features: ``reduced`` (B, Q + 4, g, g) and ``cls`` (B, Q)."""
-    return {"reduced": patch_scores(restore(kept), texts), "cls": unit(kept["cls"]) @ texts.T}
+    # Window by window, since the features of one fit the processor's cache.
+    each = ({name: values[n : n + 1] for name, values in kept.items()} for n in range(len(kept["cls"])))
+    found = [patch_scores(restore(window), texts) for window in each]
+    return {"reduced": np.concatenate(found), "cls": unit(kept["cls"]) @ texts.T}
 
 
 def start_machine(
