@@ -41,6 +41,12 @@ def test_a_run_that_has_nothing_to_do_loads_nothing_that_computes(store, make_ra
     assert loaded == []
 
 
+def test_what_computes_loads_no_library_of_polygons_before_there_are_some():
+    code = f"import sys, resegeo.run.execution; print(*(name for name in {READS} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_threads_of_torch_are_put_back_though_it_was_loaded_meanwhile(monkeypatch):
     import torch
 

@@ -32,7 +32,7 @@ from rasterio.transform import Affine, from_origin
 from rasters import write_raster
 
 import resegeo
-from resegeo.outputs.vectors import layer_name
+from resegeo.outputs.vector_files import layer_name
 from resegeo_cli.main import main
 
 pytestmark = pytest.mark.usefixtures("quick_model")

@@ -305,8 +305,8 @@ def test_a_changed_scene_model_or_option_is_named_and_never_mixed(tmp_path, make
 
 def _stages(monkeypatch) -> list[str]:
     """Note which costly stages run."""
+    import resegeo.outputs.polygons
     import resegeo.run.execution
-    import resegeo.run.results
     from resegeo.run.compute import Machine
 
     ran: list[str] = []
@@ -320,7 +320,7 @@ def _stages(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(Machine, "start", noting("image", Machine.start))
     monkeypatch.setattr(resegeo.run.execution, "label_scene", noting("labels", resegeo.run.execution.label_scene))
-    monkeypatch.setattr(resegeo.run.results, "draw", noting("polygons", resegeo.run.results.draw))
+    monkeypatch.setattr(resegeo.outputs.polygons, "draw", noting("polygons", resegeo.outputs.polygons.draw))
     return ran
 
 

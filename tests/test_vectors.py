@@ -13,7 +13,8 @@ from test_raster import CLASSES, write
 
 from resegeo.errors import ResegeoError
 from resegeo.outputs.polygons import polygonize
-from resegeo.outputs.vectors import layer_name, no_degrees, shapefile_bytes, write_polygons
+from resegeo.outputs.vector_files import layer_name
+from resegeo.outputs.vectors import no_degrees, shapefile_bytes, write_polygons
 from resegeo.scene.source import GeoReference
 
 MARS = CRS.from_wkt(

@@ -272,6 +272,16 @@ def pick_device(name: str | None) -> str:
     return name
 
 
+def quick_at_bfloat16(device: str) -> bool:
+    """Whether a device computes in bfloat16 by instructions of its own: CUDA that knows it, AMX or AVX512-BF16."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8  # older ones emulate it
+    if device != "cpu":
+        return False
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(test()) for test in tests if test is not None)
+
+
 def load_encoder(
     source: ModelSource, *, device: str | None = None, precision: str = "float32", compiled: bool = False
 ) -> Encoder:

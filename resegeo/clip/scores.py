@@ -42,17 +42,20 @@ def patch_scores(features: NDArray[np.floating], texts: NDArray[np.float32]) -> 
 
     """
     f = features.astype(np.float32, copy=False)
-    # Neighbours are clamped at the last row and column, as the interpolation is.
-    right = np.concatenate([f[:, :, 1:], f[:, :, -1:]], axis=2)
-    lower = np.concatenate([f[:, 1:], f[:, -1:]], axis=1)
-    lower_right = np.concatenate([right[:, 1:], right[:, -1:]], axis=1)
 
     def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(np.einsum("brcd,brcd->brc", a, b))
 
-    products = [dot(f, f), dot(f, right), dot(f, lower), dot(f, lower_right) + dot(right, lower)]
+    own = dot(f, f)
+    # Neighbours are clamped at the last row and column, as the interpolation is: there a patch is its own neighbour.
+    right, lower, diagonals = own.copy(), own.copy(), np.empty_like(own)
+    right[:, :, :-1] = dot(f[:, :, :-1], f[:, :, 1:])
+    lower[:, :-1] = dot(f[:, :-1], f[:, 1:])
+    diagonals[:, :-1, :-1] = dot(f[:, :-1, :-1], f[:, 1:, 1:]) + dot(f[:, :-1, 1:], f[:, 1:, :-1])
+    diagonals[:, :, -1] = 2 * lower[:, :, -1]
+    diagonals[:, -1] = 2 * right[:, -1]
     dots = np.moveaxis(f @ texts.T, -1, 1)  # (B, g, g, Q) -> (B, Q, g, g)
-    return np.concatenate([dots, np.stack(products, axis=1)], axis=1, dtype=np.float32)
+    return np.concatenate([dots, np.stack([own, right, lower, diagonals], axis=1)], axis=1, dtype=np.float32)
 
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -123,6 +126,7 @@ def pixel_cosines(
     *,
     prompts: int | None = None,
     interpolate: str = "features",
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Evaluate the cosine scores at pixels from what :func:`patch_scores` left of one window.
 
@@ -136,6 +140,8 @@ def pixel_cosines(
         How many of the Q vectors have unit length; products with the others are no cosines. None: all.
     interpolate:
         ``features``: cosines of the interpolated feature. ``scores``: interpolated cosines of the patches.
+    out:
+        (Q, h, w) where the result goes, if given.
 
     Returns
     -------
@@ -147,7 +153,7 @@ def pixel_cosines(
     if interpolate == "scores":
         dots = dots / np.sqrt(np.maximum(own, _TINY))
     across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
-    cosines = np.matmul(vertical.linear, across)  # (h, g) @ (Q, g, w)
+    cosines = np.matmul(vertical.linear, across, out=out)  # (h, g) @ (Q, g, w)
     if interpolate == "features":
         # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
         patches = len(own)
@@ -155,7 +161,9 @@ def pixel_cosines(
         pairs[:patches, :patches], pairs[:patches, patches:] = own, 2 * right
         pairs[patches:, :patches], pairs[patches:, patches:] = 2 * lower, 2 * diagonals
         square = vertical.both @ pairs @ horizontal.both.T
-        cosines *= 1 / np.sqrt(np.maximum(square, _TINY))
+        np.maximum(square, _TINY, out=square)
+        np.sqrt(square, out=square)
+        cosines *= np.divide(np.float32(1), square, out=square)
     np.clip(cosines[:prompts], -1, 1, out=cosines[:prompts])
     return np.asarray(cosines, dtype=np.float32)
 
@@ -174,6 +182,13 @@ def blend_weights(at: NDArray[np.float64], *, taper: bool) -> NDArray[np.float32
     Uniform as in the paper, or a Hann window (raised by a little, so that no pixel has weight 0),
     which lets a window's middle, where patches see context on all sides, outweigh its border.
     """
-    if not taper:
-        return np.ones(len(at), dtype=np.float32)
-    return (0.02 + 0.98 * np.sin(np.pi * at) ** 2).astype(np.float32)
+    return _blend_weights(np.ascontiguousarray(at, dtype=np.float64).tobytes(), taper=taper)
+
+
+@lru_cache(maxsize=128)
+def _blend_weights(points: bytes, *, taper: bool) -> NDArray[np.float32]:
+    """Do so; windows of a regular grid ask for the same few again and again."""
+    at = np.frombuffer(points, dtype=np.float64)
+    weights = (0.02 + 0.98 * np.sin(np.pi * at) ** 2 if taper else np.ones(len(at))).astype(np.float32)
+    weights.setflags(write=False)
+    return weights

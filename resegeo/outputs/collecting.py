@@ -23,8 +23,8 @@ from resegeo.classes.class_list import ClassList
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.files import LONGEST_PATH, Note, alone, is_folder, move, name_problem, workshop
 from resegeo.outputs.polygons import Drawing, Regularized
-from resegeo.outputs.vector_files import open_elsewhere, regularized_layer
-from resegeo.outputs.vectors import WRITE_ERRORS, layer_name, restyle, write_into, write_layer
+from resegeo.outputs.vector_files import layer_name, open_elsewhere, regularized_layer
+from resegeo.outputs.vectors import WRITE_ERRORS, restyle, write_into, write_layer
 
 PATIENCE = 60.0
 """Seconds that another run which adds to the same file is waited for."""

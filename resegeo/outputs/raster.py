@@ -119,7 +119,7 @@ def _write_plain(
     """Write a tiled GeoTIFF block by block, all metadata included, for GDAL to copy; return the blocks' checksums."""
     sums: dict[Window, int] = {}
     profile = {"dtype": classes.dtype, "nodata": classes.nodata, "count": 1, "height": height, "width": width}
-    with create_tiled(path, georeference, **profile) as raster:
+    with create_tiled(path, georeference, **profile, zlevel=1) as raster:  # GDAL compresses its copy anew
         raster.write_colormap(1, colormap(classes))
         raster.set_band_description(1, "class")
         raster.update_tags(**{**tags, CLASSES_TAG: json.dumps(classes.to_json(), ensure_ascii=False)})
@@ -145,8 +145,9 @@ def create_tiled(path: Path, georeference: GeoReference, **profile: Any) -> Any:
 
 
 def _counted(codes: NDArray[np.unsignedinteger]) -> dict[int, int]:
-    found, times = np.unique(codes, return_counts=True)
-    return dict(zip(found.tolist(), times.tolist(), strict=True))
+    times = np.bincount(codes.ravel())
+    found = np.flatnonzero(times)
+    return dict(zip(found.tolist(), times[found].tolist(), strict=True))
 
 
 def _sieve(path: Path, classes: ClassList, min_area: int) -> tuple[Counter[int], dict[Window, int]]:

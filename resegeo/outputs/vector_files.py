@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from resegeo.errors import ResegeoError, shown
@@ -28,6 +29,13 @@ def regularized_file(path: Path) -> Path:
 def regularized_layer(layer: str) -> str:
     """Name their layer beside one of polygons."""
     return f"{layer}_regularized"
+
+
+def layer_name(stem: str) -> str:
+    """Name a layer after a file's stem: GDAL takes none that begins with a special character or a GeoPackage's own."""
+    name = re.sub(r"^\W+", "", stem) or "polygons"
+    own = re.match(r"gpkg|sqlite_|rtree_|layer_styles$", name, re.IGNORECASE)
+    return f"polygons_{name}" if own else name
 
 
 def layer_files(path: Path, *, regularized: bool) -> tuple[Path, ...]:

@@ -41,6 +41,7 @@ from resegeo.outputs.styles import legend, qml_vector, sld_vector
 from resegeo.outputs.vector_files import (
     DRIVERS,
     STYLES,
+    layer_name,
     open_elsewhere,
     parts_of,
     regularized_layer,
@@ -242,13 +243,6 @@ def shapefile_bytes(polygons: Polygons) -> int:
         numbers = sum(kind == np.float64 for kind in frame.dtypes)
     row = 1 + 9 + sum(min(254, length) for length in longest.values()) + 24 * numbers
     return max(100 + 52 * count + 4 * rings + 16 * vertices, 300 + row * count)
-
-
-def layer_name(stem: str) -> str:
-    """Name a layer after a file's stem: GDAL takes none that begins with a special character or a GeoPackage's own."""
-    name = re.sub(r"^\W+", "", stem) or "polygons"
-    own = re.match(r"gpkg|sqlite_|rtree_|layer_styles$", name, re.IGNORECASE)
-    return f"polygons_{name}" if own else name
 
 
 def no_degrees(crs: Any, outline: Any | None = None, what: str = "GeoJSON") -> str | None:

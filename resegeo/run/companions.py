@@ -14,8 +14,7 @@ from resegeo.files import Note, is_there, saving, whole
 from resegeo.outputs.area_table import ClassArea
 from resegeo.outputs.qgis_project import Layer, write_project
 from resegeo.outputs.stac import stac_item
-from resegeo.outputs.vector_files import regularized_file, regularized_layer
-from resegeo.outputs.vectors import layer_name
+from resegeo.outputs.vector_files import layer_name, regularized_file, regularized_layer
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Mark
 from resegeo.scene.resampling import pixel_on_the_ground

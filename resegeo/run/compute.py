@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resegeo.checkpoints.sources import ModelSource, SamSource
 from resegeo.clip.attention import INVALID_GROUP, mostly_invalid, patch_ids
-from resegeo.clip.encoder import Encoded, Encoder, load_encoder, pick_device, set_threads
+from resegeo.clip.encoder import Encoded, Encoder, load_encoder, pick_device, quick_at_bfloat16, set_threads
 from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
 from resegeo.run.header import Kept
@@ -126,7 +126,10 @@ class Machine:
 
 def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Scores of rounded features: ``reduced`` (B, Q + 4, g, g) and ``cls`` (B, Q)."""
-    return {"reduced": patch_scores(restore(kept), texts), "cls": unit(kept["cls"]) @ texts.T}
+    # Window by window, since the features of one fit the processor's cache.
+    each = ({name: values[n : n + 1] for name, values in kept.items()} for n in range(len(kept["cls"])))
+    found = [patch_scores(restore(window), texts) for window in each]
+    return {"reduced": np.concatenate(found), "cls": unit(kept["cls"]) @ texts.T}
 
 
 def start_machine(
@@ -140,7 +143,8 @@ def start_machine(
 ) -> Machine:
     """Load the model and open the segment source; finished SAM tiles go to the folder ``tiles``.
 
-    What ``models`` holds already is not loaded again.
+    What ``models`` holds already is not loaded again. The model computes in what ``kept`` says; where that is ``auto``,
+    in what the device suggests, which :func:`resegeo.run.arithmetic.settled` looks into.
 
     Raises
     ------
@@ -151,8 +155,11 @@ def start_machine(
     set_threads(threads)
     settings = plan.settings
     models = models or Models()
-    segments = open_segments(plan, pick_device(device), tiles, models, threads=threads)
-    encoder = models.encoder(plan.source, device=device, precision=settings.precision, compiled=settings.compile)
+    where, precision = pick_device(device), kept.arithmetic.precision
+    if precision == "auto":
+        precision = "bfloat16" if quick_at_bfloat16(where) else "float32"
+    segments = open_segments(plan, where, tiles, models, threads=threads)
+    encoder = models.encoder(plan.source, device=device, precision=precision, compiled=settings.compile)
     texts = None if kept.prompts is None else models.texts(encoder, kept.prompts)
     return Machine(plan, encoder, segments, kept, texts)
 
@@ -168,7 +175,8 @@ def open_segments(
         return segment_source(settings.segments, plan.canvas, areas=areas, scale=scale, threads=threads)
     from resegeo.segments.sam_masks import SamSegmenter
 
-    half = None if settings.precision == "float32" else getattr(torch, settings.precision)
+    # What ``auto`` comes to is the image model's: segments are made before it is asked.
+    half = None if settings.precision in ("float32", "auto") else getattr(torch, settings.precision)
     # SAM's library sends points as float64, which MPS does not have.
     model = models.sam(plan.sam, "cpu" if device.startswith("mps") else device)
     segmenter = SamSegmenter(model, settings.sam_levels, autocast=half)

@@ -23,6 +23,7 @@ from resegeo.outputs.area_table import class_areas, write_areas
 from resegeo.outputs.picture import write_overlay
 from resegeo.outputs.raster import CACHE_BYTES, sieved
 from resegeo.progress import Progress
+from resegeo.run.arithmetic import settled
 from resegeo.run.clusters import STREAMS, connect, share_of
 from resegeo.run.companions import write_companions
 from resegeo.run.compute import Machine, Models, start_machine
@@ -267,13 +268,13 @@ class _Ready:
         models = options.models or Models()
         kept = plan.kept(features=keeps_features(plan, options)) if store is None else store.header.kept
         if plan.made_with is not None or (store is not None and len(store.done()) == store.items):
-            settings = plan.settings
-            encoder = models.encoder(plan.source, device=options.device, precision=settings.precision)
+            encoder = models.encoder(plan.source, device=options.device, precision=kept.arithmetic.precision)
             return cls(encoder, None, kept, models.texts(encoder, plan.classes.prompt_texts))
         tiles = None if "://" in url else Path(url) / "tiles"
         machine = start_machine(plan, kept, device=options.device, threads=options.threads, tiles=tiles, models=models)
         texts = models.texts(machine.encoder, plan.classes.prompt_texts)
-        return cls(machine.encoder, machine, kept, texts)
+        machine = settled(machine, texts)
+        return cls(machine.encoder, machine, machine.kept, texts)
 
     def scorer(self, plan: Plan, store: Store, found: Found | None = None) -> Scorer:
         """Answer for the scores of stored windows."""
@@ -307,6 +308,7 @@ class _Ready:
             "composition": [{"variant": name, "weight": weight} for name, weight in plan.source.composition],
             "logit_scale": encoder.logit_scale,
             "device": encoder.device,
+            **self.kept.arithmetic.facts(),
         }
 
 

@@ -35,6 +35,9 @@ UNWRITTEN = 255
 MARK_BYTES = 256
 CHECKSUM_BYTES = 4
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What a model can compute in."""
+
 _SIZE = 2**31
 _TEXT = 4096
 _LIST = 100_000
@@ -127,6 +130,21 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """What the model computes in, for all items of a store alike."""
+
+    precision: str = "float32"
+    """float32, bfloat16 or float16; ``auto`` only until it is settled, see :mod:`resegeo.run.arithmetic`."""
+    agreement: float | None = None
+    """Share of the pixels looked at whose labels were those of float32; None where nothing was compared."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the report says of it."""
+        compared = {} if self.agreement is None else {"agreement_with_float32": round(self.agreement, 6)}
+        return {"precision": self.precision, **compared}
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a store keeps of every window.
 
@@ -138,6 +156,8 @@ class Kept:
     """Texts of each prompt whose scores are kept; None: the features are."""
     segments: bool
     """Whether segment ids are kept, for label voting."""
+    arithmetic: Arithmetic = Arithmetic()
+    """What they are computed in."""
 
     @property
     def features(self) -> bool:
@@ -199,6 +219,8 @@ class StoreHeader:
     """Whether a run has ended with it."""
     suspect: bool = False
     """Whether damage was met, so that all items have to be looked at."""
+    arithmetic: Arithmetic = Arithmetic()
+    """What the model computed in."""
     id: str = field(default="")
 
     @property
@@ -209,7 +231,7 @@ class StoreHeader:
     @property
     def kept(self) -> Kept:
         """What is kept of every window."""
-        return Kept(None if self.features else self.prompts, self.layout.segments)
+        return Kept(None if self.features else self.prompts, self.layout.segments, self.arithmetic)
 
     def document(self) -> dict[str, Any]:
         """Return plain values with their checksum, as they stand in the attributes of the Zarr group."""
@@ -257,6 +279,7 @@ class StoreHeader:
             canvas=(down, across),
             finished=take.flag("finished"),
             suspect=take.flag("suspect"),
+            arithmetic=_arithmetic(take, resolved.precision),
             id=identity,
         )
 
@@ -393,6 +416,19 @@ def _layout(take: _Taker, scene: StoredScene, dtype: str, prompts: int) -> Layou
     if not agree or found.prompts not in (None, prompts) or found.side < found.grid:
         raise ValueError("layout")
     return found
+
+
+def _arithmetic(take: _Taker, precision: str) -> Arithmetic:
+    """Take what the model computed in, which is what the settings say, or what ``auto`` came to."""
+    if "arithmetic" not in take.values and precision != "auto":  # of a store that is older than the question
+        return Arithmetic(precision)
+    part = take.part("arithmetic")
+    found, agreement = part.text("precision", 40), part.values.get("agreement")
+    if found not in PRECISIONS or precision not in ("auto", found):
+        raise ValueError("arithmetic")
+    if agreement is not None and not 0 <= _number(agreement, "arithmetic", finite=True) <= 1:
+        raise ValueError("arithmetic")
+    return Arithmetic(found, agreement)
 
 
 def _image(take: _Taker, scene: StoredScene) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from resegeo.declare import declared
 from resegeo.errors import ResegeoError, UsageError
 from resegeo.files import is_file, is_there, name_problem, output_folder
 from resegeo.outputs.vector_files import layer_files
-from resegeo.run.header import Kept, Layout
+from resegeo.run.header import Arithmetic, Kept, Layout
 from resegeo.run.options import View
 from resegeo.scene import windows
 from resegeo.scene.fingerprint import stamp
@@ -239,7 +239,8 @@ class Plan:
 
     def kept(self, *, features: bool) -> Kept:
         """Say what a new store for this plan keeps."""
-        return Kept(None if features else self.classes.prompt_texts, self.settings.vote_segments)
+        prompts = None if features else self.classes.prompt_texts
+        return Kept(prompts, self.settings.vote_segments, Arithmetic(self.settings.precision))
 
     def layout(self, kept: Kept) -> Layout:
         """Return the sizes from which the arrays of a store follow."""

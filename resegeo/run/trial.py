@@ -19,6 +19,7 @@ from resegeo.clip.blending import Grouping, WindowScores, class_codes, rescaled
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.outputs.contact_sheet import PromptLine, Tile, write_sheet
 from resegeo.progress import Progress, silent
+from resegeo.run.arithmetic import settled
 from resegeo.run.commands import prepare
 from resegeo.run.compute import Machine, start_machine
 from resegeo.run.labelling import Labeller
@@ -157,7 +158,7 @@ def try_words(
         threads=run.options.threads,
         models=run.options.models,
     )
-    judge = _Judge.of(machine)
+    judge = _Judge.of(settled(machine, machine.encoder.encode_texts(plan.classes.prompt_texts)))
     seen = []
     for number, window in enumerate(windows, 1):
         found = judge.look(window)

@@ -107,6 +107,8 @@ class Canvas:
 
     def scene_rect(self, rect: Rect) -> Rect:
         """Scene pixels whose centres lie in a rectangle of canvas pixels; it may reach beyond the scene."""
+        if self.native:
+            return rect
         row, bottom = (_first_centre(edge, self.down) for edge in (rect.row, rect.bottom))
         col, right = (_first_centre(edge, self.across) for edge in (rect.col, rect.right))
         return Rect(row, col, bottom - row, right - col)
