@@ -21,6 +21,7 @@ from resegeo.checkpoints.formats import bytes_of, read_checkpoint
 from resegeo.checkpoints.normalisation import usual
 from resegeo.checkpoints.sources import ModelSource, configuration
 from resegeo.clip.attention import LastLayer, Schedule, layer_masks
+from resegeo.clip.device_memory import memory_for
 from resegeo.clip.tokens import tokenizer_of
 from resegeo.errors import ResegeoError, UsageError, shown
 from resegeo.process import remember_threads
@@ -266,7 +267,8 @@ def pick_device(name: str | None) -> str:
     if not present.get(kind, False):
         raise UsageError(f"[[device={name}]] is not available on this machine; available: {usable}.")
     try:
-        torch.empty(1, device=name)
+        with memory_for("anything", name):
+            torch.empty(1, device=name)
     except RuntimeError as error:
         raise UsageError(f"[[device={name}]] is not available on this machine; available: {usable}.") from error
     return name
@@ -327,7 +329,8 @@ def load_encoder(
             "CLIP vision transformer with a CLS token. Use one such as ViT-B-16, ViT-L-14 or ViT-H-14."
         )
     colours = source.colours or usual()
-    model.eval().requires_grad_(False).to(where)
+    with memory_for(f"the model {source.name}", where):
+        model.eval().requires_grad_(False).to(where)
     act = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return Encoder(
         model=model,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from resegeo.checkpoints.sources import ModelSource, SamSource
 from resegeo.clip.attention import INVALID_GROUP, mostly_invalid, patch_ids
+from resegeo.clip.device_memory import FullDeviceError, memory_for
 from resegeo.clip.encoder import Encoded, Encoder, load_encoder, pick_device, quick_at_bfloat16, set_threads
 from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
@@ -61,7 +62,8 @@ class Models:
 def _load_sam(source: SamSource, device: str) -> Any:
     from resegeo.segments.sam import load_sam
 
-    return load_sam(source.path, source.architecture, device=device)
+    with memory_for("SAM", device):
+        return load_sam(source.path, source.architecture, device=device)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class Machine:
 
     def read(self, item: WorkItem) -> Batch:
         """Read the windows of an item and bring their segments to the patches."""
-        return read_item(self.plan, self.segments, item, keep_segments=self.kept.segments)
+        with memory_for("the segments of a work item", self.encoder.device):  # SAM's
+            return read_item(self.plan, self.segments, item, keep_segments=self.kept.segments)
 
     def encode(self, batch: Batch) -> ItemResult:
         """Compute what the windows leave behind, rounded to what the store keeps."""
@@ -245,8 +248,9 @@ def _encode(plan: Plan, encoder: Encoder, batch: Batch) -> list[Encoded]:
     size = count = len(batch.rgb)
     while True:
         try:
-            return [run(slice(start, start + size)) for start in range(0, count, size)]
-        except torch.OutOfMemoryError:
+            with memory_for("a single window", encoder.device):
+                return [run(slice(start, start + size)) for start in range(0, count, size)]
+        except FullDeviceError:
             if size == 1:
                 raise
             size = -(-size // 2)

@@ -8,11 +8,13 @@ wait for the model, and :data:`BEHIND` are computed and not yet stored.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from resegeo.clip.device_memory import FullDeviceError
 from resegeo.errors import ResegeoError
 from resegeo.run import capacity
 from resegeo.run.compute import Batch, Computed, Machine
@@ -48,6 +50,9 @@ RESULT_BYTES = 8
 
 ATTEMPTS = 3
 """How often an item is tried before it is given up."""
+
+PAUSES = (1.0, 5.0)
+"""Seconds after which an item is tried again that a device had no memory left for: another program may hold it."""
 
 FAILURES = (ResegeoError, OSError, RuntimeError, MemoryError)
 """What may befall one item and spare the next: damaged blocks, a lost network, no memory left."""
@@ -167,6 +172,8 @@ def _store(
             result = computed() if attempt == 0 else machine.encode(machine.read(item))
             break
         except FAILURES as error:
+            if isinstance(error, FullDeviceError) and attempt < ATTEMPTS - 1:
+                time.sleep(PAUSES[attempt])
             if attempt == ATTEMPTS - 1:
                 reason = f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
                 _await(before)
