@@ -86,20 +86,22 @@ print(json.dumps({"best": best, "sum": hashlib.sha256(codes.tobytes()).hexdigest
 def main() -> int:
     kind = sys.argv[1] if len(sys.argv) > 1 else "vitb16"
     side = int(sys.argv[2]) if len(sys.argv) > 2 else 4000
+    from given import model
     from memory import make
-    from overhead import ARCHITECTURE, random_weights
 
     rows, sums = [], []
     with tempfile.TemporaryDirectory() as name:
-        folder, options = Path(name), {}
+        folder = Path(name)
         make(folder / "scene.tif", side)
-        if kind == "vitb16":
-            random_weights(folder / "weights.safetensors")
-            options = {"model": str(folder / "weights.safetensors"), "arch": ARCHITECTURE, "activation": "gelu"}
+        options = model(kind, folder)
         for number, python in enumerate(sys.argv[3:] or [sys.executable]):
-            given = [str(folder / "scene.tif"), str(folder / f"out{number}"), json.dumps(options)]
+            paths = [str(folder / "scene.tif"), str(folder / f"out{number}")]
             done = subprocess.run(
-                [python, "-c", MEASURE, *given], stdout=subprocess.PIPE, text=True, check=True, cwd=folder
+                [python, "-c", MEASURE, *paths, json.dumps(options)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                cwd=folder,
             )
             found = json.loads(done.stdout.splitlines()[-1])
             rows.append((python, found["best"]))

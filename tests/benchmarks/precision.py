@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from overhead import ARCHITECTURE, random_weights
+from given import model
 
 from resegeo.clip.attention import default_schedule
 from resegeo.clip.encoder import Encoder, load_encoder, pick_device, quick_at_bfloat16
@@ -39,9 +39,8 @@ def main() -> None:
     device = pick_device(None)
     print(f"{device}, {torch.get_num_threads()} thread(s): quick at bfloat16: {quick_at_bfloat16(device)}")
     with tempfile.TemporaryDirectory() as name:
-        weights = Path(name) / "weights.safetensors"
-        random_weights(weights)
-        for source in (find_model(None, None, None), find_model(str(weights), ARCHITECTURE, "gelu")):
+        large = model("vitb16", Path(name))
+        for source in (find_model(None, None, None), find_model(large["model"], large["arch"], large["activation"])):
             exact = load_encoder(source)
             took = {each: cost(dataclasses.replace(exact, precision=each)) for each in ("float32", "bfloat16")}
             for precision, (cpu, clock) in took.items():
