@@ -6,7 +6,9 @@ The workers are threads of this process that sleep ``--seconds`` an item, as a w
 client and the order in which items are handed out are those of a run. Printed are processor seconds an item (of
 scheduler, client and all workers' ends of the wire together, so more than the scheduler's own), the share of time that
 workers sleep, memory, and the most and fewest items that a worker did. Then the same with one worker that fails at
-every item and one that is closed halfway: every item has to be done nonetheless.
+every item and one that is closed halfway: every item has to be done nonetheless. Last, as many writers put items into
+one store, each with the store open for itself: on a disk, and in object storage (in memory, so without a network's
+time).
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from stores import header
 
 from resegeo.run import executors
-from resegeo.run.store import Store
+from resegeo.run.store import ItemResult, Store
 
 SECONDS = 0.5
 
@@ -108,6 +113,33 @@ def run(workers: int, items: int, seconds: float, folder: Path, *, failing: bool
     )
 
 
+def write(url: str, writers: int, items: int) -> None:
+    """Put items into one store by many writers at a time, and print what one costs."""
+    layout = header(items).layout
+    values = {name: np.ones((2, *spec.shape[2:]), spec.dtype) for name, spec in layout.item_arrays().items()}
+    result = ItemResult(np.array([True, False, True]), values)
+    Store.create(url, header(items))
+
+    def own(writer: int) -> None:
+        store = Store.open(url)
+        assert store is not None
+        for index in range(writer, items, writers):
+            store.put(index, result)
+
+    start, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(own, range(writers)))
+    wall, spent = time.perf_counter() - start, time.process_time() - cpu
+    found = Store.open(url)
+    if found is None or len(found.done()) != items:
+        sys.exit(f"{url} does not hold all of its {items} items")
+    print(
+        f"{writers} writers, {items} items into {url.partition('://')[0] if '://' in url else 'a folder'}: "
+        f"{1000 * spent / items:.2f} ms of processor an item, {wall:.1f} s",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=100)
@@ -120,6 +152,9 @@ def main() -> None:
         for workers in (10, given.workers):
             run(workers, given.items * workers // given.workers, given.seconds, Path(name) / str(workers))
         run(given.workers, given.items, given.seconds, Path(name), failing=True)
+        for place in (f"{name}/many.store.zarr", "memory://many/many.store.zarr"):
+            for writers in (1, given.workers):
+                write(place.replace("many.", f"{writers}."), writers, given.items // 4)
 
 
 if __name__ == "__main__":
