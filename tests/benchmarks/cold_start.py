@@ -4,8 +4,8 @@
 
 Each PYTHON is an interpreter in whose environment a checkout is installed, such as one of before a change and one of
 after it; by default the one that runs this. Prints processor seconds (the least of three), peak memory and the number
-of modules of both commands for each, and the ratios to the first. A scene of 64 × 64 pixels, the bundled model, no
-polygons.
+of modules of both commands for each, and the ratios to the first; and what is the smallest run's own beside importing
+torch and open_clip, which every model needs. A scene of 64 × 64 pixels, the bundled model, no polygons.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pathlib import Path
 
 RUN = """
 import json, resource, sys, time
-from resegeo_cli.main import main
 try:
-    main(sys.argv[1:], prog_name="resegeo", standalone_mode=False)
+    if sys.argv[1:]:
+        from resegeo_cli.main import main
+        main(sys.argv[1:], prog_name="resegeo", standalone_mode=False)
+    else:
+        import open_clip, torch
 finally:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"cpu": time.process_time(), "MB": peak, "modules": len(sys.modules)}))
@@ -28,7 +31,7 @@ finally:
 
 
 def cost(python: str, command: list[str]) -> dict[str, float]:
-    """Run a command and return what it took."""
+    """Run a command, or import the libraries of models alone, and return what it took."""
     # A checkout in the working folder would go before the installed one.
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run([python, "-c", RUN, *command], capture_output=True, text=True, check=True, cwd=elsewhere)
@@ -52,9 +55,11 @@ def main() -> None:
             command = ["segment", str(scene), "--prompts", f"{name}/classes.yml", "-o", str(out), "--vector", "none"]
             first = min((cost(python, [*command, "--overwrite"]) for _ in range(3)), key=lambda each: each["cpu"])
             again = min((cost(python, command) for _ in range(3)), key=lambda each: each["cpu"])
-        rows.append((python, first, again))
+            libraries = min((cost(python, []) for _ in range(3)), key=lambda each: each["cpu"])
+        rows.append((python, first, again, {key: value - libraries[key] for key, value in first.items()}))
     for python, *both in rows:
-        for what, found, before in zip(("smallest run", "nothing to do"), both, rows[0][1:], strict=True):
+        parts = "smallest run", "nothing to do", "smallest, own"
+        for what, found, before in zip(parts, both, rows[0][1:], strict=True):
             ratios = "  ".join(f"{found[key] / before[key]:.2f}" for key in found)
             print(
                 f"{what:14} {found['cpu']:6.2f} CPU s {found['MB']:6.0f} MB {found['modules']:5.0f} modules"
