@@ -163,6 +163,7 @@ def test_voted_labels_are_the_same_all_over_a_segment(tmp_path, make_raster, pic
         assert voted[inside][0] == np.bincount(free[inside]).argmax()
 
 
+@pytest.mark.slow
 def test_half_precision_gives_nearly_the_labels_of_full_precision(tmp_path):
     demo = Path(__file__).parents[1] / "examples/demo/sentinel2.tif"
     words = ["water", "wetland", "forest", "cropland", "bare soil", "building"]

@@ -30,6 +30,7 @@ resegeo.batch("s", ["water"], strid=64)
 """
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_misspelled_names_and_wrong_types(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "calls.py").write_text(CALLS)

@@ -442,6 +442,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path, scene, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_size_of_a_work_item_changes_next_to_no_label(tmp_path, scene, monkeypatch):
     usual = read(resegeo.segment(scene, WORDS, tmp_path / "usual", vector=(), stride=32).raster)

@@ -31,6 +31,7 @@ def test_the_default_is_the_bundled_model_and_its_geometry_needs_no_loading():
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_file_runs_with_its_architecture(tmp_path, make_raster, picture):
     """Random weights of a real architecture, from a file, through the whole line."""
     torch.manual_seed(0)
