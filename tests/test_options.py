@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,10 +35,12 @@ resegeo.batch("s", ["water"], strid=64)
 def test_a_type_checker_sees_misspelled_names_and_wrong_types(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "calls.py").write_text(CALLS)
-    cache = Path(__file__).parents[1] / ".mypy_cache"
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), str(tmp_path / "calls.py")]
-    config = ["--config-file", str(Path(__file__).parents[1] / "pyproject.toml")]
-    done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=tmp_path)
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(tmp_path / "calls.py")]
+    config = ["--config-file", str(root / "pyproject.toml")]
+    # mypy does not follow the finder of an editable installation.
+    place = os.environ | {"MYPYPATH": str(root)}
+    done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=tmp_path, env=place)
     lines = {line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line and "calls.py" in line}
     assert lines == {"5", "6", "7", "8", "10"}, done.stdout + done.stderr
 
