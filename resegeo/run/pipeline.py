@@ -21,7 +21,7 @@ from resegeo.run.compute import Batch, Computed, Machine
 from resegeo.run.plan import Plan
 from resegeo.run.store import ItemResult, Store
 from resegeo.scene.windows import ITEM_SIDE, WorkItem
-from resegeo.segments.segment_sources import HALO, TILE, tiles_kept
+from resegeo.segments.segment_sources import HALO, TILE, tiles_kept, turns
 
 WRITERS = 4
 """Threads that store: each waits for the disk for most of its time, which confirms every file."""
@@ -116,11 +116,6 @@ def _kept_bytes(plan: Plan) -> int:
     return tiles_kept(plan.canvas) * TILE**2 * 4 * len(plan.settings.superpixel_area or (0,))
 
 
-def turns(threads: int | None) -> int:
-    """How many tiles' superpixels are computed at a time; see :class:`resegeo.segments.segment_sources.Superpixels`."""
-    return threads or capacity.cores() + 1
-
-
 def settled(machine: Machine, store: Store, items: Sequence[WorkItem], room: Room) -> Iterator[WorkItem]:
     """Compute items into a store and yield each once it is there, or is recorded as failed; in order.
 
@@ -172,13 +167,13 @@ def _store(
             result = computed() if attempt == 0 else machine.encode(machine.read(item))
             break
         except FAILURES as error:
-            if isinstance(error, FullDeviceError) and attempt < ATTEMPTS - 1:
-                time.sleep(PAUSES[attempt])
             if attempt == ATTEMPTS - 1:
                 reason = f"{error}" if isinstance(error, ResegeoError) else f"{type(error).__name__}: {error}"
                 _await(before)
                 store.fail(item.index, reason)
                 return item
+            if isinstance(error, FullDeviceError):
+                time.sleep(PAUSES[attempt])
     sealed = store.keep(item.index, result)
     _await(before)
     store.mark(item.index, sealed)

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import fsspec
 
@@ -124,6 +124,20 @@ class Place(Protocol):
         """Remove the folder of the store, if nothing is left in it."""
 
 
+@contextlib.contextmanager
+def _replacing(target: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a file beside ``target`` that takes its place in the end; nothing is left of one that fails."""
+    beside = target.with_name(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with beside.open("xb") as stream:
+            yield stream
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 class _Folder:
     """A store's files on disk; what is written is synced and renamed into place."""
 
@@ -172,30 +186,16 @@ class _Folder:
 
     def write(self, path: str, data: bytes) -> None:
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            with beside.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with _replacing(target, f".{target.name}.{secrets.token_hex(8)}.tmp") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def write_chunk(self, path: str, *parts: bytes | memoryview) -> None:
         target = self._root / path
-        beside = target.with_name(f"{target.name}.{secrets.token_hex(16)}.partial")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("xb") as stream:
-                for part in parts:
-                    stream.write(part)
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with _replacing(target, f"{target.name}.{secrets.token_hex(16)}.partial") as stream:
+            for part in parts:
+                stream.write(part)
         self.sync(path)  # by its name, which has to be on the disk as well before the mark is
 
     def delete(self, path: str) -> None:

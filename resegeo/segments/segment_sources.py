@@ -181,6 +181,14 @@ def tiles_kept(canvas: Canvas) -> int:
     return 2 * across + 4 if across <= 64 else 132
 
 
+def turns(threads: int | None) -> int:
+    """How many tiles' superpixels are computed at a time, however many ask.
+
+    ``threads``, or one more than there are cores, since each waits for Python's global lock now and then.
+    """
+    return threads or (os.cpu_count() or 1) + 1
+
+
 class Superpixels(Tiled):
     """SLIC superpixels of scikit-image on scene-anchored tiles, one level an average area.
 
@@ -193,13 +201,12 @@ class Superpixels(Tiled):
         """Segment ``canvas`` with superpixels of about ``areas`` pixels each, one level an area.
 
         ``scale``: ``half`` finds them in the image at half its size and enlarges them, a third of the time.
-        ``threads`` compute at a time, however many ask; None: one more than there are cores, since each waits for
-        Python's global lock now and then.
+        ``threads``: see :func:`turns`.
         """
         super().__init__(canvas, tile=TILE, levels=len(areas), kept=tiles_kept(canvas))
         self._areas = tuple(areas)
         self._factor = 2 if scale == "half" else 1
-        self._turns = threading.Semaphore(threads or (os.cpu_count() or 1) + 1)
+        self._turns = threading.Semaphore(turns(threads))
         self.finest = self._areas.index(min(self._areas))
 
     def segment(self, core: Rect) -> NDArray[np.int32]:
