@@ -27,18 +27,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundled_model_crops import Sampler
 from bundled_model_data import (
     CLASSES,
     PHRASES,
     SINGLES,
     VIEWS,
     Picture,
-    Sampler,
     measured_pictures,
 )
+from bundled_model_losses import jaccard_loss, make_view, partial_loss
+from bundled_model_words import PHRASE_SETS, TEMPLATES
 from measuring import FALSE, TRUE, groups, limited, write_scene
 from safetensors.torch import save_file
-from train_bundled_model import PHRASE_SETS, TEMPLATES, batch_of, class_logits, jaccard_loss, make_view, partial_loss
+from train_bundled_model import batch_of, class_logits
 
 import resegeo
 from resegeo.checkpoints.sources import ModelSource, facts_for_file, file_sha256, resolve_model
@@ -73,7 +75,7 @@ def fine_tune(
         rng = np.random.default_rng([seed, step])
         for group in optim.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        images, ids, codes, sources = batch_of(sampler, batch, encoder.patch_size, rng, 0.25)
+        images, ids, codes, sources, _ = batch_of(sampler, batch, encoder.patch_size, rng, 0.25)
         seen = dense_features(model.visual, images, layer_masks(schedule, ids))
         # One phrase a class, some sets of them, each for its share of the windows.
         drawn = torch.stack([tokens[rng.integers(len(tokens))] for _ in range(PHRASE_SETS) for tokens in phrases])

@@ -24,38 +24,49 @@ import json
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch as replaced
 
 import numpy as np
 import open_clip
 import torch
+from bundled_model_crops import Sampler, ahead
 from bundled_model_data import (
     CLASSES,
-    CODES,
     EUROSAT,
     FAMILIES,
-    GREENS,
     MEASURED,
-    PAINTED,
-    PARENTS,
-    PHRASES,
-    POOLED,
     VIEWS,
-    WIDE_PHRASES,
-    Sampler,
     answer_key,
-    answers,
     eurosat_chips,
-    likely_table,
     test_pictures,
     training_pictures,
     validation_pictures,
+)
+from bundled_model_losses import (
+    VIEW_SHARES,
+    View,
+    hidden_loss,
+    jaccard_loss,
+    make_view,
+    only_chips,
+    partial_loss,
+    taught_loss,
+)
+from bundled_model_teacher import load as load_teacher
+from bundled_model_teacher import teach
+from bundled_model_words import (
+    NAME,
+    PHRASE_SETS,
+    build,
+    class_axes,
+    draw_words,
+    teach_words,
+    text_vectors,
+    word_vectors,
+    write_vocabulary,
 )
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -66,24 +77,9 @@ from resegeo.clip.attention import default_schedule, layer_masks, patch_ids
 from resegeo.clip.encoder import dense_features
 
 LOG = logging.getLogger("train")
-NAME = "resegeo-small"
-TEMPLATES = (
-    ("{}", "{}", "an aerial photo of {}", "a satellite image of {}", "a photo of {} from above", "a {}", "the {}")
-    + ("an aerial image of {}", "a satellite photo of {}", "an aerial photo of a {}", "a satellite image of a {}")
-    + ("a photo of a {}", "an aerial view of {}", "a remote sensing image of {}")
-)
-PHRASE_SETS = 4
-VIEW_SHARES = (0.7, 0.15, 0.15)
-"""How often the words of each entry of VIEWS compete."""
 EMA = 0.995
 """Decay of the running mean of the weights that is written in the end: steadier than the last step's."""
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-
-
-def build(config: Path, weights: Path | None = None) -> Any:
-    """The open_clip model of ``config``, with random weights or those of a file."""
-    open_clip.add_model_config(config)
-    return open_clip.create_model(NAME, pretrained=str(weights) if weights else None)
 
 
 def normalised(rgb: NDArray[np.uint8]) -> torch.Tensor:
@@ -99,30 +95,36 @@ def segment_ids(rgb: NDArray[np.uint8], patch: int) -> NDArray[np.int64]:
     return patch_ids(labels, patch // 2)
 
 
-Batch = tuple[torch.Tensor, torch.Tensor, NDArray[np.uint8], list[str]]
+class Batch(NamedTuple):
+    """Crops as the vision tower takes them."""
+
+    images: torch.Tensor
+    """(B, 3, S, S)."""
+    ids: torch.Tensor
+    """Patch ids (B, 1, g, g)."""
+    codes: NDArray[np.uint8]
+    """(B, S, S)."""
+    sources: list[str]
+    taught: tuple[torch.Tensor, torch.Tensor] | None
+    """Logits of the teacher (B, S / 4, S / 4, words) and its features (B, S / 8, S / 8, F), NaN where unknown."""
 
 
 def batch_of(sampler: Sampler, count: int, patch: int, rng: np.random.Generator, focus: float) -> Batch:
-    """Images (B, 3, S, S), patch ids (B, 1, g, g), codes (B, S, S), sources; seven images of eight are one segment."""
+    """Draw crops; seven images of eight are one segment."""
     crops = [sampler.crop(rng, focus) for _ in range(count)]
     side = sampler.size // patch
     ids = [
-        segment_ids(rgb, patch) if i % 8 == 7 else np.ones((side, side), dtype=np.int64)
-        for i, (_, rgb, _) in enumerate(crops)
+        segment_ids(crop.rgb, patch) if i % 8 == 7 else np.ones((side, side), dtype=np.int64)
+        for i, crop in enumerate(crops)
     ]
-    images = normalised(np.stack([rgb for _, rgb, _ in crops]))
-    codes = np.stack([codes for _, _, codes in crops])
-    return images, torch.from_numpy(np.stack(ids))[:, None], codes, [source for source, _, _ in crops]
-
-
-def ahead(make: Callable[[int], Any], first: int, last: int) -> Iterator[tuple[int, Any]]:
-    """Yield ``make(step)`` for each step, two of them computed ahead in a thread."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = deque(pool.submit(make, step) for step in range(first, min(first + 2, last)))
-        for step in range(first, last):
-            if step + 2 < last:
-                waiting.append(pool.submit(make, step + 2))
-            yield step, waiting.popleft().result()
+    images = normalised(np.stack([crop.rgb for crop in crops]))
+    codes = np.stack([crop.codes for crop in crops])
+    known = [crop.taught for crop in crops if crop.taught is not None]
+    taught = None
+    if len(known) == count:
+        words, hidden = np.stack([t.words for t in known]), np.stack([t.hidden for t in known])
+        taught = torch.from_numpy(words).float(), torch.from_numpy(hidden).float()
+    return Batch(images, torch.from_numpy(np.stack(ids))[:, None], codes, [crop.source for crop in crops], taught)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -146,7 +148,7 @@ def start_vision(visual: Any, sampler: Sampler, seed: int) -> None:
     """Set the vision tower's first weights: whitened patches, positions, attention to what is near and alike."""
     patch, width = visual.conv1.kernel_size[0], visual.conv1.out_channels
     rng = np.random.default_rng([seed, 2])
-    images = normalised(np.stack([sampler.crop(rng)[1] for _ in range(400)]))
+    images = normalised(np.stack([sampler.crop(rng).rgb for _ in range(400)]))
     patches = functional.unfold(images, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch**2)
     patches = patches - patches.mean(0)
     value, vector = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -184,149 +186,6 @@ def class_logits(model: Any, tokens: torch.Tensor, texts: torch.Tensor, side: in
     return logits
 
 
-@dataclass(frozen=True)
-class View:
-    """Words that compete, and what each code says of them."""
-
-    columns: list[int]
-    """Where the words stand in :data:`WORDS`."""
-    likely: torch.Tensor
-    """Row: code, column: word; how much the word counts at a pixel of the code, 0 where it is impossible."""
-    judged: list[tuple[str, list[int], torch.Tensor, torch.Tensor]]
-    """Source, columns that count as the class asked for there, whether a code is it, whether that is known."""
-
-
-WORDS = (*CLASSES, "vegetation")
-
-
-def make_view(members: dict[str, tuple[str, ...]]) -> View:
-    """The tables of one entry of :data:`VIEWS`."""
-    table = torch.from_numpy(likely_table())
-    words = list(members)
-    likely = torch.stack([table[:, [CLASSES.index(c) for c in members[w]]].amax(1) for w in words], dim=1)
-    judged = []
-    for source, names in (*MEASURED.items(), *PAINTED.items()):
-        for name in names:
-            family = FAMILIES[name] | {"car park", "swimming pool"}
-            columns = [i for i, w in enumerate(words) if w in {*FAMILIES[name], name} and family.issuperset(members[w])]
-            true, known = answers(source, name)
-            if columns:
-                judged.append((source, columns, torch.from_numpy(true), torch.from_numpy(known)))
-    return View([WORDS.index(w) for w in words], likely, judged)
-
-
-def only_chips(logits: torch.Tensor, sources: list[str]) -> torch.Tensor:
-    """Let only the words of EuroSAT's ten classes compete on its chips; logits (B, h, w, kinds)."""
-    ten = {word.removesuffix(" chip") for word in EUROSAT.values()}
-    other = torch.tensor([name not in ten for name in CLASSES])
-    chip = torch.tensor([source == "eurosat" for source in sources])
-    return logits.masked_fill(chip[:, None, None, None] & other, -1e4)
-
-
-def partial_loss(logits: torch.Tensor, codes: torch.Tensor, likely: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of −log Σ w p over the possible words; logits (B, h, w, C), codes (B, h, w), w in ``likely``.
-
-    Codes in :data:`POOLED` name a whole picture: there the mean of p over its pixels stands in the logarithm.
-    """
-    may = likely[codes]
-    logs = torch.logsumexp(logits, -1) - torch.logsumexp(logits + may.clamp(min=1e-9).log(), -1)
-    known = (codes > 0) & (may.amax(-1) > 0)
-    # Rare codes count more than their pixels, vague ones less than exact ones.
-    share = torch.bincount(codes[known], minlength=len(likely)).float()
-    weight = share.clamp(min=1.0).rsqrt()[codes] * torch.where((may > 0).sum(-1) > 3, 0.6, 1.0) * known
-    total, norm = logits.sum() * 0.0, weight.sum().clamp(min=1e-6)
-    for name in POOLED:
-        here = (codes == CODES[name]) & known
-        weight = weight * ~here
-        for picture in range(len(codes)):
-            if int(here[picture].sum()):
-                pooled = -torch.log(torch.exp(-logs[picture][here[picture]]).mean().clamp(min=1e-6))
-                total = total + pooled * float(here[picture].sum()) * float(share[CODES[name]].clamp(min=1.0).rsqrt())
-    return ((logs * weight).sum() + total) / norm
-
-
-def jaccard_loss(logits: torch.Tensor, codes: torch.Tensor, sources: list[str], view: View) -> torch.Tensor:
-    """1 − soft Jaccard index of each measured class over the crops of its source, mean over the classes."""
-    chance = logits.softmax(-1)
-    losses = []
-    for source, columns, is_it, is_known in view.judged:
-        crops = [i for i, own in enumerate(sources) if own == source]
-        if not crops:
-            continue
-        code = codes[crops]
-        true, known = is_it[code], is_known[code]
-        said = chance[crops][..., columns].sum(-1) * known
-        both = (said * true).sum()
-        if int(true.sum()) >= 20:
-            # Smoothed, so that a handful of pixels is no coin toss.
-            losses.append(1.0 - (both + 5.0) / (said.sum() + true.sum() - both + 5.0))
-    return torch.stack(losses).mean() if losses else logits.sum() * 0.0
-
-
-def class_axes(width: int) -> torch.Tensor:
-    """Unit vectors, one a kind: (C, width); orthogonal, but for a kind that is part of another: it leans to that."""
-    # Twelve first: those of the first edition, whose weights a training may start from.
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.cat(
-        [torch.randn(width, 12, generator=generator), torch.randn(width, len(CLASSES) - 12, generator=generator)], dim=1
-    )
-    axes = torch.linalg.qr(noise).Q.T.contiguous()
-    for child, parent in PARENTS.items():
-        spot = CLASSES.index(child)
-        axes[spot] = 0.55 * axes[CLASSES.index(parent)] + math.sqrt(1 - 0.55**2) * axes[spot]
-    return axes
-
-
-def word_bank() -> tuple[list[str], list[tuple[str, ...]]]:
-    """Every phrase, plurals too, with the classes that it names."""
-    phrases, meant = [], []
-    groups = {(name,): words for name, words in PHRASES.items()} | WIDE_PHRASES
-    for classes, words in groups.items():
-        plurals = [f"{word}s" for word in words if not word.endswith("s")]
-        for word in dict.fromkeys([*words, *plurals]):
-            phrases.append(word)
-            meant.append(classes)
-    return phrases, meant
-
-
-def teach_words(model: Any, tokenizer: Any, axes: torch.Tensor, seed: int, steps: int) -> None:
-    """Bring the phrases of each class near its axis, wide ones between theirs; moves the text tower only."""
-    phrases, meant = word_bank()
-    targets = functional.normalize(
-        torch.stack([axes[[CLASSES.index(c) for c in classes]].sum(0) for classes in meant]), dim=1
-    )
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("visual.") and p.ndim > 0]
-    optim = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    near = 0.0
-    for step in range(steps):
-        rng = np.random.default_rng([seed, 1, step])
-        chosen = rng.integers(len(phrases), size=48)
-        texts = tokenizer([TEMPLATES[rng.integers(len(TEMPLATES))].format(phrases[i]) for i in chosen])
-        cosines = (model.encode_text(texts, normalize=True) * targets[chosen]).sum(-1)
-        for group in optim.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 30, (steps - step) / 100)
-        optim.zero_grad(set_to_none=True)
-        torch.autograd.backward(1.0 - cosines.mean())
-        optim.step()
-        near += (float(cosines.detach().mean()) - near) * 0.05
-        if (step + 1) % 100 == 0:
-            LOG.info("words: step %d, mean cosine to the axes %.3f", step + 1, near)
-
-
-def word_vectors(model: Any, tokenizer: Any) -> list[torch.Tensor]:
-    """For each of :data:`WORDS` the unit vectors of its phrases in every template, (phrases · templates, D)."""
-    with torch.inference_mode():
-        return [
-            model.encode_text(tokenizer([t.format(p) for p in words for t in TEMPLATES]), normalize=True).clone()
-            for words in (*PHRASES.values(), WIDE_PHRASES[GREENS])
-        ]
-
-
-def draw_words(vectors: list[torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
-    """One phrase a class, some sets of them: (PHRASE_SETS, C, D)."""
-    return torch.stack([torch.stack([v[rng.integers(len(v))] for v in vectors]) for _ in range(PHRASE_SETS)])
-
-
 def export(weights: dict[str, torch.Tensor], path: Path) -> None:
     """Write the weights as float16 safetensors, whole or not at all."""
     state = {
@@ -338,17 +197,7 @@ def export(weights: dict[str, torch.Tensor], path: Path) -> None:
     part.replace(path)
 
 
-def write_vocabulary(path: Path) -> None:
-    """List every phrase of the training, one a line."""
-    lines = ["# Phrases that the bundled model was trained on, by kind; the plural in -s is understood too."]
-    for name, phrases in PHRASES.items():
-        lines += [f"# {name}", *phrases]
-    for classes, phrases in WIDE_PHRASES.items():
-        lines += [f"# {', '.join(classes) if len(classes) < 12 else 'no kind in particular'}", *phrases]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def optimisers(model: Any, rate: float) -> list[torch.optim.Optimizer]:
+def optimisers(model: Any, head: torch.nn.Linear, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the vision transformer, AdamW for the rest of the vision tower."""
     matrices, decayed, free = [], [], []
     for name, parameter in model.visual.named_parameters():
@@ -356,6 +205,8 @@ def optimisers(model: Any, rate: float) -> list[torch.optim.Optimizer]:
             matrices.append(parameter)
         else:
             (decayed if parameter.ndim >= 2 and "embedding" not in name else free).append(parameter)
+    decayed.append(head.weight)
+    free.append(head.bias)
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": [*free, model.logit_scale], "weight_decay": 0.0}]
     return [
         torch.optim.Muon(matrices, lr=2 * rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
@@ -383,11 +234,13 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.work / "checkpoint.pt"
     first = 0
     mean: dict[str, torch.Tensor] = {}
-    optims = optimisers(model, args.rate)
+    head = torch.nn.Linear(json.loads(config.read_text("utf-8"))["embed_dim"], 128)
+    optims = optimisers(model, head, args.rate)
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         mean = saved["mean"]
         model.load_state_dict(saved["model"])
+        head.load_state_dict(saved["head"])
         for optim, state in zip(optims, saved["optim"], strict=True):
             optim.load_state_dict(state)
         first = saved["step"]
@@ -396,16 +249,20 @@ def train(args: argparse.Namespace) -> None:
         axes = class_axes(json.loads(config.read_text("utf-8"))["embed_dim"])
         if args.start:
             model = build(config, args.start)
-            optims = optimisers(model, args.rate)
+            optims = optimisers(model, head, args.rate)
         else:
             start_vision(model.visual, sampler, args.seed)
         teach_words(model, tokenizer, axes, args.seed, args.word_steps)
         mean = {key: value.clone() for key, value in model.state_dict().items()}
     vectors = word_vectors(model, tokenizer)
+    if args.teacher:
+        means = torch.stack([functional.normalize(each.mean(0), dim=0) for each in vectors])
+        teach(pictures, load_teacher(args.teacher), means)
+        LOG.info("the teacher has seen all pictures")
     moving = {name: p for name, p in model.named_parameters() if name.startswith("visual.") or p.ndim == 0}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in moving)
-    rates = [[group["lr"] for group in optim.param_groups] for optim in optimisers(model, args.rate)]
+    rates = [[group["lr"] for group in optim.param_groups] for optim in optimisers(model, head, args.rate)]
 
     cooling = args.steps - args.cooldown
 
@@ -416,8 +273,8 @@ def train(args: argparse.Namespace) -> None:
         return rng, batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.25)
 
     model.train()
-    started, running = time.monotonic(), np.zeros(2)
-    for step, (rng, (images, ids, codes, sources)) in ahead(batch, first, args.steps):
+    started, running = time.monotonic(), np.zeros(4 if args.teacher else 2)
+    for step, (rng, (images, ids, codes, sources, taught)) in ahead(batch, first, args.steps):
         # Constant, then down to nothing: up to the cooldown a run may still be made longer.
         cooled = max(0.0, (step - cooling) / args.cooldown)
         share = min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cooled)))
@@ -437,10 +294,17 @@ def train(args: argparse.Namespace) -> None:
         logits = class_logits(model, tokens.float(), texts[:, view.columns], size // 4)
         if view is views[0] and step % 2:
             logits = only_chips(logits, sources)
-        losses = partial_loss(logits, known, view.likely), jaccard_loss(logits, known, sources, view)
+        losses = [partial_loss(logits, known, view.likely), args.jaccard * jaccard_loss(logits, known, sources, view)]
+        if taught:
+            said = taught[0][..., view.columns]
+            if view is views[0] and step % 2:
+                said = only_chips(said, sources)
+            losses[0] = losses[0] * 0.5
+            losses.append(taught_loss(logits, said, known, view.likely))
+            losses.append(args.hidden * hidden_loss(head, tokens.float(), taught[1]))
         for optim in optims:
             optim.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses[0] + args.jaccard * losses[1])
+        torch.autograd.backward(torch.stack(losses).sum())
         torch.nn.utils.clip_grad_norm_(list(moving.values()), 1.0)
         for optim in optims:
             optim.step()
@@ -453,11 +317,15 @@ def train(args: argparse.Namespace) -> None:
         done = step + 1
         if done % 20 == 0:
             pace = (time.monotonic() - started) / (done - first)
-            LOG.info("step %d loss %.3f %.3f scale %.1f %.2f s/step", done, *running, model.logit_scale.exp(), pace)
+            parts = " ".join(f"{part:.3f}" for part in running)
+            LOG.info(
+                "step %d loss %s scale %.1f %.2f s/step", done, parts, float(model.logit_scale.exp().detach()), pace
+            )
         if done % args.save_every == 0 or done == args.steps:
             part = checkpoint.with_name(".tmp-checkpoint.pt")
             states = [optim.state_dict() for optim in optims]
-            torch.save({"model": model.state_dict(), "mean": mean, "optim": states, "step": done}, part)
+            state = {"model": model.state_dict(), "head": head.state_dict(), "mean": mean, "optim": states}
+            torch.save(state | {"step": done}, part)
             part.replace(checkpoint)
             export(mean, args.out / f"{NAME}.safetensors")
     if args.polish:
@@ -476,7 +344,7 @@ def trunk(model: Any, batches: Iterator[Batch], schedule: Any, *, bfloat16: bool
         replaced.object(visual, "proj", None),
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
-        for images, ids, known, names in batches:
+        for images, ids, known, names, _ in batches:
             tokens.append(dense_features(visual, images, layer_masks(schedule, ids)).half())
             codes.append(torch.from_numpy(known[:, 2::4, 2::4].astype(np.int64)))
             sources += names
@@ -520,16 +388,6 @@ def polish(
             model.logit_scale.clamp_(max=math.log(40.0))
         if (step + 1) % 20 == 0:
             LOG.info("polish: step %d loss %.3f %.3f", step + 1, *(float(loss.detach()) for loss in losses))
-
-
-def text_vectors(model: Any, names: Sequence[str]) -> torch.Tensor:
-    """One unit vector a name, (C, D): the name in every template, averaged."""
-    tokenizer = open_clip.get_tokenizer(NAME)
-    rows = []
-    for name in names:
-        vectors = model.encode_text(tokenizer([t.format(name) for t in TEMPLATES]), normalize=True)
-        rows.append(functional.normalize(vectors.mean(0), dim=0))
-    return torch.stack(rows)
 
 
 def predict(model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, size: int) -> NDArray[np.float32]:
@@ -613,6 +471,8 @@ def main() -> None:
     parser.add_argument("--cooldown", type=int, default=1500, help="the last steps, in which the rate goes to nothing")
     parser.add_argument("--word-steps", type=int, default=600, help="0: keep the words of --start")
     parser.add_argument("--jaccard", type=float, default=1.0, help="weight of the Jaccard loss")
+    parser.add_argument("--teacher", type=Path, help="weights of bundled_model_teacher.py, which tells what it sees")
+    parser.add_argument("--hidden", type=float, default=0.5, help="weight of the loss on the teacher's features")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--polish", type=int, default=0, help="steps for the projection alone, behind all others")
     parser.add_argument("--polish-crops", type=int, default=2048)
