@@ -19,6 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ import numpy as np
 import open_clip
 import torch
 from bundled_model_crops import Sampler, ahead
-from bundled_model_data import VIEWS, Picture, training_pictures
+from bundled_model_data import VIEWS, Picture, eurosat_chips, test_pictures, training_pictures
 from bundled_model_losses import VIEW_SHARES, jaccard_loss, make_view, only_chips, partial_loss
 from bundled_model_taught import Taught
-from bundled_model_words import NAME, PHRASE_SETS, build, draw_words, word_vectors
+from bundled_model_words import NAME, PHRASE_SETS, build, draw_words, text_vectors, word_vectors
+from measuring import quick_figures
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
@@ -114,18 +116,29 @@ def load(path: Path) -> Teacher:
     return teacher.eval().to(memory_format=torch.channels_last)
 
 
+def whole(teacher: Teacher, rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """What the teacher makes of a whole picture and of its half turn: (1, width, h, w), padded to full cells."""
+    pad = [(0, -side % COARSEST) for side in rgb.shape[:2]]
+    image = normalised(np.pad(rgb, [*pad, (0, 0)], mode="reflect")[None])
+    with torch.autocast("cpu", torch.bfloat16):
+        both = [teacher.hidden(image.rot90(turn, (2, 3))).rot90(-turn, (2, 3)) for turn in (0, 2)]
+    return (both[0].float() + both[1].float()) / 2
+
+
+def label(teacher: Teacher, rgb: NDArray[np.uint8], texts: torch.Tensor) -> NDArray[np.intp]:
+    """The teacher's own labels (H, W), by the words (C, D)."""
+    height, width = rgb.shape[:2]
+    vectors = functional.interpolate(teacher.vectors(whole(teacher, rgb)), scale_factor=4, mode="bilinear")
+    return np.asarray(teacher.logits(vectors, texts[None])[0, :height, :width].argmax(-1))
+
+
 def teach(pictures: Sequence[Picture], teacher: Teacher, texts: torch.Tensor) -> None:
     """Write on every picture what the teacher makes of it and of its half turn, whole; texts (C, D)."""
     raw: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for number, picture in enumerate(pictures):
             height, width = picture.codes.shape
-            pad = [(0, -height % COARSEST), (0, -width % COARSEST), (0, 0)]
-            image = normalised(np.pad(picture.rgb, pad, mode="reflect")[None])
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = sum(
-                    teacher.hidden(image.rot90(turn, (2, 3))).rot90(-turn, (2, 3)) / 2 for turn in (0, 2)
-                ).float()
+            hidden = whole(teacher, picture.rgb)
             words = teacher.logits(teacher.vectors(hidden), texts[None])[0, : -(-height // 4), : -(-width // 4)]
             coarse = functional.avg_pool2d(hidden, 2)[0, :, : -(-height // 8), : -(-width // 8)].permute(1, 2, 0)
             picture.taught = Taught(words.half().numpy(), coarse.half().numpy())
@@ -146,7 +159,8 @@ def train(args: argparse.Namespace) -> None:
     model = build(args.config, args.words).eval()
     vectors = word_vectors(model, open_clip.get_tokenizer(NAME))
     painted = Path(__file__).with_name("painted_labels.json")
-    sampler = Sampler(training_pictures(args.data, args.landsat, args.neon, painted), args.size)
+    pictures = training_pictures(args.data, args.landsat, args.neon, painted)
+    sampler = Sampler([p for p in pictures if p.source not in args.without], args.size)
     views = [make_view(members) for members in VIEWS.values()]
     teacher = Teacher(args.imagenet).to(memory_format=torch.channels_last).train()
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
@@ -200,6 +214,22 @@ def train(args: argparse.Namespace) -> None:
     torch.save(mean, args.out)
 
 
+def evaluate(args: argparse.Namespace) -> dict[str, float]:
+    """Figures of the teacher itself on held-out places."""
+    model, teacher = build(args.config, args.words).eval(), load(args.out)
+
+    @cache
+    def texts(words: tuple[str, ...]) -> torch.Tensor:
+        return text_vectors(model, words)
+
+    with torch.inference_mode():
+        return quick_figures(
+            test_pictures(args.data),
+            eurosat_chips(args.data, test=True)[::4],
+            lambda rgb, words: label(teacher, rgb, texts(tuple(words))),
+        )
+
+
 def main() -> None:
     """Parse the command line, train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,11 +242,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192, help="side of a crop in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="sources to leave out: how do others serve them?",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     train(args)
+    for name, value in evaluate(args).items():
+        LOG.info("%s: %.3f", name, value)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ import numpy as np
 import rasterio
 from bundled_model_data import (
     CLASSES,
-    EUROSAT,
     MEASURED,
     PHRASES,
     Picture,
@@ -39,7 +38,18 @@ from bundled_model_data import (
     measured_pictures,
 )
 from click.testing import CliRunner
-from measuring import FALSE, TRUE, groups, limited, markdown, write_classes, write_json, write_scene, write_truth
+from measuring import (
+    EUROSAT_WORDS,
+    FALSE,
+    TRUE,
+    groups,
+    limited,
+    markdown,
+    write_classes,
+    write_json,
+    write_scene,
+    write_truth,
+)
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import rgb2hsv
@@ -53,14 +63,6 @@ from resegeo.errors import ResegeoWarning
 from resegeo_cli.main import main as command_line
 
 LOG = logging.getLogger("evaluate")
-EUROSAT_WORDS = dict(
-    zip(
-        EUROSAT,
-        ("annual crop", "forest", "herbaceous vegetation", "highway", "industrial area", "pasture", "permanent crop")
-        + ("residential area", "river", "sea or lake"),
-        strict=True,
-    )
-)
 COLOURS = {"colour": False, "colour, balanced": True}
 TRAINING_PIXELS = 60_000
 """Pixels a set that the colour classifier is fitted on, drawn without regard to their class."""

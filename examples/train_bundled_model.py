@@ -25,6 +25,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch as replaced
@@ -34,12 +35,7 @@ import open_clip
 import torch
 from bundled_model_crops import Sampler, ahead
 from bundled_model_data import (
-    CLASSES,
-    EUROSAT,
-    FAMILIES,
-    MEASURED,
     VIEWS,
-    answer_key,
     eurosat_chips,
     test_pictures,
     training_pictures,
@@ -68,6 +64,7 @@ from bundled_model_words import (
     word_vectors,
     write_vocabulary,
 )
+from measuring import quick_figures
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from skimage.segmentation import slic
@@ -418,17 +415,6 @@ def predict(model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, size: in
     return np.asarray((total / weight).numpy())
 
 
-EUROSAT_WORDS = (
-    "annual crop",
-    "forest",
-    "herbaceous vegetation",
-    "highway",
-    "industrial area",
-    "pasture",
-    "permanent crop",
-) + ("residential area", "river", "sea or lake")
-
-
 def evaluate(args: argparse.Namespace) -> dict[str, float]:
     """A quick measure without the command line: IoU with all kinds competing, chips by majority."""
     torch.set_num_threads(args.threads)
@@ -436,29 +422,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     size = json.loads(config.read_text("utf-8"))["vision_cfg"]["image_size"]
     model = build(config, args.weights or args.out / f"{NAME}.safetensors").eval()
     pictures = validation_pictures(args.data) if args.validate else test_pictures(args.data)
-    result = {}
+    chips = eurosat_chips(args.data, test=True)[:: args.chips]
+
+    @cache
+    def texts(words: tuple[str, ...]) -> torch.Tensor:
+        return text_vectors(model, words)
+
     with torch.inference_mode():
-        texts = text_vectors(model, CLASSES)
-        counts: dict[str, NDArray[np.int64]] = {}
-        for picture in pictures:
-            said = predict(model, picture.rgb, texts, size=size).argmax(-1)
-            for name in MEASURED[picture.source]:
-                true, known = answer_key(picture, name)
-                found = np.isin(said, [CLASSES.index(c) for c in FAMILIES[name]])
-                row = np.array([(found & true & known).sum(), ((found | true) & known).sum()])
-                key = f"{picture.source}, {name}"
-                counts[key] = counts.get(key, 0) + row
-        result = {key: float(both / max(1, either)) for key, (both, either) in counts.items()}
-        texts = text_vectors(model, EUROSAT_WORDS)
-        right: dict[str, list[bool]] = {}
-        for chip in eurosat_chips(args.data, test=True)[:: args.chips]:
-            folder = chip.name.split("/")[1].split("_")[0]
-            said = predict(model, chip.rgb, texts, size=size).argmax(-1)
-            vote = int(np.bincount(said.ravel(), minlength=len(texts)).argmax())
-            right.setdefault(folder, []).append(vote == list(EUROSAT).index(folder))
-        result |= {f"eurosat, {folder}": float(np.mean(hits)) for folder, hits in right.items()}
-        result["eurosat, all"] = float(np.mean([hit for hits in right.values() for hit in hits]))
-    return result
+        return quick_figures(
+            pictures, chips, lambda rgb, words: predict(model, rgb, texts(tuple(words)), size=size).argmax(-1)
+        )
 
 
 def main() -> None:
