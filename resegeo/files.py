@@ -103,6 +103,26 @@ def saving(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def whole_named(path: Path, parameter: str) -> Iterator[Path]:
+    """Yield a path to write to, as :func:`whole` does, for a file that the user named by ``parameter``.
+
+    Raises
+    ------
+    ResegeoError:
+        When it can't be written.
+
+    """
+    try:
+        with whole(path) as beside:
+            yield beside
+    except OSError as error:
+        why = error.strerror or shown(error, LONGEST_PATH)
+        raise ResegeoError(
+            f"{shown(path, LONGEST_PATH)} cannot be written ({why}); name another file by [[{parameter}]]."
+        ) from error
+
+
+@contextlib.contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
     """Make a folder inside ``folder`` for files that are not whole yet; it goes again with all that is left in it.
 

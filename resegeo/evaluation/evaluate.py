@@ -29,7 +29,7 @@ from resegeo.evaluation.legend import BACKGROUND, EXAMPLE, Legend
 from resegeo.evaluation.matrix_picture import save_matrix
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy, count_pairs, plain_ratio
 from resegeo.evaluation.truth import Grid, Truth, open_truth
-from resegeo.files import is_there, name_problem, whole
+from resegeo.files import is_there, name_problem, whole_named
 from resegeo.outputs.raster import read_class_raster_info
 from resegeo.progress import Progress, silent
 from resegeo.scene.formats import heard, is_local, known_formats, open_raster
@@ -497,10 +497,5 @@ def _write(path: Path, parameter: str, write: Callable[[Path], None]) -> None:
         raise ResegeoError(f"{why} Name another file by [[{parameter}]].")
     if is_there(path):
         raise ResegeoError(f"{escaped(path)} exists; name another file by [[{parameter}]].")
-    try:
-        with whole(path) as beside:
-            write(beside)
-    except OSError as error:
-        raise ResegeoError(
-            f"{escaped(path)} cannot be written ({error.strerror}); name another file by [[{parameter}]]."
-        ) from error
+    with whole_named(path, parameter) as beside:
+        write(beside)

@@ -174,7 +174,7 @@ class Regularized:
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         """Go through the outlines in frames, at least one: fields as of polygons, and ``iou`` with the pixels' area."""
         drawing, chosen, first, some = self.drawing, self._chosen(), 0, False
-        for whole in _shapes(drawing.borders, False, lambda xy: xy):
+        for whole in _shapes(drawing.borders):
             those = chosen[first : first + len(whole)]
             numbers, first = first + np.flatnonzero(those), first + len(whole)
             if len(numbers):
@@ -311,7 +311,7 @@ def draw(
     _refuse_faults(path, borders)
     simplified = None
     if tolerance > 0 and len(found.sizes) > 1:
-        whole = np.concatenate(list(_shapes(borders, smooth, lambda xy: xy)))
+        whole = np.concatenate(list(_shapes(borders, smooth)))
         simplified = np.asarray(shapely.coverage_simplify(whole, tolerance), dtype=object)
         if not shapely.is_valid(simplified).all():
             raise _fault(path)
@@ -358,14 +358,14 @@ def _fault(path: Path) -> ResegeoError:
     return ResegeoError(f"The polygons of {path} overlap or leave gaps: a defect of resegeo, please report it.")
 
 
-def _shapes(borders: Borders, smooth: bool, place: Place) -> Iterator[NDArray[Any]]:
-    """Go through polygons in batches, their points moved from pixels by ``place``."""
+def _shapes(borders: Borders, smooth: bool = False, place: Place | None = None) -> Iterator[NDArray[Any]]:
+    """Go through polygons in batches, in pixels or where ``place`` moves them."""
     parts: list[NDArray[Any]] = []
     for batch in borders.batches(_VERTICES // _EDGES if smooth else _VERTICES):
         points, ring_of = batch.points.astype(np.float64), batch.ring_of
         if smooth:
             points, ring_of = smoothed(batch, borders.areas.codes.height, borders.areas.codes.width)
-        rings = np.asarray(shapely.linearrings(place(points), indices=ring_of))
+        rings = np.asarray(shapely.linearrings(place(points) if place else points, indices=ring_of))
         del points, ring_of
         if batch.begins and batch.ends:
             yield _polygons(rings, batch.area_of)

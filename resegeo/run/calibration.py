@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from resegeo.evaluation.legend import BACKGROUND, Legend
 from resegeo.evaluation.metrics import UNKNOWN, Accuracy, count_pairs
 from resegeo.evaluation.reliability import Reliability, fit_scales, fit_threshold, reliability, save_reliability
 from resegeo.evaluation.truth import Grid, RasterTruth, Truth, open_truth
-from resegeo.files import sync, whole
+from resegeo.files import sync, whole_named
 from resegeo.outputs.raster import CLASSES_TAG
 from resegeo.progress import Progress, silent
 from resegeo.run.execution import ready_for
@@ -152,11 +152,11 @@ def calibrate(
     found = replace(found, classes=replace(found.classes, classes=specs))
     head = "".join(f"# {line}\n" for line in _said(found, shown(store)))
     parts = [("as it was", found.before), ("calibrated", found.after)]
-    with _written(output, "output") as beside:
+    with whole_named(output, "output") as beside:
         beside.write_text(head + class_file_of(found.classes), "utf-8")
         sync(beside)  # so that both files get their names, or neither does
         if diagram is not None:
-            with _written(Path(diagram), "diagram") as picture:
+            with whole_named(Path(diagram), "diagram") as picture:
                 save_reliability(parts, picture)
     return found
 
@@ -168,18 +168,6 @@ def _said(found: Calibration, store: str) -> Iterator[str]:
     )
     yield f"Judged over {found.folds} folds: calibration error {error}, mean IoU {iou}."
     yield from found.refusals
-
-
-@contextmanager
-def _written(path: Path, parameter: str) -> Iterator[Path]:
-    """Yield a path to write to, as :func:`whole` does; see :class:`ResegeoError` where that cannot be done."""
-    try:
-        with whole(path) as beside:
-            yield beside
-    except OSError as error:
-        raise ResegeoError(
-            f"{shown(path)} cannot be written ({error.strerror or error}); name another file by [[{parameter}]]."
-        ) from error
 
 
 def _labelled(
