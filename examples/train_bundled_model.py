@@ -24,7 +24,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ from bundled_model_words import (
 )
 from measuring import quick_figures
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from skimage.segmentation import slic
 from torch.nn import functional
 
@@ -211,6 +211,14 @@ def optimisers(model: Any, head: torch.nn.Linear, rate: float) -> list[torch.opt
     ]
 
 
+def averaged(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of weights along one training: better on new places than its end (Izmailov and others 2018)."""
+    return {
+        key: sum(state[key].float() for state in states) / len(states) if value.is_floating_point() else value
+        for key, value in states[-1].items()
+    }
+
+
 def train(args: argparse.Namespace) -> None:
     """Run or continue the training."""
     config = args.out / f"{NAME}.json"
@@ -325,6 +333,11 @@ def train(args: argparse.Namespace) -> None:
             torch.save(state | {"step": done}, part)
             part.replace(checkpoint)
             export(mean, args.out / f"{NAME}.safetensors")
+        if done in args.snapshots:
+            export(mean, args.work / f"snapshot-{done}.safetensors")
+    if args.snapshots:
+        kept = [load_file(args.work / f"snapshot-{step}.safetensors") for step in args.snapshots]
+        export(averaged([*kept, mean]), args.out / f"{NAME}.safetensors")
     if args.polish:
         model.load_state_dict(mean)
         polish(model, sampler, vectors, views, args)
@@ -442,6 +455,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bundled-model"), help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--cooldown", type=int, default=1500, help="the last steps, in which the rate goes to nothing")
+    parser.add_argument(
+        "--snapshots", type=int, nargs="+", default=[], metavar="STEP", help="average these steps with the last one"
+    )
     parser.add_argument("--word-steps", type=int, default=600, help="0: keep the words of --start")
     parser.add_argument("--jaccard", type=float, default=1.0, help="weight of the Jaccard loss")
     parser.add_argument("--teacher", type=Path, help="weights of bundled_model_teacher.py, which tells what it sees")

@@ -114,3 +114,14 @@ def test_a_teacher_never_pulls_towards_what_the_label_forbids(monkeypatch):
     torch.testing.assert_close(loss.detach(), torch.tensor(3.0).log())
     torch.testing.assert_close(logits.grad[0, 0, 0], 1 / 3 - target)
     assert not logits.grad[0, 0, 1].any()
+
+
+def test_snapshots_are_averaged_and_whole_numbers_stay(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import torch
+    from train_bundled_model import averaged
+
+    states = [{"a": torch.tensor([v], dtype=torch.float16), "n": torch.tensor([7])} for v in (1.0, 2.0, 6.0)]
+    mean = averaged(states)
+    assert mean["a"].item() == 3.0
+    assert mean["n"].item() == 7
