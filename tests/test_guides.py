@@ -139,9 +139,19 @@ def here(page: str) -> list[str]:
     return [line for line in shown(ROOT / page) if not ELSEWHERE.search(line)]
 
 
+def fill_in() -> None:
+    """Do what a user does in QGIS: give each point of clicks.gpkg a class."""
+    points = gpd.read_file("clicks.gpkg", layer="clicks")
+    points["class"] = [("water", "forest")[number % 2] for number in range(len(points))]
+    Path("clicks.gpkg").unlink()
+    points.to_file("clicks.gpkg")
+
+
 def test_the_readmes_commands_run(ground):
     for line in here("README.md"):
         run(line)
+        if "suggest" in line:
+            fill_in()
     assert Path("scene_resegeo/scene.other.classes.tif").exists()
 
 
@@ -164,10 +174,7 @@ def test_the_commands_about_clicks_run(ground):
     for line in here("examples/guide/clicks.md"):
         run(line)
         if "suggest" in line:
-            points = gpd.read_file("clicks.gpkg", layer="clicks")
-            points["class"] = [("water", "forest")[number % 2] for number in range(len(points))]
-            Path("clicks.gpkg").unlink()
-            points.to_file("clicks.gpkg")
+            fill_in()
     assert Path("other_resegeo/other.classes.tif").exists()
 
 
