@@ -19,7 +19,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from bundled_model_crops import Sampler, ahead
 from bundled_model_data import VIEWS, Picture, eurosat_chips, test_pictures, training_pictures
 from bundled_model_losses import VIEW_SHARES, jaccard_loss, make_view, only_chips, partial_loss
 from bundled_model_taught import Taught
-from bundled_model_words import NAME, PHRASE_SETS, build, draw_words, text_vectors, word_vectors
+from bundled_model_words import NAME, PHRASE_SETS, build, draw_words, texts_of, word_vectors
 from measuring import quick_figures
 from numpy.typing import NDArray
 from torch import nn
@@ -217,16 +216,12 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> dict[str, float]:
     """Figures of the teacher itself on held-out places."""
     model, teacher = build(args.config, args.words).eval(), load(args.out)
-
-    @cache
-    def texts(words: tuple[str, ...]) -> torch.Tensor:
-        return text_vectors(model, words)
-
+    texts = texts_of(model)
     with torch.inference_mode():
         return quick_figures(
             test_pictures(args.data),
             eurosat_chips(args.data, test=True)[::4],
-            lambda rgb, words: label(teacher, rgb, texts(tuple(words))),
+            lambda rgb, words: label(teacher, rgb, texts(words)),
         )
 
 

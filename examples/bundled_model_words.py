@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def word_vectors(model: Any, tokenizer: Any) -> list[torch.Tensor]:
 def draw_words(vectors: list[torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
     """One phrase a class, some sets of them: (PHRASE_SETS, C, D)."""
     return torch.stack([torch.stack([v[rng.integers(len(v))] for v in vectors]) for _ in range(PHRASE_SETS)])
+
+
+def texts_of(model: Any) -> Callable[[Sequence[str]], torch.Tensor]:
+    """:func:`text_vectors` of a model, each list of words computed once."""
+    kept = cache(lambda words: text_vectors(model, words))
+    return lambda words: kept(tuple(words))
 
 
 def text_vectors(model: Any, names: Sequence[str]) -> torch.Tensor:

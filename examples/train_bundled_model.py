@@ -25,7 +25,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch as replaced
@@ -60,7 +59,7 @@ from bundled_model_words import (
     class_axes,
     draw_words,
     teach_words,
-    text_vectors,
+    texts_of,
     word_vectors,
     write_vocabulary,
 )
@@ -436,14 +435,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     model = build(config, args.weights or args.out / f"{NAME}.safetensors").eval()
     pictures = validation_pictures(args.data) if args.validate else test_pictures(args.data)
     chips = eurosat_chips(args.data, test=True)[:: args.chips]
-
-    @cache
-    def texts(words: tuple[str, ...]) -> torch.Tensor:
-        return text_vectors(model, words)
-
+    texts = texts_of(model)
     with torch.inference_mode():
         return quick_figures(
-            pictures, chips, lambda rgb, words: predict(model, rgb, texts(tuple(words)), size=size).argmax(-1)
+            pictures, chips, lambda rgb, words: predict(model, rgb, texts(words), size=size).argmax(-1)
         )
 
 
