@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from bundled_model_data import CODES, Picture
-from bundled_model_taught import Taught
 from numpy.typing import NDArray
 
 SOURCE_WEIGHTS = {
@@ -37,12 +36,11 @@ FIRM = {"road": "any road", "solar_panel": "solar panel", "forest": "tree", "nai
 
 
 class Crop(NamedTuple):
-    """What training sees at a time: (S, S, 3), (S, S), and the teacher's word on it where one was asked."""
+    """What training sees at a time: (S, S, 3) and (S, S)."""
 
     source: str
     rgb: NDArray[np.uint8]
     codes: NDArray[np.uint8]
-    taught: Taught | None
 
 
 class Sampler:
@@ -103,12 +101,9 @@ class Sampler:
         codes = cv2.warpAffine(
             picture.codes, matrix, shape, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
         )
-        taught = picture.taught.warped(matrix, self.size) if picture.taught else None
-        return Crop(name, recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8), taught)
+        return Crop(name, recolour(rgb.astype(np.uint8), rng), codes.astype(np.uint8))
 
-    def _chips(
-        self, group: list[Picture], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Taught | None]:
+    def _chips(self, group: list[Picture], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Chips as a window: one in a corner, empty around it, some side by side, or one at the size of the window."""
         # Around a scene smaller than a window stands the model's mean colour.
         rgb = np.empty((self.size, self.size, 3), dtype=np.uint8)
@@ -118,28 +113,20 @@ class Sampler:
         picture = group[rng.integers(len(group))]
         chip = np.rot90(picture.rgb[:, ::-1] if flip else picture.rgb, turns)
         side = chip.shape[0]
-        known = picture.taught.turned(flip=flip, turns=turns) if picture.taught else None
-        taught = known.empty(self.size) if known else None
         if way < 0.45:
             rgb[:side, :side] = recolour(np.ascontiguousarray(chip), rng)
             codes[:side, :side] = picture.codes[0, 0]
-            if taught and known:
-                taught.put(known, 0, 0)
-            return rgb, codes, taught
+            return rgb, codes
         if way < 0.6:
             large = cv2.resize(np.ascontiguousarray(chip), (self.size, self.size), interpolation=cv2.INTER_CUBIC)
-            if taught and known:
-                taught.put(known.larger(self.size // side), 0, 0)
-            return recolour(large.astype(np.uint8), rng), np.full_like(codes, picture.codes[0, 0]), taught
+            return recolour(large.astype(np.uint8), rng), np.full_like(codes, picture.codes[0, 0])
         for row in range(0, self.size, side):
             for col in range(0, self.size, side):
                 picture = group[rng.integers(len(group))]
                 high, wide = min(side, self.size - row), min(side, self.size - col)
                 rgb[row : row + high, col : col + wide] = np.rot90(picture.rgb, turns)[:high, :wide]
                 codes[row : row + high, col : col + wide] = picture.codes[0, 0]
-                if taught and picture.taught:
-                    taught.put(picture.taught.turned(flip=False, turns=turns), row, col)
-        return recolour(rgb, rng), codes, taught
+        return recolour(rgb, rng), codes
 
     def _shrunk(self, picture: Picture) -> NDArray[np.uint8]:
         if picture.half is None:

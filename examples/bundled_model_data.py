@@ -20,7 +20,6 @@ import geopandas
 import numpy as np
 import rasterio
 import rasterio.features
-from bundled_model_taught import Taught
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
@@ -259,7 +258,6 @@ class Picture:
     scale: tuple[float, float] = (0.5, 2.0)
     centres: dict[int, NDArray[np.intp]] = field(default_factory=dict)
     half: NDArray[np.uint8] | None = None
-    taught: Taught | None = None
 
     def index(self) -> None:
         """Remember up to 400 pixels of each code, so that crops can be centred on rare ones."""

@@ -5,8 +5,8 @@
 
 Some three hundred pictures are few for a transformer that starts from nothing: after hours it still fits them badly.
 A network that has learnt from ImageNet what edges, textures and shapes are needs minutes. So that one learns first,
-and then tells the small transformer at every pixel what it sees there, under every light that training invents
-(Hinton, Vinyals, Dean 2015, and Romero and others 2015, FitNets, for its features). Nothing of it ships.
+and then tells the small transformer at every pixel of every crop what it sees there (Hinton, Vinyals, Dean 2015, and
+Romero and others 2015, FitNets, for its features). Nothing of it ships.
 
 It is EfficientNet-Lite0 (Tan and Le 2019; weights Apache-2.0) with a pyramid behind it (Lin and others 2017): unit
 vectors every 4 pixels, near the words of the bundled model's text tower. The two losses are those of the transformer.
@@ -18,7 +18,6 @@ import argparse
 import logging
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ import numpy as np
 import open_clip
 import torch
 from bundled_model_crops import Sampler, ahead
-from bundled_model_data import VIEWS, Picture, eurosat_chips, test_pictures, training_pictures
+from bundled_model_data import VIEWS, eurosat_chips, test_pictures, training_pictures
 from bundled_model_losses import VIEW_SHARES, jaccard_loss, make_view, only_chips, partial_loss
-from bundled_model_taught import Taught
 from bundled_model_words import NAME, PHRASE_SETS, build, draw_words, texts_of, word_vectors
 from measuring import quick_figures
 from numpy.typing import NDArray
@@ -101,9 +99,13 @@ class Teacher(nn.Module):
         return self
 
 
-def normalised(rgb: NDArray[np.uint8]) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) as ImageNet's networks expect it."""
-    images = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255.0
+def unit_range(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), 0 to 1."""
+    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255.0
+
+
+def standard(images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W), 0 to 1, as ImageNet's networks expect it."""
     images = (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
     return images.contiguous(memory_format=torch.channels_last)
 
@@ -118,7 +120,7 @@ def load(path: Path) -> Teacher:
 def whole(teacher: Teacher, rgb: NDArray[np.uint8]) -> torch.Tensor:
     """What the teacher makes of a whole picture and of its half turn: (1, width, h, w), padded to full cells."""
     pad = [(0, -side % COARSEST) for side in rgb.shape[:2]]
-    image = normalised(np.pad(rgb, [*pad, (0, 0)], mode="reflect")[None])
+    image = standard(unit_range(np.pad(rgb, [*pad, (0, 0)], mode="reflect")[None]))
     with torch.autocast("cpu", torch.bfloat16):
         both = [teacher.hidden(image.rot90(turn, (2, 3))).rot90(-turn, (2, 3)) for turn in (0, 2)]
     return (both[0].float() + both[1].float()) / 2
@@ -131,24 +133,31 @@ def label(teacher: Teacher, rgb: NDArray[np.uint8], texts: torch.Tensor) -> NDAr
     return np.asarray(teacher.logits(vectors, texts[None])[0, :height, :width].argmax(-1))
 
 
-def teach(pictures: Sequence[Picture], teacher: Teacher, texts: torch.Tensor) -> None:
-    """Write on every picture what the teacher makes of it and of its half turn, whole; texts (C, D)."""
-    raw: list[NDArray[np.float32]] = []
-    with torch.inference_mode():
-        for number, picture in enumerate(pictures):
-            height, width = picture.codes.shape
-            hidden = whole(teacher, picture.rgb)
-            words = teacher.logits(teacher.vectors(hidden), texts[None])[0, : -(-height // 4), : -(-width // 4)]
-            coarse = functional.avg_pool2d(hidden, 2)[0, :, : -(-height // 8), : -(-width // 8)].permute(1, 2, 0)
-            picture.taught = Taught(words.half().numpy(), coarse.half().numpy())
-            if number % 10 == 0:
-                raw.append(coarse.reshape(-1, coarse.shape[-1])[::7].numpy())
-    sample = np.concatenate(raw)
-    middle, spread = sample.mean(0), sample.std(0) + 1e-3
-    for picture in pictures:
-        assert picture.taught is not None
-        standard = ((picture.taught.hidden.astype(np.float32) - middle) / spread).clip(-6, 6)
-        picture.taught = Taught(picture.taught.words, standard.astype(np.float16))
+class Lesson:
+    """What a teacher says of the very crops that its student sees, under the same light and blended alike.
+
+    A teacher that is asked once for each picture is learnt by heart; one that is asked for every crop anew is
+    understood (Beyer and others 2022, "Knowledge distillation: a good teacher is patient and consistent").
+    """
+
+    def __init__(self, teacher: Teacher, texts: torch.Tensor, crops: torch.Tensor) -> None:
+        """Standardise the teacher's features by ``crops`` (N, 3, S, S), 0 to 1; ``texts`` (words, D) of unit length."""
+        self.teacher, self.texts = teacher, texts
+        coarse = torch.cat([functional.avg_pool2d(self._hidden(part), 2) for part in crops.split(16)])
+        self.middle, self.spread = coarse.mean((0, 2, 3)), coarse.std((0, 2, 3)) + 1e-3
+
+    @torch.no_grad()
+    def _hidden(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.teacher.hidden(standard(images)).float()
+
+    @torch.no_grad()
+    def said(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, S / 4, S / 4, words) and features (B, S / 8, S / 8, F) of images (B, 3, S, S), 0 to 1."""
+        hidden = self._hidden(images)
+        words = self.teacher.logits(self.teacher.vectors(hidden), self.texts.expand(len(images), -1, -1))
+        coarse = functional.avg_pool2d(hidden, 2).permute(0, 2, 3, 1)
+        return words, ((coarse - self.middle) / self.spread).clamp(-6, 6)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -184,7 +193,7 @@ def train(args: argparse.Namespace) -> None:
         for group, rate in zip(optim.param_groups, rates, strict=True):
             group["lr"] = rate * share
         with torch.autocast("cpu", torch.bfloat16):
-            unit = teacher.vectors(teacher.hidden(normalised(np.stack([c.rgb for c in crops]))))
+            unit = teacher.vectors(teacher.hidden(standard(unit_range(np.stack([c.rgb for c in crops])))))
         texts = draw_words(vectors, rng).repeat(math.ceil(args.batch / PHRASE_SETS), 1, 1)
         view = views[rng.choice(len(views), p=VIEW_SHARES)]
         logits = teacher.logits(functional.normalize(unit.float(), dim=1), texts[: args.batch, view.columns])

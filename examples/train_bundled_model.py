@@ -50,8 +50,8 @@ from bundled_model_losses import (
     partial_loss,
     taught_loss,
 )
+from bundled_model_teacher import Lesson, unit_range
 from bundled_model_teacher import load as load_teacher
-from bundled_model_teacher import teach
 from bundled_model_words import (
     NAME,
     PHRASE_SETS,
@@ -78,9 +78,8 @@ EMA = 0.995
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 
-def normalised(rgb: NDArray[np.uint8]) -> torch.Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) as the model expects it."""
-    images = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255.0
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S), 0 to 1, as the model expects it."""
     return (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
@@ -92,17 +91,15 @@ def segment_ids(rgb: NDArray[np.uint8], patch: int) -> NDArray[np.int64]:
 
 
 class Batch(NamedTuple):
-    """Crops as the vision tower takes them."""
+    """Crops as both networks take them."""
 
     images: torch.Tensor
-    """(B, 3, S, S)."""
+    """(B, 3, S, S), 0 to 1."""
     ids: torch.Tensor
     """Patch ids (B, 1, g, g)."""
-    codes: NDArray[np.uint8]
+    codes: torch.Tensor
     """(B, S, S)."""
     sources: list[str]
-    taught: tuple[torch.Tensor, torch.Tensor] | None
-    """Logits of the teacher (B, S / 4, S / 4, words) and its features (B, S / 8, S / 8, F), NaN where unknown."""
 
 
 def batch_of(sampler: Sampler, count: int, patch: int, rng: np.random.Generator, focus: float) -> Batch:
@@ -113,14 +110,37 @@ def batch_of(sampler: Sampler, count: int, patch: int, rng: np.random.Generator,
         segment_ids(crop.rgb, patch) if i % 8 == 7 else np.ones((side, side), dtype=np.int64)
         for i, crop in enumerate(crops)
     ]
-    images = normalised(np.stack([crop.rgb for crop in crops]))
-    codes = np.stack([crop.codes for crop in crops])
-    known = [crop.taught for crop in crops if crop.taught is not None]
-    taught = None
-    if len(known) == count:
-        words, hidden = np.stack([t.words for t in known]), np.stack([t.hidden for t in known])
-        taught = torch.from_numpy(words).float(), torch.from_numpy(hidden).float()
-    return Batch(images, torch.from_numpy(np.stack(ids))[:, None], codes, [crop.source for crop in crops], taught)
+    codes = torch.from_numpy(np.stack([crop.codes for crop in crops]).astype(np.int64))
+    return Batch(
+        unit_range(np.stack([crop.rgb for crop in crops])),
+        torch.from_numpy(np.stack(ids))[:, None],
+        codes,
+        [crop.source for crop in crops],
+    )
+
+
+def blended(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+    """Lay the next crop over a share of the crops, at most half; of a blend a teacher can tell, and no label can.
+
+    Crops that are cut into superpixels stay as they are.
+    """
+    images, codes, sources = batch.images.clone(), batch.codes.clone(), list(batch.sources)
+    chosen = [i for i in range(len(images)) if i % 8 != 7 and rng.random() < share]
+    for i in chosen:
+        images[i] = torch.lerp(batch.images[i], batch.images[(i + 1) % len(images)], float(rng.uniform(0.05, 0.5)))
+        codes[i] = 0
+        sources[i] = "blend"
+    return batch._replace(images=images, codes=codes, sources=sources)
+
+
+def taught(lesson: Lesson, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """:meth:`Lesson.said` of a batch, NaN beside EuroSAT's chips, where there is nothing to see."""
+    words, hidden = lesson.said(batch.images)
+    chip = torch.tensor([source == "eurosat" for source in batch.sources])
+    empty = chip[:, None, None] & (batch.codes == 0)
+    words[empty[:, 2::4, 2::4]] = torch.nan
+    hidden[empty[:, 4::8, 4::8]] = torch.nan
+    return words, hidden
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -144,7 +164,7 @@ def start_vision(visual: Any, sampler: Sampler, seed: int) -> None:
     """Set the vision tower's first weights: whitened patches, positions, attention to what is near and alike."""
     patch, width = visual.conv1.kernel_size[0], visual.conv1.out_channels
     rng = np.random.default_rng([seed, 2])
-    images = normalised(np.stack([sampler.crop(rng).rgb for _ in range(400)]))
+    images = normalised(unit_range(np.stack([sampler.crop(rng).rgb for _ in range(400)])))
     patches = functional.unfold(images, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch**2)
     patches = patches - patches.mean(0)
     value, vector = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -259,10 +279,12 @@ def train(args: argparse.Namespace) -> None:
         teach_words(model, tokenizer, axes, args.seed, args.word_steps)
         mean = {key: value.clone() for key, value in model.state_dict().items()}
     vectors = word_vectors(model, tokenizer)
+    lesson = None
     if args.teacher:
         means = torch.stack([functional.normalize(each.mean(0), dim=0) for each in vectors])
-        teach(pictures, load_teacher(args.teacher), means)
-        LOG.info("the teacher has seen all pictures")
+        rng = np.random.default_rng([args.seed, 6])
+        looked = unit_range(np.stack([sampler.crop(rng).rgb for _ in range(256)]))
+        lesson = Lesson(load_teacher(args.teacher), means, looked)
     moving = {name: p for name, p in model.named_parameters() if name.startswith("visual.") or p.ndim == 0}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in moving)
@@ -274,11 +296,12 @@ def train(args: argparse.Namespace) -> None:
         # A generator of its own for every step: a resumed run draws what an uninterrupted one would.
         rng = np.random.default_rng([args.seed, 0, step])
         # Towards the end crops come as they are in the pictures, so that probabilities fit how rare a class is.
-        return rng, batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.25)
+        made = batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.4)
+        return rng, blended(made, args.blends, rng) if lesson else made
 
     model.train()
-    started, running = time.monotonic(), np.zeros(4 if args.teacher else 2)
-    for step, (rng, (images, ids, codes, sources, taught)) in ahead(batch, first, args.steps):
+    started, running = time.monotonic(), np.zeros(4 if lesson else 2)
+    for step, (rng, crops) in ahead(batch, first, args.steps):
         # Constant, then down to nothing: up to the cooldown a run may still be made longer.
         cooled = max(0.0, (step - cooling) / args.cooldown)
         share = min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cooled)))
@@ -290,22 +313,26 @@ def train(args: argparse.Namespace) -> None:
             replaced.object(functional, "scaled_dot_product_attention", attend),
             torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16),
         ):
-            tokens = dense_features(model.visual, images, layer_masks(schedule, ids))
+            tokens = dense_features(model.visual, normalised(crops.images), layer_masks(schedule, crops.ids))
         texts = draw_words(vectors, rng).repeat(math.ceil(args.batch / PHRASE_SETS), 1, 1)[: args.batch]
         row, col = rng.integers(1, 3, 2)
-        known = torch.from_numpy(codes[:, row::4, col::4].astype(np.int64))
+        known = crops.codes[:, row::4, col::4]
         view = views[rng.choice(len(views), p=VIEW_SHARES)]
         logits = class_logits(model, tokens.float(), texts[:, view.columns], size // 4)
         if view is views[0] and step % 2:
-            logits = only_chips(logits, sources)
-        losses = [partial_loss(logits, known, view.likely), args.jaccard * jaccard_loss(logits, known, sources, view)]
-        if taught:
-            said = taught[0][..., view.columns]
+            logits = only_chips(logits, crops.sources)
+        losses = [
+            partial_loss(logits, known, view.likely),
+            args.jaccard * jaccard_loss(logits, known, crops.sources, view),
+        ]
+        if lesson:
+            words, hidden = taught(lesson, crops)
+            said = words[..., view.columns]
             if view is views[0] and step % 2:
-                said = only_chips(said, sources)
-            losses[0] = losses[0] * 0.5
+                said = only_chips(said, crops.sources)
+            losses = [args.labels * loss for loss in losses]
             losses.append(taught_loss(logits, said, known, view.likely))
-            losses.append(args.hidden * hidden_loss(head, tokens.float(), taught[1]))
+            losses.append(args.hidden * hidden_loss(head, tokens.float(), hidden))
         for optim in optims:
             optim.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(losses).sum())
@@ -353,9 +380,9 @@ def trunk(model: Any, batches: Iterator[Batch], schedule: Any, *, bfloat16: bool
         replaced.object(visual, "proj", None),
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
-        for images, ids, known, names, _ in batches:
-            tokens.append(dense_features(visual, images, layer_masks(schedule, ids)).half())
-            codes.append(torch.from_numpy(known[:, 2::4, 2::4].astype(np.int64)))
+        for images, ids, known, names in batches:
+            tokens.append(dense_features(visual, normalised(images), layer_masks(schedule, ids)).half())
+            codes.append(known[:, 2::4, 2::4])
             sources += names
     return torch.cat(tokens), torch.cat(codes), sources
 
@@ -419,7 +446,7 @@ def predict(model: Any, rgb: NDArray[np.uint8], texts: torch.Tensor, *, size: in
         windows = np.stack([rgb[r : r + size, c : c + size] for r, c in part])
         side = size // patch
         masks = layer_masks(default_schedule(layers), torch.ones((len(part), 1, side, side), dtype=torch.int64))
-        tokens = dense_features(model.visual, normalised(windows), masks)
+        tokens = dense_features(model.visual, normalised(unit_range(windows)), masks)
         chance = class_logits(model, tokens, texts.expand(len(part), -1, -1), size).softmax(-1)
         for (r, c), values in zip(part, chance, strict=True):
             total[r : r + size, c : c + size] += values
@@ -456,6 +483,12 @@ def main() -> None:
     parser.add_argument("--word-steps", type=int, default=600, help="0: keep the words of --start")
     parser.add_argument("--jaccard", type=float, default=1.0, help="weight of the Jaccard loss")
     parser.add_argument("--teacher", type=Path, help="weights of bundled_model_teacher.py, which tells what it sees")
+    parser.add_argument(
+        "--labels", type=float, default=0.1, help="weight of the losses on labels beside a teacher's word"
+    )
+    parser.add_argument(
+        "--blends", type=float, default=0.3, help="share of crops that are blends of two, with a teacher"
+    )
     parser.add_argument("--hidden", type=float, default=0.5, help="weight of the loss on the teacher's features")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--polish", type=int, default=0, help="steps for the projection alone, behind all others")

@@ -57,45 +57,65 @@ def test_the_vocabulary_file_is_what_the_training_taught(monkeypatch):
     assert vocabulary() == set(taught)
 
 
-def ramps(height: int, width: int, cell: int) -> np.ndarray:
-    """Column and row of each cell's centre, in pixels: (h, w, 2)."""
-    rows, columns = np.mgrid[0 : height // cell, 0 : width // cell]
-    return np.stack([(columns + 0.5) * cell - 0.5, (rows + 0.5) * cell - 0.5], axis=2).astype(np.float16)
-
-
-def test_what_a_teacher_said_follows_its_pixels_through_every_warp(monkeypatch):
-    """What it "says" here is where a cell lies in the picture, so every warp can be read off."""
+def test_of_a_blend_of_two_crops_no_label_is_known(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    from bundled_model_taught import Taught
+    import torch
+    from train_bundled_model import Batch, blended
 
-    size, angle = 64, 0.4
-    matrix = np.array([[np.cos(angle), -np.sin(angle), 60.0], [np.sin(angle), np.cos(angle), 40.0]])
-    taught = Taught(ramps(160, 192, 4), ramps(160, 192, 8)).warped(matrix, size)
-    for grid, cell in ((taught.words, 4), (taught.hidden, 8)):
-        own = ramps(size, size, cell).astype(float)
-        wanted = own @ matrix[:, :2].T + matrix[:, 2]
-        inside = ~np.isnan(grid).any(-1)
-        # float16 near 150 has steps of an eighth; half a cell at the picture's border has no neighbour.
-        assert np.abs(grid[inside].astype(float) - wanted[inside]).max() < cell / 2 + 0.2
-        assert np.median(np.abs(grid[inside].astype(float) - wanted[inside])) < 0.1
-        beyond = (wanted < -0.5 - cell / 2).any(-1) | (wanted > np.array([191.5, 159.5]) + cell / 2).any(-1)
-        assert not (inside & beyond).any()
-        assert inside.mean() > 0.9
+    images = torch.arange(9.0)[:, None, None, None].expand(9, 3, 8, 8)
+    batch = Batch(images, torch.ones(9, 1, 1, 1), torch.full((9, 8, 8), 5), [f"source {i}" for i in range(9)])
+    made = blended(batch, 1.0, np.random.default_rng(0))
+    # The seventh of eight is cut into superpixels: it stays. Each other one is nearer to itself than to the next.
+    assert torch.equal(made.images[7], images[7])
+    assert torch.equal(made.codes[7], batch.codes[7])
+    for i in (*range(7), 8):
+        part = (made.images[i] - images[i]).unique() / ((i + 1) % 9 - i)
+        assert part.numel() == 1
+        assert 0.05 <= part.item() <= 0.5
+        assert not made.codes[i].any()
+    assert made.sources == ["blend"] * 7 + ["source 7", "blend"]
+    assert batch.sources[0] == "source 0"
+    same = blended(batch, 0.0, np.random.default_rng(0))
+    assert torch.equal(same.images, images)
 
 
-def test_what_a_teacher_said_of_a_chip_turns_with_it(monkeypatch):
+def test_a_teacher_tells_of_the_crop_itself_and_nothing_of_what_is_beside_a_chip(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    from bundled_model_taught import Taught
+    import torch
+    from bundled_model_teacher import Lesson, standard
+    from torch.nn import functional
+    from train_bundled_model import Batch, taught
 
-    chip = Taught(ramps(64, 64, 4), ramps(64, 64, 8))
-    window = chip.empty(128)
-    assert np.isnan(window.words).all()
-    window.put(chip.turned(flip=True, turns=1), 64, 0)
-    np.testing.assert_array_equal(window.words[16:, :16], np.rot90(chip.words[:, ::-1], 1))
-    np.testing.assert_array_equal(window.hidden[8:, :8], np.rot90(chip.hidden[:, ::-1], 1))
-    assert np.isnan(window.words[:16]).all()
-    assert np.isnan(window.words[:, 16:]).all()
-    np.testing.assert_array_equal(chip.larger(2).words[::2, 1::2], chip.words)
+    class Plain:
+        """A "teacher" whose features are the pixels' own colours, every 4 pixels."""
+
+        def hidden(self, images):
+            return functional.avg_pool2d(images, 4)
+
+        def vectors(self, hidden):
+            return functional.normalize(hidden, dim=1)
+
+        def logits(self, vectors, texts):
+            return torch.einsum("bdhw,bcd->bhwc", vectors, texts)
+
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 32, 32, generator=drawn)
+    lesson = Lesson(Plain(), torch.eye(3), images)
+    codes = torch.zeros(2, 32, 32, dtype=torch.int64)
+    codes[0, :16, :16] = 3
+    words, hidden = taught(lesson, Batch(images, torch.ones(2, 1, 4, 4), codes, ["eurosat", "road"]))
+    cells = functional.avg_pool2d(standard(images), 4)
+    wanted = functional.normalize(cells, dim=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(words[1], wanted[1], atol=1e-2, rtol=0)
+    torch.testing.assert_close(words[0, :4, :4], wanted[0, :4, :4], atol=1e-2, rtol=0)
+    assert words[0, 4:].isnan().all()
+    assert words[0, :, 4:].isnan().all()
+    assert hidden.shape == (2, 4, 4, 3)
+    assert hidden[0, 2:].isnan().all()
+    # Over the crops that it was standardised by, each feature has mean 0 and spread 1.
+    _, plain = lesson.said(images)
+    torch.testing.assert_close(plain.mean((0, 1, 2)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain.std((0, 1, 2)), torch.ones(3), atol=0.05, rtol=0)
 
 
 def test_a_teacher_never_pulls_towards_what_the_label_forbids(monkeypatch):
