@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 10_000)
 REDUCTIONS = st.sampled_from(["max", "mean", "logsumexp"])
 
 
-def blended(seed, texts, grouping, residuals=None):
+def blended(seed, texts, grouping, residuals=None, added=None):
     """Class probabilities (C, h, w) of a scene of two windows that overlap, whose features are random."""
     random = np.random.default_rng(seed)
     vectors = texts if residuals is None else np.concatenate([texts, residuals])
@@ -34,7 +34,7 @@ def blended(seed, texts, grouping, residuals=None):
         cls = unit(random.normal(size=WIDTH))
         windows.append(WindowScores(Rect(0, col, SIDE, SIDE), patch_scores(features, vectors)[0], vectors @ cls))
     blender = Blender(Canvas(SCENE), grouping, logit_scale=20.0, taper=True, subtract_cls=0.3)
-    return blender.blend(Rect(0, 0, SIDE, SIDE + 8), windows)
+    return blender.blend(Rect(0, 0, SIDE, SIDE + 8), windows, added)
 
 
 def prompts(seed, owner):
@@ -59,10 +59,9 @@ def test_vectors_of_nothing_are_the_words_bit_by_bit(seed, reduction):
     owner = (0, 0, 1, 2)
     texts = prompts(seed, owner)
     words = blended(seed, texts, Grouping(owner, 3, reduction))
-    nothing = np.zeros(3, np.float32)
-    assert (
-        blended(seed, texts, Grouping(owner, 3, reduction, biases=nothing), np.zeros((3, WIDTH), np.float32)) == words
-    ).all()
+    corrected = Grouping(owner, 3, reduction, residuals=True)
+    for nothing in (np.zeros((3, 1, 1), np.float32), np.zeros((3, SIDE, SIDE + 8), np.float32)):
+        assert (blended(seed, texts, corrected, np.zeros((3, WIDTH), np.float32), nothing) == words).all()
 
 
 def places(seed, classes=2, count=12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 
 import geopandas as gpd
@@ -119,6 +120,13 @@ def test_a_damaged_file_of_fitted_vectors_is_told(store, clicks, tmp_path):
         "few": save(sound | {"biases": np.zeros(1, np.float32)}, metadata=metadata),
         "double": save(sound | {"biases": np.zeros(2)}, metadata=metadata),
         "bare": save(sound),
+        "no biases for its colours": save(sound | {"scene_colours": np.zeros((2, 3), np.float32)}, metadata=metadata),
+        "colours of two": save(
+            sound
+            | {f"scene_{name}": array for name, array in sound.items()}
+            | {"scene_colours": np.zeros((2, 2), np.float32)},
+            metadata=metadata,
+        ),
         "list": save(sound, metadata={"resegeo_fitted": "[]"}),
     }
     for name, content in bad.items():
@@ -253,6 +261,42 @@ def test_the_command_line_takes_examples_and_prints_how_well_they_are_told_apart
     result = CliRunner().invoke(main, [str(one) for one in (*arguments, "--examples", clicks, "--field", "kind")])
     assert result.exit_code == 2
     assert "--field kind" in result.stderr
+
+
+def test_colours_draw_the_border_where_it_is(tmp_path, make_raster):
+    """Two plain halves; patches are 8 pixels wide, and the border lies inside one."""
+    pixels = np.full((3, 96, 96), 60, np.uint8)
+    pixels[:, :, 45:] = 140
+    spots = [at(col, row) for col in (6, 20, 34, 58, 72, 86) for row in range(4, 92, 9)]
+    clicks = written(tmp_path / "clicks.gpkg", spots, **{"class": ["dark"] * 30 + ["light"] * 30})
+    scene = make_raster("halves.tif", pixels, **WHERE)
+    found = resegeo.segment(scene, WORDS, tmp_path / "out", vector=(), examples=clicks)
+    assert json.loads(found.report.read_text())["examples"]["colours"] is True
+    labels = codes(found)
+    assert (labels[:, :45] == labels[0, 0]).all()
+    assert (labels[:, 45:] == labels[0, -1]).all()
+    assert labels[0, 0] != labels[0, -1]
+
+
+def test_a_store_without_colours_and_votes_are_corrected_by_features_alone(scene, store, clicks, tmp_path):
+    import zarr
+
+    kept = zarr.open_group(store, mode="r")
+    with rasterio.open(scene) as raster:
+        assert (kept["colours"][...] == raster.read().transpose(1, 2, 0)).all()
+    one = resegeo.segment(store, WORDS, tmp_path / "one", vector=(), examples=clicks)
+    shutil.rmtree(store / "colours")
+    with pytest.warns(resegeo.errors.InputNotice, match="keeps no colours of its scene"):
+        two = resegeo.segment(store, WORDS, tmp_path / "two", vector=(), examples=clicks)
+    said = [json.loads(each.report.read_text())["examples"]["colours"] for each in (one, two)]
+    assert said == [True, False]
+    assert (codes(one) != codes(two)).any()
+    # What is taken to other scenes are the vectors without colours; here those of a store that knows none.
+    three = resegeo.segment(store, WORDS, tmp_path / "three", vector=(), examples=one.beside[0])
+    assert (codes(three) == codes(two)).all()
+    votes = {"segments": "superpixels", "vote_segments": True, "vector": ()}
+    four = resegeo.segment(scene, WORDS, tmp_path / "four", examples=clicks, **votes)
+    assert json.loads(four.report.read_text())["examples"]["colours"] is False
 
 
 def test_vectors_of_nothing_leave_the_labels_of_the_words(store, clicks, tmp_path):

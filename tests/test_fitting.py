@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,6 +86,28 @@ def test_the_solution_is_the_least_of_its_definition():
         step = 0.01 * random.normal(size=residuals.shape)
         assert loss(residuals + step, centred) > least
         assert loss(residuals, centred + 0.01 * random.normal(size=3)) > least
+
+
+@pytest.mark.parametrize("places", [60, 15])
+def test_colours_are_further_features_less_their_mean_over_their_spread(places):
+    given = examples(places=places)
+    random = np.random.default_rng(2)
+    colours = random.integers(0, 256, (places, 3)).astype(np.uint8)
+    colours[:, 2] = 90 + random.integers(0, 2, places)  # of hardly any spread
+    coloured = replace(given, colours=colours)
+    found = fit(coloured, 0.3)
+    spread = np.array([*colours[:, :2].std(axis=0), 8.0])
+    z = ((colours - colours.mean(axis=0)) / spread * (1.0 if places == 60 else 0.5))[given.place]
+    wider = replace(given, features=np.concatenate([given.features, z], axis=1).astype(np.float32))
+    expected = fit(wider, 0.3)
+    assert found.colours is not None
+    assert np.allclose(found.residuals, expected.residuals[:, :-3], atol=2e-3)
+    assert np.allclose(probabilities(coloured, found), probabilities(wider, expected), atol=1e-3)
+    black, white = (found.beside(np.full((1, 1, 3), value, np.uint8))[0, 0] for value in (0, 255))
+    assert np.allclose(black, found.biases)
+    assert np.allclose(white - black, 255 * found.colours.sum(axis=1), atol=1e-3)
+    some = coloured.part(np.arange(places) % 2 == 0)
+    assert (some.colours == colours[::2]).all()
 
 
 def test_a_class_with_many_examples_does_not_outweigh_one_with_few():

@@ -133,18 +133,22 @@ def test_the_published_order_takes_the_softmax_over_prompts_first(canvas):
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_what_examples_add_to_a_class_joins_its_logit(canvas):
-    """Against the interpolated unit feature itself, at one pixel of one window."""
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_examples_add_to_a_class_joins_its_logit(canvas, everywhere):
+    """Against the interpolated unit feature itself, at one pixel of one window; the same added everywhere, or not."""
     random = np.random.default_rng(4)
     grid = window_grid(32, 32, window=32, stride=32)
     texts = random.normal(size=(3, 8)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     residuals = 7 * random.normal(size=(3, 8)).astype(np.float32)
-    biases = random.normal(size=3).astype(np.float32)
+    added = random.normal(size=(3, 1, 1) if everywhere else (3, 32, 32)).astype(np.float32)
     features = random.normal(size=(1, 4, 4, 8)).astype(np.float32)
     windows = scored(grid, np.concatenate([texts, residuals]), features)
-    grouping = Grouping((0, 0, 2), 3, biases=biases)  # the second class has no words
-    found = Blender(canvas, grouping, 5, taper=False).blend(Rect(0, 0, 32, 32), windows)[:, 10, 17]
+    grouping = Grouping((0, 0, 2), 3, residuals=True)  # the second class has no words
+    blender = Blender(canvas, grouping, 5, taper=False)
+    found = blender.blend(Rect(0, 0, 32, 32), windows, added)[:, 10, 17]
+    here = added[:, 8:24, 12:30] if not everywhere else added
+    assert (blender.blend(Rect(8, 12, 16, 18), windows, here)[:, 2, 5] == found).all()  # whatever the block
     y, x = (10 + 0.5) / 8 - 0.5, (17 + 0.5) / 8 - 0.5
     i, j = int(y), int(x)
     b, d = y - i, x - j
@@ -152,7 +156,11 @@ def test_what_examples_add_to_a_class_joins_its_logit(canvas):
     u = (1 - b) * ((1 - d) * f[i, j] + d * f[i, j + 1]) + b * ((1 - d) * f[i + 1, j] + d * f[i + 1, j + 1])
     u /= np.linalg.norm(u)
     words = texts @ u * 5
-    logits = np.array([max(words[0], words[1]), 0, words[2]]) + residuals @ u + biases
+    logits = (
+        np.array([max(words[0], words[1]), 0, words[2]])
+        + residuals @ u
+        + (added[:, 0, 0] if everywhere else added[:, 10, 17])
+    )
     assert np.allclose(found, np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
 
 

@@ -273,15 +273,16 @@ def test_logits_averaged_over_windows_equal_the_direct_form(softmax_over, reduct
     canvas = Canvas(open_scene(make_raster("scene.tif", picture(24, 30))))
     random = np.random.default_rng(0)
     owner, count = (0, 0, 1, 2), 3
-    biases = random.normal(size=count).astype(np.float32) if softmax_over == "classes" else None
-    vectors = random.normal(size=(4 + (0 if biases is None else count), 6)).astype(np.float32)
+    added = random.normal(size=(count, 24, 30)).astype(np.float32) if softmax_over == "classes" else None
+    vectors = random.normal(size=(4 + (0 if added is None else count), 6)).astype(np.float32)
     vectors[:4] /= np.linalg.norm(vectors[:4], axis=1, keepdims=True)
     rects = [Rect(0, 0, 16, 16), Rect(4, 9, 16, 16)]
     features = random.normal(size=(2, 4, 4, 6)).astype(np.float32)
     reduced = patch_scores(features, vectors)
     windows = [WindowScores(rect, one, one[:4, 0, 0]) for rect, one in zip(rects, reduced, strict=True)]
-    grouping = replace(Grouping(owner, count, reduction, softmax_over), biases=biases)
-    found = Blender(canvas, grouping, logit_scale=7.0, taper=False, average="logits").blend(Rect(0, 0, 24, 30), windows)
+    grouping = replace(Grouping(owner, count, reduction, softmax_over), residuals=added is not None)
+    blender = Blender(canvas, grouping, logit_scale=7.0, taper=False, average="logits")
+    found = blender.blend(Rect(0, 0, 24, 30), windows, added)
     total, times = np.zeros((len(vectors), 24, 30)), np.zeros((24, 30))
     for rect, f in zip(rects, features, strict=True):
         fine = functional.interpolate(torch.from_numpy(f).permute(2, 0, 1)[None], size=(16, 16), mode="bilinear")[0]
@@ -301,7 +302,7 @@ def test_logits_averaged_over_windows_equal_the_direct_form(softmax_over, reduct
         how = {"max": np.max, "mean": np.mean, "logsumexp": lambda x, axis: np.log(np.exp(x).mean(axis=axis))}[
             reduction
         ]
-        by_class = np.stack([how(logits[own], axis=0) for own in groups]) + logits[4:] + biases[:, None, None]
+        by_class = np.stack([how(logits[own], axis=0) for own in groups]) + logits[4:] + added
         direct = np.exp(by_class) / np.exp(by_class).sum(axis=0)
     assert np.array_equal(np.isnan(found), np.isnan(direct))
     assert np.nanmax(np.abs(found - direct)) < 1e-4

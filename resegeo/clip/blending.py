@@ -46,8 +46,8 @@ class Grouping:
     softmax_over: str = "classes"
     """``classes``: prompts become classes as logits, then one softmax over classes, so that a class's probability does
     not depend on how many words it has. ``prompts``: the order of ReSeg-CLIP's code, a softmax over prompts first."""
-    biases: NDArray[np.float32] | None = None
-    """(C,) of classes that examples have corrected; the scores then hold C residuals behind those of the prompts."""
+    residuals: bool = False
+    """Whether examples have corrected the classes; the scores then hold C residuals behind those of the prompts."""
 
     @classmethod
     def of(cls, classes: ClassList, reduction: str, softmax_over: str) -> Grouping:
@@ -74,7 +74,9 @@ class Blender:
     average: str = "probabilities"
     """What overlapping windows are averaged as: ``probabilities``, or the prompts' ``logits``. Votes are votes."""
 
-    def blend(self, block: Rect, windows: Iterable[WindowScores]) -> NDArray[np.float32]:
+    def blend(
+        self, block: Rect, windows: Iterable[WindowScores], added: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Average the probabilities of all windows that cover a block.
 
         Parameters
@@ -83,6 +85,9 @@ class Blender:
             The output block in scene pixels.
         windows:
             Windows in canvas pixels; those beside the block are passed over.
+        added:
+            (C, h, w), or (C, 1, 1) where it is the same everywhere: what is added to the logits of the classes. With
+            ``vote`` only the latter, since segments vote as a whole.
 
         Returns
         -------
@@ -94,38 +99,40 @@ class Blender:
         logits = self.average == "logits" and not self.vote
         late = logits or (grouping.softmax_over == "prompts" and not self.vote)  # averaged before they are reduced
         channels = prompts if late else grouping.classes
-        if logits and grouping.biases is not None:
+        if logits and grouping.residuals:
             channels += grouping.classes
         total = np.zeros((channels, block.height, block.width), dtype=np.float32)
         weight = np.zeros((block.height, block.width), dtype=np.float32)
         room = np.empty(0, dtype=np.float32)  # for the products of every window: new memory each time is slow
+        everywhere = added is None or added.shape[1:] == (1, 1)
         for window in windows:
             covered = self.canvas.scene_rect(window.rect)
             common = block.intersection(covered)
             if common is None:
                 continue
             rows, cols = self.canvas.positions(common, window.rect)
+            here = (
+                slice(common.row - block.row, common.bottom - block.row),
+                slice(common.col - block.col, common.right - block.col),
+            )
             share = blend_weights(rows, taper=self.taper)[:, None] * blend_weights(cols, taper=self.taper)
             if self.vote:
-                values = self._vote(window, rows, cols)
+                values = self._vote(window, rows, cols, added)
             else:
                 shape = (len(window.reduced) - EXTRA, common.height, common.width)
                 if room.size < math.prod(shape):
                     room = np.empty(math.prod(shape), dtype=np.float32)
                 values = self._scores(window, rows, cols, room[: math.prod(shape)].reshape(shape))
                 if not logits:
-                    values = softmax(values) if late else self._probabilities(values)
-            here = (
-                slice(common.row - block.row, common.bottom - block.row),
-                slice(common.col - block.col, common.right - block.col),
-            )
+                    own = added if everywhere or added is None else added[:, *here]
+                    values = softmax(values) if late else self._probabilities(values, own)
             values *= share
             total[:, *here] += values
             weight[here] += share
         with np.errstate(invalid="ignore"):
             total /= weight
         if logits:
-            return self._probabilities(total)
+            return self._probabilities(total, added)
         if late:
             return class_probabilities(total, grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
         return total
@@ -152,20 +159,29 @@ class Blender:
         scores[:prompts] *= np.float32(self.logit_scale)
         return scores
 
-    def _probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (C, h, w) of the classes from what :meth:`_scores` gives, which is spent."""
+    def _probabilities(
+        self, scores: NDArray[np.float32], added: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Probabilities (C, h, w) of the classes from what :meth:`_scores` gives, which is spent; see :meth:`blend`."""
         grouping, prompts = self.grouping, len(self.grouping.prompt_class)
         if grouping.softmax_over == "prompts":
             return class_probabilities(
                 softmax(scores), grouping.prompt_class, grouping.classes, reduction=grouping.reduction
             )
         logits = class_logits(scores[:prompts], grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
-        if grouping.biases is not None:
+        if grouping.residuals:
             logits += scores[prompts:]
-            logits += grouping.biases[:, None, None]
+        if added is not None:
+            logits += added
         return softmax(logits)
 
-    def _vote(self, window: WindowScores, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _vote(
+        self,
+        window: WindowScores,
+        rows: NDArray[np.float64],
+        cols: NDArray[np.float64],
+        added: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
         """Shares of votes (C, h, w) at points of a window: those of a point's segment, or its own vote in none."""
         if window.segments is None:
             raise ValueError("voting needs the segments of every window")
@@ -173,7 +189,7 @@ class Blender:
         # All of the window votes, whatever part of it the block wants: a segment does not end at a block's border.
         size = window.segments.shape[0]
         centres = (np.arange(size) + 0.5) / size
-        by_class = self._probabilities(self._scores(window, centres, centres))
+        by_class = self._probabilities(self._scores(window, centres, centres), added)
         ids, segment = np.unique(window.segments, return_inverse=True)
         label = by_class.argmax(axis=0).ravel()
         votes = np.bincount(segment.ravel() * classes + label, minlength=len(ids) * classes)

@@ -13,6 +13,12 @@ the scene, which a first fit tells, where all weigh the same: half way between c
 common one, and the scene, where every false find of a rare class costs (tried on 15 pictures of the model's training:
 0.01 to 0.03 of mean IoU). The problem is convex. Without examples r and b are 0: the words alone; few
 examples correct them, many overrule them.
+
+Where the colours of the examples' pixels are known, ⟨s_c, z⟩ is added, z being red, green and blue, less their mean
+over the examples, over their spread, and times a factor, under the same penalty: patches are many pixels wide, and
+colours tell where between them a class ends (tried on 20 pictures of the training, 25 clicks a class: 0.04 of IoU more
+for forest, 0.03 for water, 0.02 for solar panels, 0.01 less for roads; 5 clicks are misled by colours unless the factor
+is small).
 """
 
 from __future__ import annotations
@@ -28,6 +34,10 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 USUAL_PENALTY = 0.1
 """λ for fewer examples: the best of those above for 5 places a class, and near the best for 25 and 100."""
 FOLDS = 5
+TONE, FEW_TONE, FEW = 1.0, 0.5, 8
+"""Factor of the standardised colours, the same where a class has fewer examples than ``FEW``, and that number."""
+LEAST_SPREAD = 8.0
+"""Spread that each colour of the examples is taken to have at least, in steps of 255: clicks may all be of one."""
 LEAST_SHARE = 0.02
 """Share of the scene that every class is taken to have: of a rarer one a first fit tells nothing."""
 
@@ -52,6 +62,8 @@ class Examples:
     """(P,) number of the part of the scene that a place lies in: parts are left out whole when judging."""
     prevalence: NDArray[np.float64] | None = None
     """(C,) share of the scene that each class has; None: nothing is known of it, and all weigh the same."""
+    colours: NDArray[np.uint8] | None = None
+    """(P, 3) red, green and blue at the places; None: nothing is known of them."""
 
     @property
     def classes(self) -> int:
@@ -70,6 +82,7 @@ class Examples:
             share=self.share[kept],
             label=self.label[places],
             block=self.block[places],
+            colours=None if self.colours is None else self.colours[places],
         )
 
 
@@ -81,6 +94,15 @@ class Fitted:
     """(C, D)"""
     biases: NDArray[np.float32]
     """(C,)"""
+    colours: NDArray[np.float32] | None = None
+    """(C, 3) what a step of red, green and blue adds, 0 being black; None: colours say nothing."""
+
+    def beside(self, rgb: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        """Return what is added beside features: (..., C) for pixels (..., 3), or (C,) where colours say nothing."""
+        if self.colours is None:
+            return self.biases
+        assert rgb is not None
+        return np.asarray(rgb.astype(np.float32) @ self.colours.T + self.biases)
 
 
 def fit(examples: Examples, penalty: float) -> Fitted:
@@ -107,8 +129,14 @@ def _solved(
     features = examples.features.astype(np.float64)
     label = examples.label[examples.place]
     weight = examples.share * _class_weights(examples)[label]
+    spread = np.ones(features.shape[1])
+    if examples.colours is not None:
+        colours = examples.colours.astype(np.float64)
+        tone = np.maximum(colours.std(axis=0), LEAST_SPREAD) / _tone(examples)
+        features = np.concatenate([features, (colours / tone)[examples.place]], axis=1)
+        spread = np.concatenate([spread, tone])
     mean = (weight @ features) / weight.sum()
-    x = np.concatenate([features - mean, np.ones((len(features), 1))], axis=1)  # (S, D + 1)
+    x = np.concatenate([features - mean, np.ones((len(features), 1))], axis=1)  # (S, D + 1), colours behind D
     words = examples.words.astype(np.float64)
     truth = np.eye(examples.classes)[label]
     free = np.ones((examples.classes, x.shape[1]))
@@ -127,8 +155,16 @@ def _solved(
     options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7} if exact else {"maxiter": 100, "ftol": 1e-5, "gtol": 1e-3}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     solved = found.x.reshape(examples.classes, -1)
-    residuals, biases = solved[:, :-1], solved[:, -1] - solved[:, :-1] @ mean
-    return Fitted(residuals.astype(np.float32), biases.astype(np.float32)), found.x
+    added, biases = (solved[:, :-1] / spread).astype(np.float32), solved[:, -1] - solved[:, :-1] @ mean
+    size = examples.features.shape[1]
+    steps = None if examples.colours is None else np.ascontiguousarray(added[:, size:])
+    return Fitted(np.ascontiguousarray(added[:, :size]), biases.astype(np.float32), steps), found.x
+
+
+def _tone(examples: Examples) -> float:
+    """Return the factor of the standardised colours; see the module's head."""
+    counts = np.bincount(examples.label)
+    return TONE if counts[counts > 0].min() >= FEW else FEW_TONE
 
 
 def _class_weights(examples: Examples) -> NDArray[np.float64]:
@@ -162,7 +198,8 @@ def probabilities(examples: Examples, fitted: Fitted | None) -> NDArray[np.float
 
     logits = examples.words.astype(np.float64)
     if fitted is not None:
-        logits = logits + examples.features @ fitted.residuals.T + fitted.biases
+        added = fitted.beside(examples.colours)
+        logits = logits + examples.features @ fitted.residuals.T + (added if added.ndim == 1 else added[examples.place])
     total = np.zeros((len(examples.label), examples.classes))
     np.add.at(total, examples.place, softmax(logits, axis=1) * examples.share[:, None])
     return total

@@ -217,7 +217,7 @@ def _labelled(
             keep = random.random(len(real)) < share
             if keep.any():
                 where, real = where[keep], real[keep]
-                values = labeller.blended(rect)[:, where[:, 0], where[:, 1]].T
+                values = labeller.blended(rect, None)[:, where[:, 0], where[:, 1]].T
                 rest = np.isfinite(values).all(axis=1)
                 rows, cols = (where[rest] + [rect.row, rect.col]).T
                 sides = np.stack([np.full(len(rows), number), rows, cols], axis=1)

@@ -116,8 +116,8 @@ def read_drawn(path: str, field: str | None, classes: ClassList) -> Drawn:
 def on_scene(drawn: Drawn, scene: Scene, region: Region | None) -> tuple[Places, int, NDArray[np.bool_]]:
     """Return the pixels of a scene under shapes, thinned; how many shapes have none there; which pixels are valid."""
     places, outside = _pixels(drawn.geometry, drawn.label, drawn.crs, scene, drawn.what)
-    places = places.thinned()
-    return places, outside, _valid(scene, region, places)
+    places, valid = _seen(scene, region, places.thinned())
+    return places, outside, valid
 
 
 def refuse_one_class(found: Mapping[str, int], what: str) -> None:
@@ -323,12 +323,14 @@ def _moved(geometry: NDArray[Any], there: Any, crs: Any, extent: Any, what: str)
 def sample_of(scene: Scene, region: Region | None) -> Places:
     """Return valid pixels spread over a scene, inside the region; their labels mean nothing."""
     spread = lattice(scene.height, scene.width)
-    return spread.part(_valid(scene, region, spread))
+    spread, valid = _seen(scene, region, spread)
+    return spread.part(valid)
 
 
-def _valid(scene: Scene, region: Region | None, places: Places) -> NDArray[np.bool_]:
-    """Which places (P,) lie on valid pixels, inside the region."""
+def _seen(scene: Scene, region: Region | None, places: Places) -> tuple[Places, NDArray[np.bool_]]:
+    """Read the colours of places, and which of them (P,) lie on valid pixels, inside the region."""
     result = np.zeros(len(places), dtype=bool)
+    colours = np.zeros((len(places), 3), dtype=np.uint8)
     side = 256
     tile = places.rows // side * (1 + scene.width // side) + places.cols // side
     for number in np.unique(tile):
@@ -337,11 +339,12 @@ def _valid(scene: Scene, region: Region | None, places: Places) -> NDArray[np.bo
         rect = Rect(
             int(rows.min()), int(cols.min()), int(rows.max() - rows.min()) + 1, int(cols.max() - cols.min()) + 1
         )
-        _, valid = scene.read(rect.row, rect.col, rect.height, rect.width)
+        rgb, valid = scene.read(rect.row, rect.col, rect.height, rect.width)
         if region is not None:
             valid = valid & region.mask(rect)
         result[own] = valid[rows - rect.row, cols - rect.col]
-    return result
+        colours[own] = rgb[rows - rect.row, cols - rect.col]
+    return replace(places, colours=colours if scene.coloured else None), result
 
 
 def is_fitted(path: str | Path) -> bool:

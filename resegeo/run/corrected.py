@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import Grouping
-from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, with_prevalence
+from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, fit, with_prevalence
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
 from resegeo.files import Note, saving, whole
 from resegeo.run.clicks import refuse_one_class, sample_of
@@ -30,6 +30,8 @@ class Found:
     """None where labels that lie there already are shown, and only the facts are known."""
     facts: Mapping[str, Any]
     """What the report says of it."""
+    elsewhere: Fitted | None = field(default=None, repr=False)
+    """What serves other scenes: fitted without colours, which follow the light. None where a file was read."""
 
     def vectors(self, texts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Prompts (Q, D), and behind them the residuals (C, D)."""
@@ -77,14 +79,19 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
     names = tuple(spec.name for spec in classes.classes)
     found = counts(examples.label, names)
     refuse_one_class(found, what)
-    fitted, judged = choose(with_prevalence(examples, sample))
+    plain = with_prevalence(replace(examples, colours=None), replace(sample, colours=None))
+    # Segments vote as a whole, whatever the colours of their pixels.
+    fitted, judged = choose(plain if settings.vote_segments else replace(plain, colours=examples.colours))
+    penalty = USUAL_PENALTY if judged is None else judged.penalty
+    elsewhere = fitted if fitted.colours is None else fit(plain, penalty)
     facts = correction.facts() | {
         "counts": dict(found),
-        "penalty": USUAL_PENALTY if judged is None else judged.penalty,
+        "penalty": penalty,
+        "colours": fitted.colours is not None,
         "judged": None if judged is None else _judgement(judged, names),
     }
     notice(f"{what}: {_sentence(found, judged, names)}", InputNotice)
-    return Found(fitted, facts)
+    return Found(fitted, facts, elsewhere)
 
 
 def _judgement(judged: Judged, names: tuple[str, ...]) -> dict[str, Any]:
@@ -136,6 +143,7 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
     from safetensors.numpy import save
 
     assert found.fitted is not None
+    assert found.elsewhere is not None
     said = {
         "format": FORMAT,
         "classes": plan.classes.to_json(),
@@ -144,7 +152,9 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
         "scene": plan.scene.fingerprint,
         "fitted_on": dict(found.facts),
     }
-    arrays = {"residuals": found.fitted.residuals, "biases": found.fitted.biases}
+    arrays = {"residuals": found.elsewhere.residuals, "biases": found.elsewhere.biases}
+    if found.fitted.colours is not None:
+        arrays |= {f"scene_{name}": getattr(found.fitted, name) for name in ("residuals", "biases", "colours")}
     content = save(arrays, metadata={KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
     with saving(path), whole(path, note) as beside:
         beside.write_bytes(content)

@@ -1,7 +1,8 @@
 """What corrects the words of a run: examples of its scene, or a file that an earlier run has fitted.
 
-The file ``<stem>.fitted.safetensors`` is data: two arrays, and a text of JSON that says what they belong to. Nothing of
-it is taken but shapes, finite numbers and names.
+The file ``<stem>.fitted.safetensors`` is data: two arrays, three more that go with the colours of the scene that they
+were fitted on, and a text of JSON that says what they belong to. Nothing of it is taken but shapes, finite numbers and
+names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resegeo.checkpoints.sources import ModelSource, identity
 from resegeo.classes.class_list import ClassList
@@ -90,7 +92,7 @@ def correction_of(
             "presets such as paper) compares prompts first; leave that out."
         )
     if is_fitted(path):
-        return _read_fitted(Path(path), classes, settings, source)
+        return _read_fitted(Path(path), classes, settings, source, scene)
     if not is_there(path) and "://" not in str(path) and not str(path).startswith("/vsi"):
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
@@ -124,6 +126,16 @@ class FittedFile:
     counts: Mapping[str, int]
     """Places that it was fitted on, by class."""
     fitted: Fitted = field(repr=False)
+    """For any scene."""
+    scene: str = ""
+    """Fingerprint of the scene that it was fitted on."""
+    there: Fitted | None = field(default=None, repr=False)
+    """For that scene, with its colours, if they were known."""
+
+    def serving(self, scene: Scene, settings: Settings) -> Fitted:
+        """Return what serves a scene: where that is the one it was fitted on the same labels come out again."""
+        own = self.there is not None and scene.coloured and not settings.vote_segments
+        return self.there if own and self.there is not None and scene.fingerprint == self.scene else self.fitted
 
     def refuse_other_model(self, source: ModelSource) -> None:
         """Refuse a model that it was not fitted with; see :class:`ResegeoError`."""
@@ -170,25 +182,36 @@ def read_fitted(path: Path) -> FittedFile:
         if not all(isinstance(name, str) and type(count) is int for name, count in told.items()):
             raise ValueError("no counts")
         arrays = load(content)
-        residuals, biases = arrays["residuals"], arrays["biases"]
+        fitted = Fitted(arrays["residuals"], arrays["biases"])
+        there = None
+        if "scene_colours" in arrays:
+            there = Fitted(*(arrays[f"scene_{name}"] for name in ("residuals", "biases", "colours")))
+        scene = str(said.get("scene", ""))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResegeoError(damaged) from error
-    count = len(its.classes)
-    sound = (
-        residuals.dtype == biases.dtype == np.float32
-        and residuals.ndim == 2
-        and residuals.shape[0] == count
-        and biases.shape == (count,)
-        and bool(np.isfinite(residuals).all())
-        and bool(np.isfinite(biases).all())
-    )
-    if not sound:
+    wanted = {"residuals": (len(its.classes), -1), "biases": (len(its.classes),), "colours": (len(its.classes), 3)}
+    for each in (fitted, there):
+        if each is not None and not all(
+            array is None or _sound(array, wanted[name]) for name, array in vars(each).items()
+        ):
+            raise ResegeoError(damaged)
+    if there is not None and there.residuals.shape != fitted.residuals.shape:
         raise ResegeoError(damaged)
-    return FittedFile(what, its, model, words, told, Fitted(residuals, biases))
+    return FittedFile(what, its, model, words, told, fitted, scene, there)
+
+
+def _sound(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether an array holds finite float32 in such a shape; -1 stands for any size."""
+    return (
+        array.dtype == np.float32
+        and array.ndim == len(shape)
+        and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
+        and bool(np.isfinite(array).all())
+    )
 
 
 def _read_fitted(
-    path: Path, classes: ClassList, settings: Settings, source: ModelSource
+    path: Path, classes: ClassList, settings: Settings, source: ModelSource, scene: Scene
 ) -> tuple[Correction, ClassList]:
     """Read fitted vectors, and see that they were fitted to the same words and model."""
     read = read_fitted(path)
@@ -212,7 +235,9 @@ def _read_fitted(
             f"{shown(getattr(settings, changed[0]))}; take the settings that it was fitted with."
         )
     extended = extended_by(classes, [spec.name for spec in its.classes[own:]])
-    return Correction(path.name, checksum(path), read.counts, None, "fitted", None, read.fitted), extended
+    return Correction(
+        path.name, checksum(path), read.counts, None, "fitted", None, read.serving(scene, settings)
+    ), extended
 
 
 def _dimension(source: ModelSource) -> int:

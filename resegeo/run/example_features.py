@@ -39,6 +39,8 @@ class Places:
     """(P,)"""
     label: NDArray[np.int64]
     """(P,) index of the class."""
+    colours: NDArray[np.uint8] | None = None
+    """(P, 3) red, green and blue as the model sees them, where they were read."""
 
     def __len__(self) -> int:
         """P."""
@@ -46,7 +48,8 @@ class Places:
 
     def part(self, kept: NDArray[Any]) -> Places:
         """Keep some places alone, by a mask or by their numbers."""
-        return Places(self.rows[kept], self.cols[kept], self.label[kept])
+        colours = None if self.colours is None else self.colours[kept]
+        return Places(self.rows[kept], self.cols[kept], self.label[kept], colours)
 
     def thinned(self, most: int = MOST_PLACES) -> Places:
         """Sort places, drop repeated ones, and keep at most ``most`` of each class, spread evenly over their order.
@@ -118,9 +121,13 @@ def gather_with_scene(
     The examples, the sample, and (P,) which places are among the examples.
 
     """
-    both = Places(
-        *(np.concatenate([getattr(places, name), getattr(scene, name)]) for name in ("rows", "cols", "label"))
+    colours = None
+    if places.colours is not None and scene.colours is not None:
+        colours = np.concatenate([places.colours, scene.colours])
+    rows, cols, label = (
+        np.concatenate([getattr(places, name), getattr(scene, name)]) for name in ("rows", "cols", "label")
     )
+    both = Places(rows, cols, label, colours)
     found, kept = gather(store, canvas, grid, both, words, taper=taper)
     own = np.arange(len(found.label)) < np.count_nonzero(kept[: len(places)])
     return found.part(own), found.part(~own), kept[: len(places)]
@@ -193,7 +200,14 @@ def gather(
         np.int64
     )
     return Examples(
-        features, said, renumbered[place], share.astype(np.float32), some.label, words.wordless, block
+        features,
+        said,
+        renumbered[place],
+        share.astype(np.float32),
+        some.label,
+        words.wordless,
+        block,
+        colours=some.colours,
     ), kept
 
 

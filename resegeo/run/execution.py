@@ -293,7 +293,7 @@ class _Ready:
             options.progress,
             threads=options.threads,
             scored=scored,
-            biases=None if found is None or found.fitted is None else found.fitted.biases,
+            fitted=None if found is None else found.fitted,
             ranked=plan.scores,
         )
 

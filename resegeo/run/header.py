@@ -111,10 +111,12 @@ class Layout:
         }
 
     def kept_array(self, name: str) -> ArraySpec:
-        """Say how a further array is laid out: ``quicklook``, or a byte a pixel (``valid``, ``scores-…``)."""
+        """Say how a further array is laid out: pictures, or a byte a pixel (``valid``, ``scores-…``)."""
         if name == "quicklook":
             shape = windows.look_shape(self.height, self.width)
             return ArraySpec(shape, shape, "uint8")
+        if name == "colours":
+            return ArraySpec((self.height, self.width, 3), (windows.BLOCK, windows.BLOCK, 3), "uint8")
         return ArraySpec((self.height, self.width), (windows.BLOCK, windows.BLOCK), "uint8", fill=UNWRITTEN)
 
     @property
@@ -126,7 +128,8 @@ class Layout:
         """Bytes of the whole store at most; ``scores``: with those of the pixels, which polygons take."""
         pixels = self.kept_array("valid").bytes
         look = self.kept_array("quicklook").bytes
-        return self.item_bytes + self.items * MARK_BYTES + look + pixels * (2 if scores else 1)
+        colours = self.kept_array("colours").bytes if self.prompts is None else 0
+        return self.item_bytes + self.items * MARK_BYTES + look + colours + pixels * (2 if scores else 1)
 
 
 @dataclass(frozen=True)

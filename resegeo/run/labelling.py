@@ -27,6 +27,7 @@ from resegeo.clip.blending import (
     rescaled,
     score_steps,
 )
+from resegeo.clip.fitting import Fitted
 from resegeo.clip.scores import EXTRA
 from resegeo.errors import ResegeoError
 from resegeo.outputs.picture import Quicklook
@@ -213,6 +214,8 @@ class Labeller:
     """Whether blocks shall bring their scores."""
     ranked: bool = False
     """Whether they shall bring best and second class, and the scores of all."""
+    fitted: Fitted | None = None
+    """What examples add to the logits of classes."""
 
     @classmethod
     def of(
@@ -222,14 +225,14 @@ class Labeller:
         logit_scale: float,
         *,
         scored: bool = False,
-        biases: NDArray[np.float32] | None = None,
+        fitted: Fitted | None = None,
         ranked: bool = False,
     ) -> Labeller:
         """Settle what all blocks share; ``logit_scale`` is the model's own, which the settings may override."""
         settings, classes = plan.settings, plan.classes
         blender = Blender(
             plan.canvas,
-            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), biases=biases),
+            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), residuals=fitted is not None),
             logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
@@ -241,7 +244,7 @@ class Labeller:
         floors: tuple[float | None, ...] = (None,) * len(classes.classes)
         if settings.use_thresholds:
             floors = tuple(threshold if spec.threshold is None else spec.threshold for spec in classes.classes)
-        return cls(plan, scorer, blender, floors, scored, ranked)
+        return cls(plan, scorer, blender, floors, scored, ranked, fitted)
 
     def __call__(self, rect: Rect) -> Block:
         """Label one block of the scene."""
@@ -257,7 +260,7 @@ class Labeller:
         if not valid.any():
             codes = np.full(valid.shape, legend.nodata, dtype=legend.dtype)
             return Block(rect, codes, rgb, valid, readable=True)
-        by_class = rescaled(self.blended(rect), [spec.scale for spec in classes.classes])
+        by_class = rescaled(self.blended(rect, rgb), [spec.scale for spec in classes.classes])
         codes = class_codes(by_class, valid, classes, self.floors)
         if plan.merge is not None:
             codes, by_class = plan.merge.codes(codes), plan.merge.scores(by_class)
@@ -270,11 +273,18 @@ class Labeller:
         doubt = Doubt.of(by_class[:, *thin], valid[thin])
         return Block(rect, codes, rgb, valid, readable=True, scores=scores, ranks=ranks, by_class=steps, doubt=doubt)
 
-    def blended(self, rect: Rect) -> NDArray[np.float32]:
-        """Return what the model says of a block (C, h, w), before thresholds and scales; NaN where no window is."""
+    def blended(self, rect: Rect, rgb: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        """Return what the model says of a block (C, h, w), before thresholds and scales; NaN where no window is.
+
+        ``rgb`` (h, w, 3) are its pixels; None where examples have said nothing of colours.
+        """
         over = self.plan.grid.items_over(self.plan.canvas.canvas_rect(rect))
         windows = (window for item in over for window in self.scorer.windows(item))
-        return self.blender.blend(rect, windows)
+        added = None
+        if self.fitted is not None:
+            beside = self.fitted.beside(rgb)
+            added = np.moveaxis(beside, -1, 0) if beside.ndim == 3 else beside[:, None, None]
+        return self.blender.blend(rect, windows, added)
 
 
 def only(
@@ -298,11 +308,11 @@ def label_scene(
     *,
     threads: int | None = None,
     scored: bool = False,
-    biases: NDArray[np.float32] | None = None,
+    fitted: Fitted | None = None,
     ranked: bool = False,
 ) -> Iterator[Block]:
     """Yield the class codes of the scene, with ``scored`` their scores too, block by block in order, by threads."""
-    label = Labeller.of(plan, scorer, logit_scale, scored=scored, biases=biases, ranked=ranked)
+    label = Labeller.of(plan, scorer, logit_scale, scored=scored, fitted=fitted, ranked=ranked)
     cut = blocks_of(plan)
     with one_thread_each():
         for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
@@ -332,14 +342,20 @@ def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) 
 
 
 def look_of(
-    blocks_: Iterable[Block], look: Quicklook, valid: Any | None = None, scores: Any | None = None
+    blocks_: Iterable[Block],
+    look: Quicklook,
+    valid: Any | None = None,
+    scores: Any | None = None,
+    colours: Any | None = None,
 ) -> Iterator[Block]:
-    """Pass blocks on; on the way fill a quicklook, and keep validity and scores in Zarr arrays (height, width)."""
+    """Pass blocks on; on the way fill a quicklook, and keep validity, scores and colours in Zarr arrays."""
     for block in blocks_:
         rect = block.rect
         look.put(rect.row, rect.col, block.rgb, block.valid)
         if valid is not None:
             valid[rect.row : rect.bottom, rect.col : rect.right] = block.valid
+        if colours is not None:
+            colours[rect.row : rect.bottom, rect.col : rect.right] = block.rgb
         if scores is not None and block.scores is not None:
             scores[rect.row : rect.bottom, rect.col : rect.right] = block.scores
         yield block

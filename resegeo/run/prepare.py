@@ -381,6 +381,18 @@ def _corrected(
     return correction_of(path, field, classes, settings, source, scene, region)
 
 
+def _kept_colours(store: Store) -> Any | None:
+    """Colours of the scene (height, width, 3) for examples; None, and a notice, where a store of features has none."""
+    found = store.array("colours")
+    if found is None and store.header.kept.features:
+        notice(
+            f"{store.url} keeps no colours of its scene: an earlier version made it, or they are damaged. Examples are "
+            "fitted on features alone, which draw borders less sharply; to have colours give them with the scene.",
+            InputNotice,
+        )
+    return found
+
+
 def _spare_inputs(outputs: Outputs, plan: Plan, classes: Any, options: Options) -> None:
     """Refuse to write over a file that the run reads; see :class:`ResegeoError`."""
     method = options.method
@@ -471,7 +483,8 @@ def _plan_of_store(
     check_prompts(classes, found)
     view = options.view
     try:
-        scene = stored_scene(header.scene, store.require("valid"))
+        colours = None if options.kept.examples is None else _kept_colours(store)
+        scene = stored_scene(header.scene, store.require("valid"), colours)
         region = region_of(scene, None if view.aoi is None else str(view.aoi), view.bbox)
         correction, classes = _corrected(classes, options, resolved, found, scene, region)
         codes = standing if standing is not None and not _codes_given(options) else {}

@@ -69,7 +69,7 @@ def make_raster(
     journal: Journal,
     scores: Any | None = None,
 ) -> MadeRaster:
-    """Write the class raster; on the way keep validity and quicklook, so that new words need no scene.
+    """Write the class raster; on the way keep validity, colours and quicklook, so that new words need no scene.
 
     ``labelled`` are its blocks; ``scored`` keeps the pixels' scores too, for the polygons, where ``scores`` does not
     say that they are in the store already; ``ranked`` writes those of all classes.
@@ -79,6 +79,7 @@ def make_raster(
     look = Quicklook.blank(scene.height, scene.width)
     near = look if plan.crop is None else Quicklook.blank(frame.height, frame.width)
     valid = None if stored else store.keep_array("valid")
+    colours = None if stored or not store.header.kept.features else store.keep_array("colours")
     fresh = None if scores is not None else _fresh_scores(store, plan, outputs, scored=scored)
     kept_scores = fresh if scores is None else scores
     unreadable = 0
@@ -109,7 +110,7 @@ def make_raster(
             every = stack.enter_context(score_rasters(outputs.scores, plan.legend, **where, note=journal.note))
         counts = write_class_raster(
             outputs.raster,
-            codes(look_of(labelled, look, valid, fresh)),
+            codes(look_of(labelled, look, valid, fresh, colours)),
             **where,
             classes=plan.legend,
             tags=provenance_tags(plan),
@@ -127,6 +128,8 @@ def make_raster(
         if not store.failed() and not unreadable:
             store.seal("quicklook")
             store.seal("valid")
+            if colours is not None:
+                store.seal("colours")
             store.finish()
     pixels = {plan.legend.name_of(code): count for code, count in sorted(counts.items())}
     doubts = {} if doubt is None else doubt.facts([spec.name for spec in plan.legend.classes])

@@ -30,7 +30,7 @@ ARRAY_FILES = r"(?:zarr\.json|c(?:/\d+)+|(?:c/)?(?:\d+/)*[^/]*\.[0-9a-f]{32}\.pa
 
 OURS = re.compile(
     rf"(?:{_TEMPORARY}|zarr\.[0-9a-f]{{32}}\.partial"
-    rf"|(?:features|cls|factor|reduced|segments|valid|quicklook|scores-[^/]+)/{ARRAY_FILES}"
+    rf"|(?:features|cls|factor|reduced|segments|valid|quicklook|colours|scores-[^/]+)/{ARRAY_FILES}"
     rf"|marks/(?:done|failed)/(?:\d+(?:\.\d+\.\d+\.tmp)?|{_TEMPORARY})|tiles/(?:\d+_\d+\.npy|[^/]+\.tmp))"
 )
 """Files of a store beside its header, those of earlier versions too."""

@@ -28,18 +28,20 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-class _Validity:
-    """Pixels of which only the validity (height, width) is kept; the colours are black."""
+class _Kept:
+    """Pixels of which validity (height, width) and perhaps colours (height, width, 3) are kept; else they are black."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, valid: Any) -> None:
-        self._valid = valid
+    def __init__(self, valid: Any, colours: Any | None) -> None:
+        self._valid, self._colours = valid, colours
 
     def read(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
         """Read rows top … bottom - 1, columns left … right - 1, validity last."""
         values = np.zeros((4, bottom - top, right - left), dtype=np.uint8)
         values[3] = self._valid[top:bottom, left:right]
+        if self._colours is not None:
+            values[:3] = np.moveaxis(self._colours[top:bottom, left:right], -1, 0)
         return values
 
     def lazy(self) -> xr.DataArray:
@@ -73,8 +75,10 @@ def scene_facts(scene: Scene) -> StoredScene:
     )
 
 
-def stored_scene(facts: StoredScene, valid: Any) -> Scene:
-    """Rebuild a scene from :func:`scene_facts` and its validity (height, width); its colours read as black.
+def stored_scene(facts: StoredScene, valid: Any, colours: Any | None = None) -> Scene:
+    """Rebuild a scene from :func:`scene_facts`, its validity (height, width) and its colours (height, width, 3).
+
+    Without those it reads as black.
 
     Raises
     ------
@@ -103,11 +107,12 @@ def stored_scene(facts: StoredScene, valid: Any) -> Scene:
         bands=facts.bands,
         georeference=georeference,
         nodata=facts.nodata,
-        # Only said, never applied: pixels come as zeros of uint8.
+        # Only said, never applied: pixels come as uint8, as they were seen.
         stretch=None if facts.stretch is None else Stretch(*facts.stretch),
-        pixels=_Validity(valid),
+        pixels=_Kept(valid, colours),
         fingerprint=facts.fingerprint,
         stamp=facts.stamp,
+        coloured=colours is not None,
     )
 
 

@@ -91,6 +91,8 @@ class Scene:
     """Formats that the user trusts, of other rasters too that are read for it; see :func:`open_scene`."""
     alpha: str | None = None
     """What an alpha band that serves as no colour means here, in words; None where there is none."""
+    coloured: bool = True
+    """False where only validity is known, and every pixel reads as black."""
 
     @property
     def array(self) -> xr.DataArray:
