@@ -67,6 +67,10 @@ def main(folder: Path, picture: str | None, formats: Path | None) -> None:
     assert {layer.crs().authid() for layer in layers.values()} == {raster.crs().authid()}
     assert project.crs() == raster.crs()
     assert layers["polygons"].featureCount() == polygons.featureCount()
+    # A scene of 16 bits is stretched as the model saw it.
+    stretched = layers["scene"].renderer().redContrastEnhancement()
+    assert stretched.contrastEnhancementAlgorithm() == stretched.StretchToMinimumMaximum
+    assert 0 < stretched.maximumValue() - stretched.minimumValue() < 65535
     for category in layers["polygons"].renderer().categories():
         name, color = wanted[int(category.value())]
         shade = category.symbol().color()

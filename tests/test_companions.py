@@ -7,6 +7,7 @@ import json
 import zipfile
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pystac
 import pytest
 import rasterio
@@ -57,6 +58,21 @@ def test_a_project_names_its_layers_by_relative_paths_and_says_areas(scene, tmp_
         bounds = raster.bounds
     extent = [float(part.text) for part in root.find("mapcanvas/extent")]
     assert extent == pytest.approx([bounds.left, bounds.bottom, bounds.right, bounds.top])
+
+
+def test_a_project_shows_a_scene_of_16_bits_as_the_model_sees_it(make_raster, picture, tmp_path):
+    pixels = picture(64, 80).astype(np.uint16) * 30 + 500
+    path = make_raster("wide.tif", np.concatenate([pixels, pixels[:1]]), crs="EPSG:32633")
+    resegeo.segment(path, WORDS, tmp_path / "out", vector=(), bands=(4, 2, 1))
+    (renderer,) = [each for each in project(tmp_path / "out/wide.qgz").iter("rasterrenderer") if each.get("redBand")]
+    assert [renderer.get(f"{name}Band") for name in ("red", "green", "blue")] == ["4", "2", "1"]
+    stretch = resegeo.open_scene(path, bands=(4, 2, 1)).stretch
+    for name, least, most in zip(("red", "green", "blue"), stretch.low, stretch.high, strict=True):
+        found = renderer.find(f"{name}ContrastEnhancement")
+        assert (float(found.findtext("minValue")), float(found.findtext("maxValue"))) == (least, most)
+    # Bytes are shown as they are.
+    resegeo.segment(make_raster("plain.tif", picture(64, 80)), WORDS, tmp_path / "out", vector=())
+    assert not [each for each in project(tmp_path / "out/plain.qgz").iter("rasterrenderer") if each.get("redBand")]
 
 
 def test_equal_runs_beside_each_other_have_equal_companions_and_a_saved_project_counts_as_complete(scene, tmp_path):

@@ -34,6 +34,10 @@ class Layer:
     layer: str | None = None
     """Of several layers in the file the one that is meant."""
     visible: bool = True
+    bands: tuple[int, int, int] | None = None
+    """Bands of a scene that are shown as red, green and blue, from 1; None: those that QGIS takes."""
+    stretch: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Values of these bands that are shown black, and full; None: 0 and 255."""
 
 
 def write_project(
@@ -109,7 +113,7 @@ def write_project(
         ET.SubElement(node, "layername").text = layer.name
         ET.SubElement(node, "srs").append(_spatial_reference(crs))
         ET.SubElement(node, "provider", encoding="UTF-8").text = provider
-        for part in _style(layer.kind, classes, areas):
+        for part in _style(layer, classes, areas):
             node.append(part)
         ET.SubElement(order, "layer", id=identity)
     properties = ET.SubElement(root, "properties")
@@ -148,11 +152,11 @@ def _spatial_reference(crs: Any | None) -> ET.Element:
     return element
 
 
-def _style(kind: str, classes: ClassList, areas: Mapping[int, str] | None) -> list[ET.Element]:
-    """Return the parts of a layer's style: those of the QML that lies beside such a file."""
-    if kind == "scene":
-        return []  # QGIS's own: colours stretched as it does for any raster
-    text = qml_raster(classes) if kind == "classes" else qml_vector(classes, areas)
+def _style(layer: Layer, classes: ClassList, areas: Mapping[int, str] | None) -> list[ET.Element]:
+    """Return the parts of a layer's style: those of the QML that lies beside such a file, or a scene's colours."""
+    if layer.kind == "scene":
+        return [] if layer.bands is None else [_colours(layer.bands, layer.stretch)]
+    text = qml_raster(classes) if layer.kind == "classes" else qml_vector(classes, areas)
     root = ET.fromstring(text.split("\n", 1)[1])
     for palette in [*root.iter("colorPalette"), *root.iter("categories")]:
         for entry in list(palette):
@@ -162,3 +166,17 @@ def _style(kind: str, classes: ClassList, areas: Mapping[int, str] | None) -> li
             elif more:
                 entry.set("label", f"{entry.get('label')}  {more}")
     return [part for part in root if part.tag != "layerGeometryType"]
+
+
+def _colours(bands: tuple[int, int, int], stretch: tuple[tuple[float, ...], tuple[float, ...]] | None) -> ET.Element:
+    """Show a scene as the model sees it: out of a project QGIS stretches nothing by itself, and 16 bits wrap around."""
+    pipe = ET.Element("pipe")
+    given = {f"{name}Band": str(band) for name, band in zip(("red", "green", "blue"), bands, strict=True)}
+    more = {"opacity": "1", "alphaBand": "-1", "nodataColor": ""}
+    renderer = ET.SubElement(pipe, "rasterrenderer", {"type": "multibandcolor", **given, **more})
+    for name, low, high in zip(("red", "green", "blue"), *(stretch or ((0.0,) * 3, (255.0,) * 3)), strict=True):
+        element = ET.SubElement(renderer, f"{name}ContrastEnhancement")
+        for key, value in (("minValue", low), ("maxValue", high)):
+            ET.SubElement(element, key).text = f"{value:.17g}"
+        ET.SubElement(element, "algorithm").text = "StretchToMinimumMaximum"
+    return pipe

@@ -84,7 +84,12 @@ def write_companions(
             layers.insert(0, Layer("right-angled outlines", str(file), "polygons", its_layer, visible=False))
     source = _scene(plan.scene.source)
     if source is not None:
-        layers.append(Layer("scene", source, "scene"))
+        scene, own = plan.scene, None
+        # Bytes in their usual order QGIS shows as they are, with their alpha band or palette.
+        if scene.palette is None and (scene.stretch is not None or scene.bands != (1, 2, 3)):
+            own = scene.bands
+        stretch = None if scene.stretch is None else (scene.stretch.low, scene.stretch.high)
+        layers.append(Layer("scene", source, "scene", bands=own, stretch=stretch))
     codes = {plan.legend.name_of(code): code for code in (0, *(spec.code for spec in plan.legend.drawn))}
     there = {codes[row.class_name]: row for row in covered if row.class_name in codes and row.pixels}
     with saving(outputs.project):
