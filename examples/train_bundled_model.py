@@ -296,7 +296,7 @@ def train(args: argparse.Namespace) -> None:
         # A generator of its own for every step: a resumed run draws what an uninterrupted one would.
         rng = np.random.default_rng([args.seed, 0, step])
         # Towards the end crops come as they are in the pictures, so that probabilities fit how rare a class is.
-        made = batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.4)
+        made = batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.5)
         return rng, blended(made, args.blends, rng) if lesson else made
 
     model.train()
