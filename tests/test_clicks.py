@@ -13,6 +13,7 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
+from safetensors.numpy import load_file
 
 import resegeo
 from resegeo.errors import ResegeoError, UsageError
@@ -82,11 +83,55 @@ def test_examples_change_labels_and_the_report_says_what_they_were(store, clicks
     assert (codes(other) == codes(plain)).all()
 
 
-def test_a_scene_with_examples_has_the_labels_of_its_store_with_them(scene, store, clicks, tmp_path):
-    one = resegeo.segment(scene, WORDS, tmp_path / "one", vector=(), examples=clicks)
+@pytest.mark.parametrize("kind", ["bytes", "16 bits", "floats", "stretched bytes"])
+def test_a_scene_with_examples_has_the_labels_of_its_store_with_them(kind, clicks, tmp_path, make_raster, picture):
+    pixels = picture(64, 80)
+    pixels[:, :, 40:] //= 4
+    knobs = {"stretch": (0, 60)} if kind == "stretched bytes" else {}
+    if kind == "16 bits":
+        pixels = pixels.astype(np.uint16) * 12 + 300
+    if kind == "floats":
+        pixels = pixels.astype(np.float32) / 255
+    scene = make_raster("scene.tif", pixels, **WHERE)
+    resegeo.segment(scene, WORDS, tmp_path / "out", vector=(), **knobs)
+    store = tmp_path / "out/scene.store.zarr"
+    one = resegeo.segment(scene, WORDS, tmp_path / "one", vector=(), examples=clicks, **knobs)
     two = resegeo.segment(store, WORDS, tmp_path / "two", vector=(), examples=clicks)
     assert (codes(one) == codes(two)).all()
     assert one.beside[0].name == "scene.fitted.safetensors"
+    three = resegeo.segment(store, WORDS, tmp_path / "three", vector=(), examples=one.beside[0])
+    assert (codes(one) == codes(three)).all()
+    fitted = [load_file(each.beside[0]) for each in (one, two)]
+    assert fitted[0].keys() == fitted[1].keys()
+    assert all((fitted[0][name] == fitted[1][name]).all() for name in fitted[0])
+
+
+def test_colours_of_another_stretch_are_those_of_another_scene(clicks, tmp_path, make_raster, picture):
+    pixels = picture(64, 80).astype(np.uint16) * 12 + 300
+    scene = make_raster("scene.tif", pixels, **WHERE)
+    one = resegeo.segment(scene, WORDS, tmp_path / "one", vector=(), examples=clicks, stretch=(0, 12000))
+    file = one.beside[0]
+    for stretch, wanted in (((0, 12000), True), ((0, 6000), False)):
+        plan = resegeo.prepare(scene, WORDS, tmp_path / "two", examples=file, stretch=stretch).plan
+        assert plan.correction.coloured is wanted
+
+
+def test_labels_of_examples_shown_in_another_way_keep_what_was_fitted(scene, clicks, tmp_path):
+    """From the codes that lie there; nothing is scored anew."""
+    first = resegeo.segment(scene, WORDS, tmp_path / "one", vector=(), examples=clicks)
+    store = tmp_path / "one/scene.store.zarr"
+    again = resegeo.segment(store, WORDS, tmp_path / "k", vector=(), examples=clicks)
+    assert (codes(again) == codes(first)).all()
+    shown = [
+        resegeo.segment(store, WORDS, tmp_path / "m", vector=(), examples=clicks, only=["water"]),
+        resegeo.segment(store, None, tmp_path / "k", vector=(), only=["water"], overwrite=True),
+    ]
+    fitted = load_file(first.beside[0])
+    assert "scene_colours" in fitted
+    for each in (again, *shown):
+        found = load_file(next(path for path in each.beside if path.suffix == ".safetensors"))
+        assert found.keys() == fitted.keys()
+        assert all((found[name] == fitted[name]).all() for name in fitted)
 
 
 def test_fitted_vectors_are_taken_to_a_scene_without_the_points(scene, store, clicks, tmp_path):
@@ -117,6 +162,7 @@ def test_a_damaged_file_of_fitted_vectors_is_told(store, clicks, tmp_path):
         "empty": b"",
         "zeros": bytes(100),
         "nan": save(sound | {"biases": np.array([0, np.nan], np.float32)}, metadata=metadata),
+        "large": save(sound | {"biases": np.array([3e38, -3e38], np.float32)}, metadata=metadata),
         "few": save(sound | {"biases": np.zeros(1, np.float32)}, metadata=metadata),
         "double": save(sound | {"biases": np.zeros(2)}, metadata=metadata),
         "bare": save(sound),

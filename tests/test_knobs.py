@@ -151,7 +151,9 @@ def test_a_knob_changes_some_labels_and_a_run_gives_the_same_twice(tmp_path, sce
 
 def test_voted_labels_are_the_same_all_over_a_segment(tmp_path, make_raster, picture):
     """One window, parcels as segments: one class each."""
-    scene = make_raster("one.tif", picture(128, 128))
+    pixels = picture(128, 128)
+    pixels[:, :, 48:] //= 4  # two parts unlike each other, whose border lies inside of segments
+    scene = make_raster("one.tif", pixels)
     ids = np.arange(16).reshape(4, 4).repeat(32, axis=0).repeat(32, axis=1).astype(np.int32) + 1
     parcels = make_raster("ids.tif", ids[None])
     free = codes(scene, tmp_path / "free", segments=str(parcels))

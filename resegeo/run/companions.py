@@ -85,8 +85,8 @@ def write_companions(
     source = _scene(plan.scene.source)
     if source is not None:
         scene, own = plan.scene, None
-        # Bytes in their usual order QGIS shows as they are, with their alpha band or palette.
-        if scene.palette is None and (scene.stretch is not None or scene.bands != (1, 2, 3)):
+        # Bytes in their usual order, and one band of them, QGIS shows as they are, with their alpha band or palette.
+        if scene.palette is None and (scene.stretch is not None or scene.bands not in ((1, 2, 3), (1, 1, 1))):
             own = scene.bands
         stretch = None if scene.stretch is None else (scene.stretch.low, scene.stretch.high)
         layers.append(Layer("scene", source, "scene", bands=own, stretch=stretch))

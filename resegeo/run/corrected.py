@@ -16,7 +16,7 @@ from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, fit, wit
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
 from resegeo.files import Note, saving, whole
 from resegeo.run.clicks import refuse_one_class, sample_of
-from resegeo.run.correction import FORMAT, KEY, identity_of, words_of
+from resegeo.run.correction import FORMAT, KEY, identity_of, split, stretch_of, words_of
 from resegeo.run.example_features import Words, counts, gather_with_scene
 from resegeo.run.plan import Plan
 from resegeo.run.store import Store
@@ -123,12 +123,12 @@ def _sentence(found: Mapping[str, int], judged: Judged | None, names: tuple[str,
     )
 
 
-def load_fitted(path: Path) -> Fitted:
-    """Read the vectors of a file whose mark says that :func:`write_fitted` wrote it."""
+def found_again(path: Path, facts: Mapping[str, Any]) -> Found:
+    """Read what was fitted from a file whose mark says that :func:`write_fitted` wrote it."""
     from safetensors.numpy import load_file
 
-    arrays = load_file(path)
-    return Fitted(arrays["residuals"], arrays["biases"])
+    elsewhere, there = split(load_file(path))
+    return Found(elsewhere if there is None else there, facts, elsewhere)
 
 
 def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = None) -> None:
@@ -150,6 +150,7 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
         "words": words_of(plan.settings),
         "model": {"name": plan.source.name, **identity_of(plan.source)},
         "scene": plan.scene.fingerprint,
+        "stretch": stretch_of(plan.scene),
         "fitted_on": dict(found.facts),
     }
     arrays = {"residuals": found.elsewhere.residuals, "biases": found.elsewhere.biases}

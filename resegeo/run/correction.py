@@ -34,6 +34,8 @@ FORMAT = 1
 _MOST = 256 * 2**20
 """Bytes of a file of fitted vectors that are read at most."""
 _MOST_HEADER = 8 * 2**20
+_LARGEST = 1e6
+"""Of what is fitted; larger numbers would overflow in the sums of logits."""
 _WORDS = ("reduction", "softmax_over", "logit_scale", "subtract_cls")
 """Knobs that say how words become the logits that the vectors add to."""
 
@@ -51,6 +53,8 @@ class Correction:
     """Field that names the classes."""
     kind: str = "places"
     """``places`` in this very scene, or ``fitted`` by an earlier run."""
+    coloured: bool = False
+    """Whether the colours of pixels are known to it."""
     places: Places | None = field(default=None, repr=False)
     """Of examples of this very scene; None where only what became of them is known."""
     fitted: Fitted | None = field(default=None, repr=False)
@@ -58,12 +62,14 @@ class Correction:
 
     def facts(self) -> dict[str, Any]:
         """Return what the results depend on, as plain values."""
-        return {"kind": self.kind, "sha256": self.sha256, "field": self.column, "counts": dict(self.counts)}
+        facts = {"kind": self.kind, "sha256": self.sha256, "field": self.column, "counts": dict(self.counts)}
+        return facts | {"colours": self.coloured}
 
 
 def correction_known(facts: Mapping[str, Any]) -> Correction:
     """Return the correction of a finished run from what its report says of it; see :meth:`Correction.facts`."""
-    return Correction("the examples", facts["sha256"], dict(facts["counts"]), facts["field"], facts["kind"])
+    coloured = facts.get("colours") is True
+    return Correction("the examples", facts["sha256"], dict(facts["counts"]), facts["field"], facts["kind"], coloured)
 
 
 def correction_of(
@@ -97,7 +103,9 @@ def correction_of(
         raise ResegeoError(f"[[examples={name}]]: no such file. Check the path.")
     clicks = read_clicks(str(path), field_, scene, region, classes)
     said = checksum(Path(path)) if is_file(path) else ""
-    return Correction(Path(path).name, said, clicks.counts, clicks.field, places=clicks.places), clicks.classes
+    coloured = clicks.places.colours is not None and not settings.vote_segments
+    found = Correction(Path(path).name, said, clicks.counts, clicks.field, "places", coloured, clicks.places)
+    return found, clicks.classes
 
 
 def words_of(settings: Settings) -> dict[str, Any]:
@@ -109,6 +117,20 @@ def identity_of(source: ModelSource) -> dict[str, Any]:
     """Return the identity of a model as JSON gives it back."""
     plain: dict[str, Any] = json.loads(json.dumps(identity(source)))
     return plain
+
+
+def split(arrays: Mapping[str, NDArray[Any]]) -> tuple[Fitted, Fitted | None]:
+    """Return what a file holds for any scene, and for the one that it was fitted on where that has colours."""
+    there = None
+    if "scene_colours" in arrays:
+        there = Fitted(*(arrays[f"scene_{name}"] for name in ("residuals", "biases", "colours")))
+    return Fitted(arrays["residuals"], arrays["biases"]), there
+
+
+def stretch_of(scene: Scene) -> Any:
+    """Return how a scene is stretched as JSON gives it back: the same file under another has other colours."""
+    found = scene.stretch
+    return None if found is None else [[float(value) for value in part] for part in (found.low, found.high)]
 
 
 @dataclass(frozen=True)
@@ -129,13 +151,16 @@ class FittedFile:
     """For any scene."""
     scene: str = ""
     """Fingerprint of the scene that it was fitted on."""
+    stretch: Any = None
+    """How that was stretched, see :func:`stretch_of`."""
     there: Fitted | None = field(default=None, repr=False)
     """For that scene, with its colours, if they were known."""
 
     def serving(self, scene: Scene, settings: Settings) -> Fitted:
         """Return what serves a scene: where that is the one it was fitted on the same labels come out again."""
-        own = self.there is not None and scene.coloured and not settings.vote_segments
-        return self.there if own and self.there is not None and scene.fingerprint == self.scene else self.fitted
+        own = scene.fingerprint == self.scene and stretch_of(scene) == self.stretch
+        usable = own and scene.coloured and not settings.vote_segments
+        return self.there if usable and self.there is not None else self.fitted
 
     def refuse_other_model(self, source: ModelSource) -> None:
         """Refuse a model that it was not fitted with; see :class:`ResegeoError`."""
@@ -182,11 +207,8 @@ def read_fitted(path: Path) -> FittedFile:
         if not all(isinstance(name, str) and type(count) is int for name, count in told.items()):
             raise ValueError("no counts")
         arrays = load(content)
-        fitted = Fitted(arrays["residuals"], arrays["biases"])
-        there = None
-        if "scene_colours" in arrays:
-            there = Fitted(*(arrays[f"scene_{name}"] for name in ("residuals", "biases", "colours")))
-        scene = str(said.get("scene", ""))
+        fitted, there = split(arrays)
+        scene, stretch = str(said.get("scene", "")), said.get("stretch")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResegeoError(damaged) from error
     wanted = {"residuals": (len(its.classes), -1), "biases": (len(its.classes),), "colours": (len(its.classes), 3)}
@@ -197,7 +219,7 @@ def read_fitted(path: Path) -> FittedFile:
             raise ResegeoError(damaged)
     if there is not None and there.residuals.shape != fitted.residuals.shape:
         raise ResegeoError(damaged)
-    return FittedFile(what, its, model, words, told, fitted, scene, there)
+    return FittedFile(what, its, model, words, told, fitted, scene, stretch, there)
 
 
 def _sound(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
@@ -206,7 +228,7 @@ def _sound(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
         array.dtype == np.float32
         and array.ndim == len(shape)
         and all(size in (-1, own) for size, own in zip(shape, array.shape, strict=True))
-        and bool(np.isfinite(array).all())
+        and bool((np.abs(array) <= _LARGEST).all())  # which NaN is not either
     )
 
 
@@ -235,9 +257,10 @@ def _read_fitted(
             f"{shown(getattr(settings, changed[0]))}; take the settings that it was fitted with."
         )
     extended = extended_by(classes, [spec.name for spec in its.classes[own:]])
-    return Correction(
-        path.name, checksum(path), read.counts, None, "fitted", None, read.serving(scene, settings)
-    ), extended
+    fitted = read.serving(scene, settings)
+    coloured = fitted.colours is not None
+    found = Correction(path.name, checksum(path), read.counts, None, "fitted", coloured, None, fitted)
+    return found, extended
 
 
 def _dimension(source: ModelSource) -> int:

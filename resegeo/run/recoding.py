@@ -16,7 +16,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from resegeo.progress import Progress
-from resegeo.run.corrected import Found, load_fitted
+from resegeo.run.corrected import Found, found_again
 from resegeo.run.labelling import Block, blocks_of, only
 from resegeo.run.plan import Outputs, Plan
 from resegeo.run.report import Mark, earlier_report, marks_of, versions
@@ -125,7 +125,7 @@ def _usable(
         if plan.correction.kind == "places":
             if not _whole(fitted, known):
                 return None
-            found = Found(load_fitted(fitted), report["examples"])
+            found = found_again(fitted, report["examples"])
         else:
             found = Found(None, report["examples"])
     return Labelled(raster, scores if scored else None, whole, report["model"], found)

@@ -107,12 +107,12 @@ def stored_scene(facts: StoredScene, valid: Any, colours: Any | None = None) -> 
         bands=facts.bands,
         georeference=georeference,
         nodata=facts.nodata,
-        # Only said, never applied: pixels come as uint8, as they were seen.
         stretch=None if facts.stretch is None else Stretch(*facts.stretch),
         pixels=_Kept(valid, colours),
         fingerprint=facts.fingerprint,
         stamp=facts.stamp,
         coloured=colours is not None,
+        seen=True,
     )
 
 

@@ -93,6 +93,8 @@ class Scene:
     """What an alpha band that serves as no colour means here, in words; None where there is none."""
     coloured: bool = True
     """False where only validity is known, and every pixel reads as black."""
+    seen: bool = False
+    """Whether pixels come as the model saw them: the stretch was applied before, and is only said."""
 
     @property
     def array(self) -> xr.DataArray:
@@ -118,7 +120,7 @@ class Scene:
         good = values[-1] != 0
         if self.palette is not None:
             colours = self.palette[values[0]]
-        elif self.stretch is not None:
+        elif self.stretch is not None and not self.seen:
             colours = self.stretch.apply(values[:3]).transpose(1, 2, 0)
         else:
             colours = values[:3].transpose(1, 2, 0)
