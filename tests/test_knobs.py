@@ -149,11 +149,11 @@ def test_a_knob_changes_some_labels_and_a_run_gives_the_same_twice(tmp_path, sce
     assert np.array_equal(first, codes(scene, tmp_path / "second", threads=1, **knobs))
 
 
-def test_voted_labels_are_the_same_all_over_a_segment(tmp_path, make_raster, picture):
+def test_voted_labels_are_the_same_all_over_a_segment(tmp_path, make_raster):
     """One window, parcels as segments: one class each."""
-    pixels = picture(128, 128)
-    pixels[:, :, 48:] //= 4  # two parts unlike each other, whose border lies inside of segments
-    scene = make_raster("one.tif", pixels)
+    with rasterio.open(Path(__file__).parents[1] / "examples/demo/sentinel2.tif") as demo:
+        # Shores, which run through the parcels.
+        scene = make_raster("one.tif", demo.read(window=((150, 278), (200, 328))))
     ids = np.arange(16).reshape(4, 4).repeat(32, axis=0).repeat(32, axis=1).astype(np.int32) + 1
     parcels = make_raster("ids.tif", ids[None])
     free = codes(scene, tmp_path / "free", segments=str(parcels))

@@ -92,8 +92,15 @@ def readable(path: Path) -> bool:
     """Whether a vector file can be read to its end."""
     whole = path.with_suffix(".shp") if path.suffix.lower() in (".shx", ".dbf") else path
     try:
-        sound = all(not shapely.is_missing(shapes).any() for _, shapes in _read(whole))
-        return sound and (whole.suffix.lower() != ".shp" or _sound_shapefile(whole))
+        rows = 0
+        for _, shapes in _read(whole):
+            if shapely.is_missing(shapes).any():
+                return False
+            rows += len(shapes)
+        # Of a FlatGeobuf that ends inside its index GDAL reads no row and says nothing; its head says how many.
+        if whole.suffix.lower() == ".fgb" and rows != pyogrio.read_info(whole)["features"]:
+            return False
+        return whole.suffix.lower() != ".shp" or _sound_shapefile(whole)
     except Exception:  # readers of damaged files raise anything, IndexError for one
         return False
 

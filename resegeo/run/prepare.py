@@ -386,8 +386,8 @@ def _kept_colours(store: Store) -> Any | None:
     found = store.array("colours")
     if found is None and store.header.kept.features:
         notice(
-            f"{store.url} keeps no colours of its scene: an earlier version made it, or they are damaged. Examples are "
-            "fitted on features alone, which draw borders less sharply; to have colours give them with the scene.",
+            f"{store.url} keeps no colours of its scene: an earlier version made it, or they are damaged. Examples "
+            "count by features alone, which draw borders less sharply; to have colours give them with the scene.",
             InputNotice,
         )
     return found
