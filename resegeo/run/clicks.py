@@ -21,7 +21,7 @@ from resegeo.scene.grids import name_of
 from resegeo.scene.reader import Scene
 from resegeo.scene.region import Region, outline, transform_of
 from resegeo.scene.vector_layers import areal, laid_over, read_layer, turned
-from resegeo.scene.windows import Rect
+from resegeo.scene.windows import BLOCK, Rect
 
 FIELDS = ("class", "class_name", "class_id")
 """Fields that name the class, the first that a file has."""
@@ -331,7 +331,7 @@ def _seen(scene: Scene, region: Region | None, places: Places) -> tuple[Places, 
     """Read the colours of places, and which of them (P,) lie on valid pixels, inside the region."""
     result = np.zeros(len(places), dtype=bool)
     colours = np.zeros((len(places), 3), dtype=np.uint8)
-    side = 256
+    side = BLOCK  # as stores cut their arrays, so that no chunk is read twice
     tile = places.rows // side * (1 + scene.width // side) + places.cols // side
     for number in np.unique(tile):
         own = np.flatnonzero(tile == number)
