@@ -295,8 +295,9 @@ def train(args: argparse.Namespace) -> None:
     def batch(step: int) -> tuple[np.random.Generator, Batch]:
         # A generator of its own for every step: a resumed run draws what an uninterrupted one would.
         rng = np.random.default_rng([args.seed, 0, step])
-        # Towards the end crops come as they are in the pictures, so that probabilities fit how rare a class is.
-        made = batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else 0.5)
+        # Towards the end crops come more as they are in the pictures, so that probabilities fit how rare a class is.
+        late = 0.5 if lesson else 0.25
+        made = batch_of(sampler, args.batch, patch, rng, 0.6 if step < cooling else late)
         return rng, blended(made, args.blends, rng) if lesson else made
 
     model.train()

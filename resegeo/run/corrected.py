@@ -80,14 +80,12 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
     found = counts(examples.label, names)
     refuse_one_class(found, what)
     plain = with_prevalence(replace(examples, colours=None), replace(sample, colours=None))
-    # Segments vote as a whole, whatever the colours of their pixels.
-    fitted, judged = choose(plain if settings.vote_segments else replace(plain, colours=examples.colours))
+    fitted, judged = choose(replace(plain, colours=examples.colours) if correction.coloured else plain)
     penalty = USUAL_PENALTY if judged is None else judged.penalty
     elsewhere = fitted if fitted.colours is None else fit(plain, penalty)
     facts = correction.facts() | {
         "counts": dict(found),
         "penalty": penalty,
-        "colours": fitted.colours is not None,
         "judged": None if judged is None else _judgement(judged, names),
     }
     notice(f"{what}: {_sentence(found, judged, names)}", InputNotice)

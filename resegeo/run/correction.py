@@ -54,7 +54,7 @@ class Correction:
     kind: str = "places"
     """``places`` in this very scene, or ``fitted`` by an earlier run."""
     coloured: bool = False
-    """Whether the colours of pixels are known to it."""
+    """Whether the colours of pixels count: where they are known, and no segment votes as a whole."""
     places: Places | None = field(default=None, repr=False)
     """Of examples of this very scene; None where only what became of them is known."""
     fitted: Fitted | None = field(default=None, repr=False)

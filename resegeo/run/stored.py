@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-class _Kept:
+class _KeptPixels:
     """Pixels of which validity (height, width) and perhaps colours (height, width, 3) are kept; else they are black."""
 
     dtype = np.dtype(np.uint8)
@@ -108,7 +108,7 @@ def stored_scene(facts: StoredScene, valid: Any, colours: Any | None = None) -> 
         georeference=georeference,
         nodata=facts.nodata,
         stretch=None if facts.stretch is None else Stretch(*facts.stretch),
-        pixels=_Kept(valid, colours),
+        pixels=_KeptPixels(valid, colours),
         fingerprint=facts.fingerprint,
         stamp=facts.stamp,
         coloured=colours is not None,
