@@ -7,14 +7,15 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 import resegeo
 from resegeo.clip.blending import Blender, Grouping, WindowScores
-from resegeo.clip.fitting import Examples, choose, fit, probabilities
+from resegeo.clip.fitting import Examples, Fitted, choose, fit, probabilities
 from resegeo.clip.scores import patch_scores, unit
 from resegeo.errors import ResegeoError
 from resegeo.run.clicks import refuse_one_class
-from resegeo.run.example_features import Places, Words
+from resegeo.run.example_features import Places, Words, interpolated
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import Rect
 
@@ -27,12 +28,12 @@ REDUCTIONS = st.sampled_from(["max", "mean", "logsumexp"])
 def blended(seed, texts, grouping, residuals=None, added=None):
     """Class probabilities (C, h, w) of a scene of two windows that overlap, whose features are random."""
     random = np.random.default_rng(seed)
-    vectors = texts if residuals is None else np.concatenate([texts, residuals])
+    vectors = texts if residuals is None else grouping.corrected_by(texts, residuals, 20.0)
     windows = []
     for col in (0, 8):
         features = random.normal(size=(1, GRID, GRID, WIDTH)).astype(np.float32)
         cls = unit(random.normal(size=WIDTH))
-        windows.append(WindowScores(Rect(0, col, SIDE, SIDE), patch_scores(features, vectors)[0], vectors @ cls))
+        windows.append(WindowScores(Rect(0, col, SIDE, SIDE), patch_scores(features, vectors)[0], texts @ cls))
     blender = Blender(Canvas(SCENE), grouping, logit_scale=20.0, taper=True, subtract_cls=0.3)
     return blender.blend(Rect(0, 0, SIDE, SIDE + 8), windows, added)
 
@@ -59,9 +60,28 @@ def test_vectors_of_nothing_are_the_words_bit_by_bit(seed, reduction):
     owner = (0, 0, 1, 2)
     texts = prompts(seed, owner)
     words = blended(seed, texts, Grouping(owner, 3, reduction))
-    corrected = Grouping(owner, 3, reduction, residuals=True)
+    corrected = Grouping(owner, 3, reduction, corrected=True)
     for nothing in (np.zeros((3, 1, 1), np.float32), np.zeros((3, SIDE, SIDE + 8), np.float32)):
         assert (blended(seed, texts, corrected, np.zeros((3, WIDTH), np.float32), nothing) == words).all()
+
+
+@settings(max_examples=20)
+@given(SEEDS, REDUCTIONS, st.sampled_from([(0, 0, 1, 2), (0, 1, 1, 1), (1, 1)]), st.sampled_from([0.0, 0.3]))
+def test_residuals_that_joined_the_prompts_say_what_residuals_of_classes_do(seed, reduction, owner, subtract_cls):
+    """Pixel by pixel, from the words' logits of the interpolated feature and its products with residuals of classes."""
+    random = np.random.default_rng(seed)
+    words = Words(prompts(seed, owner), Grouping(owner, 3, reduction, corrected=True), 20.0, subtract_cls)
+    features, residuals = (random.normal(size=size).astype(np.float32) for size in ((1, 4, 4, WIDTH), (3, WIDTH)))
+    cls, nothing = unit(random.normal(size=WIDTH)), np.zeros(3, np.float32)
+    reduced = patch_scores(features, words.corrected(Fitted(5 * residuals, nothing)))[0]
+    window = WindowScores(Rect(0, 0, SIDE, SIDE), reduced, words.texts @ cls)
+    blender = Blender(Canvas(SCENE), words.grouping, words.logit_scale, taper=True, subtract_cls=subtract_cls)
+    found = blender.blend(Rect(0, 0, SIDE, SIDE), [window])
+    rows, cols = ((each.ravel() + 0.5) / SIDE for each in np.indices((SIDE, SIDE)))
+    u = unit(interpolated(features, np.zeros(SIDE**2, np.int64), rows, cols))
+    logits = words.logits(u, cls) + u @ (5 * residuals).T
+    expected = softmax(logits.astype(np.float64), axis=1)
+    assert np.allclose(found.reshape(3, -1).T, expected, atol=1e-4)
 
 
 def places(seed, classes=2, count=12):

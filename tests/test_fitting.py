@@ -103,7 +103,7 @@ def test_colours_are_further_features_less_their_mean_over_their_spread(places):
     assert found.colours is not None
     assert np.allclose(found.residuals, expected.residuals[:, :-3], atol=2e-3)
     assert np.allclose(probabilities(coloured, found), probabilities(wider, expected), atol=1e-3)
-    black, white = (found.beside(np.full((1, 1, 3), value, np.uint8))[0, 0] for value in (0, 255))
+    black, white = (found.beside(np.full((1, 1, 3), value, np.uint8))[:, 0, 0] for value in (0, 255))
     assert np.allclose(black, found.biases)
     assert np.allclose(white - black, 255 * found.colours.sum(axis=1), atol=1e-3)
     some = coloured.part(np.arange(places) % 2 == 0)

@@ -143,8 +143,8 @@ def test_what_examples_add_to_a_class_joins_its_logit(canvas, everywhere):
     residuals = 7 * random.normal(size=(3, 8)).astype(np.float32)
     added = random.normal(size=(3, 1, 1) if everywhere else (3, 32, 32)).astype(np.float32)
     features = random.normal(size=(1, 4, 4, 8)).astype(np.float32)
-    windows = scored(grid, np.concatenate([texts, residuals]), features)
-    grouping = Grouping((0, 0, 2), 3, residuals=True)  # the second class has no words
+    grouping = Grouping((0, 0, 2), 3, corrected=True)  # the second class has no words
+    windows = scored(grid, grouping.corrected_by(texts, residuals, 5), features)
     blender = Blender(canvas, grouping, 5, taper=False)
     found = blender.blend(Rect(0, 0, 32, 32), windows, added)[:, 10, 17]
     here = added[:, 8:24, 12:30] if not everywhere else added

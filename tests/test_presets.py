@@ -7,7 +7,7 @@ best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import open_clip
@@ -276,11 +276,12 @@ def test_logits_averaged_over_windows_equal_the_direct_form(softmax_over, reduct
     added = random.normal(size=(count, 24, 30)).astype(np.float32) if softmax_over == "classes" else None
     vectors = random.normal(size=(4 + (0 if added is None else count), 6)).astype(np.float32)
     vectors[:4] /= np.linalg.norm(vectors[:4], axis=1, keepdims=True)
+    grouping = Grouping(owner, count, reduction, softmax_over, corrected=added is not None)
+    stored = vectors if added is None else grouping.corrected_by(vectors[:4], vectors[4:], 7.0)
     rects = [Rect(0, 0, 16, 16), Rect(4, 9, 16, 16)]
     features = random.normal(size=(2, 4, 4, 6)).astype(np.float32)
-    reduced = patch_scores(features, vectors)
+    reduced = patch_scores(features, stored)
     windows = [WindowScores(rect, one, one[:4, 0, 0]) for rect, one in zip(rects, reduced, strict=True)]
-    grouping = replace(Grouping(owner, count, reduction, softmax_over), residuals=added is not None)
     blender = Blender(canvas, grouping, logit_scale=7.0, taper=False, average="logits")
     found = blender.blend(Rect(0, 0, 24, 30), windows, added)
     total, times = np.zeros((len(vectors), 24, 30)), np.zeros((24, 30))

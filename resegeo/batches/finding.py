@@ -30,7 +30,7 @@ from resegeo.clip.tokens import check_prompts
 from resegeo.errors import InputNotice, ResegeoError, UsageError, escaped, notice, shown
 from resegeo.files import whole, writable_folder
 from resegeo.progress import Progress, silent
-from resegeo.run.clicks import Drawn, is_fitted, on_scene, read_drawn, refuse_one_class, sample_of
+from resegeo.run.clicks import Drawn, is_fitted, on_scene, read_drawn, refuse_one_class
 from resegeo.run.compute import Models
 from resegeo.run.correction import read_fitted
 from resegeo.run.example_features import Words, counts, gather_with_scene
@@ -224,13 +224,11 @@ class _Search:
             scene, canvas, grid = opened_scene(store)
             if scene.georeference.kind in ("gcps", "rpcs"):
                 continue
-            places, _, valid = on_scene(drawn, scene, None)
-            if valid.any():
+            places, spread, _, _ = on_scene(drawn, scene, None)
+            if len(places):
                 taper = bool(store.header.settings.get("taper", True))
                 words = self._words_of(drawn.classes, {})
-                own, sample, _ = gather_with_scene(
-                    store, canvas, grid, places.part(valid), sample_of(scene, None), words, taper=taper
-                )
+                own, sample, _ = gather_with_scene(store, canvas, grid, places, spread, words, taper=taper)
                 parts.append(own)
                 samples.append(sample)
         label = np.concatenate([each.label for each in parts]) if parts else np.zeros(0, dtype=np.int64)

@@ -46,13 +46,30 @@ class Grouping:
     softmax_over: str = "classes"
     """``classes``: prompts become classes as logits, then one softmax over classes, so that a class's probability does
     not depend on how many words it has. ``prompts``: the order of ReSeg-CLIP's code, a softmax over prompts first."""
-    residuals: bool = False
-    """Whether examples have corrected the classes; the scores then hold C residuals behind those of the prompts."""
+    corrected: bool = False
+    """Whether the scores are those of the vectors that :meth:`corrected_by` gives."""
 
     @classmethod
     def of(cls, classes: ClassList, reduction: str, softmax_over: str) -> Grouping:
         """Group the prompts of a class list."""
         return cls(tuple(classes.prompt_class), len(classes.classes), reduction, softmax_over)
+
+    @property
+    def wordless(self) -> NDArray[np.int64]:
+        """Indices of the classes without a prompt."""
+        return np.setdiff1d(np.arange(self.classes), self.prompt_class)
+
+    def corrected_by(
+        self, texts: NDArray[np.float32], residuals: NDArray[np.float32], logit_scale: float
+    ) -> NDArray[np.float32]:
+        """Add the residuals of classes (C, D), products with which join the logits of classes, to the prompts (Q, D).
+
+        What joins the logits of all prompts of a class joins the class's own by any reduction of
+        :func:`class_logits`, so that no more scores are needed than there were; only residuals of classes without a
+        prompt follow behind, in the order of :attr:`wordless`.
+        """
+        own = texts + residuals[list(self.prompt_class)] / np.float32(logit_scale)
+        return np.concatenate([own, residuals[self.wordless]], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,11 +113,10 @@ class Blender:
 
         """
         grouping, prompts = self.grouping, len(self.grouping.prompt_class)
+        behind = len(grouping.wordless) if grouping.corrected else 0
         logits = self.average == "logits" and not self.vote
         late = logits or (grouping.softmax_over == "prompts" and not self.vote)  # averaged before they are reduced
-        channels = prompts if late else grouping.classes
-        if logits and grouping.residuals:
-            channels += grouping.classes
+        channels = prompts + behind if late else grouping.classes
         total = np.zeros((channels, block.height, block.width), dtype=np.float32)
         weight = np.zeros((block.height, block.width), dtype=np.float32)
         room = np.empty(0, dtype=np.float32)  # for the products of every window: new memory each time is slow
@@ -144,18 +160,18 @@ class Blender:
         cols: NDArray[np.float64],
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """Logits (Q, h, w) of the prompts at points of a window, and behind them what examples add to classes."""
+        """Logits (Q, h, w) of the prompts at points of a window, and behind them those of corrected classes without."""
         patches, prompts = window.reduced.shape[-1], len(self.grouping.prompt_class)
         scores = pixel_cosines(
             window.reduced,
             axis_weights(patches, rows),
             axis_weights(patches, cols),
-            prompts=prompts,
+            cosines=not self.grouping.corrected,
             interpolate=self.interpolate,
             out=out,
         )
         if self.subtract_cls:
-            scores[:prompts] -= np.float32(self.subtract_cls) * window.cls[:prompts, None, None]
+            scores[:prompts] -= np.float32(self.subtract_cls) * window.cls[:, None, None]
         scores[:prompts] *= np.float32(self.logit_scale)
         return scores
 
@@ -169,8 +185,8 @@ class Blender:
                 softmax(scores), grouping.prompt_class, grouping.classes, reduction=grouping.reduction
             )
         logits = class_logits(scores[:prompts], grouping.prompt_class, grouping.classes, reduction=grouping.reduction)
-        if grouping.residuals:
-            logits += scores[prompts:]
+        if grouping.corrected and len(scores) > prompts:
+            logits[grouping.wordless] = scores[prompts:]
         if added is not None:
             logits += added
         return softmax(logits)

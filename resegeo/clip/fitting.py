@@ -98,11 +98,13 @@ class Fitted:
     """(C, 3) what a step of red, green and blue adds, 0 being black; None: colours say nothing."""
 
     def beside(self, rgb: NDArray[np.uint8] | None) -> NDArray[np.float32]:
-        """Return what is added beside features: (..., C) for pixels (..., 3), or (C,) where colours say nothing."""
+        """Return what is added beside features: (C, ...) for pixels (..., 3), or (C,) where colours say nothing."""
         if self.colours is None:
             return self.biases
         assert rgb is not None
-        return np.asarray(rgb.astype(np.float32) @ self.colours.T + self.biases)
+        added = self.colours @ rgb.reshape(-1, 3).T.astype(np.float32)
+        added += self.biases[:, None]
+        return np.asarray(added.reshape(-1, *rgb.shape[:-1]))
 
 
 def fit(examples: Examples, penalty: float) -> Fitted:
@@ -198,8 +200,8 @@ def probabilities(examples: Examples, fitted: Fitted | None) -> NDArray[np.float
 
     logits = examples.words.astype(np.float64)
     if fitted is not None:
-        added = fitted.beside(examples.colours)
-        logits = logits + examples.features @ fitted.residuals.T + (added if added.ndim == 1 else added[examples.place])
+        added = fitted.beside(examples.colours).T
+        logits = logits + examples.features @ fitted.residuals.T + (added[examples.place] if added.ndim == 2 else added)
     total = np.zeros((len(examples.label), examples.classes))
     np.add.at(total, examples.place, softmax(logits, axis=1) * examples.share[:, None])
     return total

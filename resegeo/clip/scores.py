@@ -124,7 +124,7 @@ def pixel_cosines(
     vertical: AxisWeights,
     horizontal: AxisWeights,
     *,
-    prompts: int | None = None,
+    cosines: bool = True,
     interpolate: str = "features",
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
@@ -136,8 +136,8 @@ def pixel_cosines(
         (Q + 4, g, g).
     vertical, horizontal:
         Interpolation to the wanted pixel rows (h) and columns (w).
-    prompts:
-        How many of the Q vectors have unit length; products with the others are no cosines. None: all.
+    cosines:
+        Whether the Q vectors have unit length; products with others are no cosines, and not kept within [-1, 1].
     interpolate:
         ``features``: cosines of the interpolated feature. ``scores``: interpolated cosines of the patches.
     out:
@@ -145,7 +145,7 @@ def pixel_cosines(
 
     Returns
     -------
-    (Q, h, w) float32: products of the unit feature with each vector, cosines in [-1, 1] where it has unit length.
+    (Q, h, w) float32: products of the unit feature with each vector, in [-1, 1] where they are cosines.
 
     """
     own, right, lower, diagonals = reduced[-EXTRA:]
@@ -153,7 +153,7 @@ def pixel_cosines(
     if interpolate == "scores":
         dots = dots / np.sqrt(np.maximum(own, _TINY))
     across = (dots.reshape(-1, dots.shape[-1]) @ horizontal.linear.T).reshape(*dots.shape[:2], -1)
-    cosines = np.matmul(vertical.linear, across, out=out)  # (h, g) @ (Q, g, w)
+    products = np.matmul(vertical.linear, across, out=out)  # (h, g) @ (Q, g, w)
     if interpolate == "features":
         # |Σ w_i f_i|² as one product: (h, 2g) @ (2g, 2g) @ (2g, w); off the diagonal every pair counts twice.
         patches = len(own)
@@ -163,9 +163,10 @@ def pixel_cosines(
         square = vertical.both @ pairs @ horizontal.both.T
         np.maximum(square, _TINY, out=square)
         np.sqrt(square, out=square)
-        cosines *= np.divide(np.float32(1), square, out=square)
-    np.clip(cosines[:prompts], -1, 1, out=cosines[:prompts])
-    return np.asarray(cosines, dtype=np.float32)
+        products *= np.divide(np.float32(1), square, out=square)
+    if cosines:
+        np.clip(products, -1, 1, out=products)
+    return np.asarray(products, dtype=np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,11 +29,12 @@ from resegeo.files import sync, whole_named
 from resegeo.outputs.raster import CLASSES_TAG
 from resegeo.progress import Progress, silent
 from resegeo.run.execution import ready_for
-from resegeo.run.labelling import Labeller, one_thread_each
+from resegeo.run.labelling import Labeller
 from resegeo.run.options import Options
 from resegeo.run.prepare import as_class_list, settle
 from resegeo.run.store import Store
 from resegeo.run.store_place import is_store
+from resegeo.run.threads import one_thread_each
 from resegeo.scene.formats import open_raster
 from resegeo.scene.vector_layers import VECTOR_SUFFIXES
 from resegeo.scene.windows import blocks

@@ -42,6 +42,8 @@ class Clicks:
     field: str
     counts: Mapping[str, int]
     """Places of each class that has any, by name."""
+    sample: Places
+    """Valid pixels spread over the scene; their labels mean nothing."""
 
 
 def read_clicks(path: str, field: str | None, scene: Scene, region: Region | None, classes: ClassList) -> Clicks:
@@ -69,9 +71,8 @@ def read_clicks(path: str, field: str | None, scene: Scene, region: Region | Non
 
     """
     drawn = read_drawn(path, field, classes)
-    places, outside, valid = on_scene(drawn, scene, region)
-    skipped = drawn.skipped + Counter({"outside the scene": outside, "in nodata": int((~valid).sum())})
-    places = places.part(valid)
+    places, sample, outside, invalid = on_scene(drawn, scene, region)
+    skipped = drawn.skipped + Counter({"outside the scene": outside, "in nodata": invalid})
     found = counts(places.label, tuple(spec.name for spec in drawn.classes.classes))
     said = [f"{count:,} {why}" for why, count in skipped.items() if count]
     if said:
@@ -80,7 +81,7 @@ def read_clicks(path: str, field: str | None, scene: Scene, region: Region | Non
     both = len(places) - len(np.unique(np.stack([places.rows, places.cols]), axis=1).T)
     if both:
         notice(f"{drawn.what}: {both:,} pixels are given to more than one class.", InputNotice)
-    return Clicks(places, drawn.classes, drawn.field, found)
+    return Clicks(places, drawn.classes, drawn.field, found, sample)
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,18 @@ def read_drawn(path: str, field: str | None, classes: ClassList) -> Drawn:
     return Drawn(geometry, label[used], frame.crs, extended, name, what, skipped)
 
 
-def on_scene(drawn: Drawn, scene: Scene, region: Region | None) -> tuple[Places, int, NDArray[np.bool_]]:
-    """Return the pixels of a scene under shapes, thinned; how many shapes have none there; which pixels are valid."""
+def on_scene(drawn: Drawn, scene: Scene, region: Region | None) -> tuple[Places, Places, int, int]:
+    """Return the valid pixels of a scene under shapes, thinned, and those of a sample that is spread over it.
+
+    Behind them how many shapes have no pixel there, and how many pixels under shapes are not valid. Where there is
+    nothing under shapes the sample is empty too.
+    """
     places, outside = _pixels(drawn.geometry, drawn.label, drawn.crs, scene, drawn.what)
-    places, valid = _seen(scene, region, places.thinned())
-    return places, outside, valid
+    places = places.thinned()
+    spread = lattice(scene.height, scene.width) if len(places) else places
+    both, valid = _seen(scene, region, places.followed_by(spread))  # at once, so that nothing is read twice
+    own = np.arange(len(both)) < len(places)
+    return both.part(own & valid), both.part(~own & valid), outside, int((own & ~valid).sum())
 
 
 def refuse_one_class(found: Mapping[str, int], what: str) -> None:
@@ -318,13 +326,6 @@ def _moved(geometry: NDArray[Any], there: Any, crs: Any, extent: Any, what: str)
             shapely.transform(shapely.force_2d(geometry), lambda xy: np.column_stack(forth.transform(*xy.T)))
         )
     return turned(geometry, here, extent)
-
-
-def sample_of(scene: Scene, region: Region | None) -> Places:
-    """Return valid pixels spread over a scene, inside the region; their labels mean nothing."""
-    spread = lattice(scene.height, scene.width)
-    spread, valid = _seen(scene, region, spread)
-    return spread.part(valid)
 
 
 def _seen(scene: Scene, region: Region | None, places: Places) -> tuple[Places, NDArray[np.bool_]]:

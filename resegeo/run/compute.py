@@ -127,11 +127,13 @@ class Machine:
         return ItemResult(windows, values, halved=len(parts) > 1)
 
 
-def reduced(kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """Scores of rounded features: ``reduced`` (B, Q + 4, g, g) and ``cls`` (B, Q)."""
+def reduced(
+    kept: Mapping[str, NDArray[Any]], texts: NDArray[np.float32], vectors: NDArray[np.float32] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Scores of rounded features: ``reduced`` (B, Q + 4, g, g), of ``vectors`` if given, and ``cls`` (B, Q)."""
     # Window by window, since the features of one fit the processor's cache.
     each = ({name: values[n : n + 1] for name, values in kept.items()} for n in range(len(kept["cls"])))
-    found = [patch_scores(restore(window), texts) for window in each]
+    found = [patch_scores(restore(window), texts if vectors is None else vectors) for window in each]
     return {"reduced": np.concatenate(found), "cls": unit(kept["cls"]) @ texts.T}
 
 

@@ -15,11 +15,12 @@ from resegeo.clip.blending import Grouping
 from resegeo.clip.fitting import USUAL_PENALTY, Fitted, Judged, choose, fit, with_prevalence
 from resegeo.errors import InputNotice, ResegeoError, escaped, notice, shown
 from resegeo.files import Note, saving, whole
-from resegeo.run.clicks import refuse_one_class, sample_of
+from resegeo.run.clicks import refuse_one_class
 from resegeo.run.correction import FORMAT, KEY, identity_of, split, stretch_of, words_of
 from resegeo.run.example_features import Words, counts, gather_with_scene
 from resegeo.run.plan import Plan
 from resegeo.run.store import Store
+from resegeo.run.threads import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,8 @@ class Found:
     """What the report says of it."""
     elsewhere: Fitted | None = field(default=None, repr=False)
     """What serves other scenes: fitted without colours, which follow the light. None where a file was read."""
-
-    def vectors(self, texts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Prompts (Q, D), and behind them the residuals (C, D)."""
-        assert self.fitted is not None
-        return np.concatenate([texts, self.fitted.residuals])
+    vectors: NDArray[np.float32] | None = field(default=None, repr=False)
+    """What the prompts have become, see :meth:`resegeo.clip.blending.Grouping.corrected_by`; None as ``fitted``."""
 
 
 def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale: float) -> Found | None:
@@ -51,45 +49,47 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
     correction, settings, classes = plan.correction, plan.settings, plan.classes
     if correction is None:
         return None
-    if correction.fitted is not None:
-        return Found(correction.fitted, correction.facts())
-    if correction.places is None:
-        raise ResegeoError(
-            "The labels of this store's run were corrected by examples, and they have to be fitted again for this; "
-            "give them by [[examples]], with the class file by [[classes]]."
-        )
     words = Words(
         texts,
         Grouping.of(classes, settings.reduction, settings.softmax_over),
         logit_scale if settings.logit_scale is None else settings.logit_scale,
         settings.subtract_cls,
     )
-    examples, sample, kept = gather_with_scene(
-        store,
-        plan.canvas,
-        plan.grid,
-        correction.places,
-        sample_of(plan.scene, plan.region),
-        words,
-        taper=settings.taper,
-    )
+    if correction.fitted is not None:
+        return Found(correction.fitted, correction.facts(), vectors=words.corrected(correction.fitted))
+    if correction.places is None or correction.sample is None:
+        raise ResegeoError(
+            "The labels of this store's run were corrected by examples, and they have to be fitted again for this; "
+            "give them by [[examples]], with the class file by [[classes]]."
+        )
+    with one_thread_each():
+        examples, sample, kept = gather_with_scene(
+            store,
+            plan.canvas,
+            plan.grid,
+            correction.places,
+            correction.sample,
+            words,
+            taper=settings.taper,
+        )
     what = f"[[examples={escaped(correction.name)}]]"
     if not kept.all():
         notice(f"{what}: {(~kept).sum():,} places lie where nothing was computed; they are left out.", InputNotice)
     names = tuple(spec.name for spec in classes.classes)
     found = counts(examples.label, names)
     refuse_one_class(found, what)
-    plain = with_prevalence(replace(examples, colours=None), replace(sample, colours=None))
-    fitted, judged = choose(replace(plain, colours=examples.colours) if correction.coloured else plain)
-    penalty = USUAL_PENALTY if judged is None else judged.penalty
-    elsewhere = fitted if fitted.colours is None else fit(plain, penalty)
+    with one_thread_each():
+        plain = with_prevalence(replace(examples, colours=None), replace(sample, colours=None))
+        fitted, judged = choose(replace(plain, colours=examples.colours) if correction.coloured else plain)
+        penalty = USUAL_PENALTY if judged is None else judged.penalty
+        elsewhere = fitted if fitted.colours is None else fit(plain, penalty)
     facts = correction.facts() | {
         "counts": dict(found),
         "penalty": penalty,
         "judged": None if judged is None else _judgement(judged, names),
     }
     notice(f"{what}: {_sentence(found, judged, names)}", InputNotice)
-    return Found(fitted, facts, elsewhere)
+    return Found(fitted, facts, elsewhere, words.corrected(fitted))
 
 
 def _judgement(judged: Judged, names: tuple[str, ...]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Correction:
     """Whether the colours of pixels count: where they are known, and no segment votes as a whole."""
     places: Places | None = field(default=None, repr=False)
     """Of examples of this very scene; None where only what became of them is known."""
+    sample: Places | None = field(default=None, repr=False)
+    """Pixels spread over the scene, of no class; there where ``places`` are."""
     fitted: Fitted | None = field(default=None, repr=False)
     """Of a file that an earlier run has fitted."""
 
@@ -104,7 +106,9 @@ def correction_of(
     clicks = read_clicks(str(path), field_, scene, region, classes)
     said = checksum(Path(path)) if is_file(path) else ""
     coloured = clicks.places.colours is not None and not settings.vote_segments
-    found = Correction(Path(path).name, said, clicks.counts, clicks.field, "places", coloured, clicks.places)
+    name = Path(path).name
+    places, sample = clicks.places, clicks.sample
+    found = Correction(name, said, clicks.counts, clicks.field, coloured=coloured, places=places, sample=sample)
     return found, clicks.classes
 
 
@@ -259,7 +263,7 @@ def _read_fitted(
     extended = extended_by(classes, [spec.name for spec in its.classes[own:]])
     fitted = read.serving(scene, settings)
     coloured = fitted.colours is not None
-    found = Correction(path.name, checksum(path), read.counts, None, "fitted", coloured, None, fitted)
+    found = Correction(path.name, checksum(path), read.counts, kind="fitted", coloured=coloured, fitted=fitted)
     return found, extended
 
 

@@ -22,11 +22,12 @@ from resegeo.run.capacity import cores
 from resegeo.run.clusters import local_workers
 from resegeo.run.compute import Batch, Machine, reduced, start_machine, worth_computing
 from resegeo.run.header import Kept
-from resegeo.run.labelling import SCORES_KEPT, Labeller, one_thread_each
+from resegeo.run.labelling import SCORES_KEPT, Labeller
 from resegeo.run.options import RunOptions
 from resegeo.run.pipeline import Room
 from resegeo.run.plan import Plan
 from resegeo.run.standing import Standing
+from resegeo.run.threads import one_thread_each
 from resegeo.scene.windows import BLOCK, ITEM_SIDE, WorkItem, blocks
 
 PATIENCE = 20.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resegeo.clip.blending import Grouping, class_logits
-from resegeo.clip.fitting import Examples
+from resegeo.clip.fitting import Examples, Fitted
 from resegeo.clip.scores import blend_weights, unit
 from resegeo.run.quantisation import restore
 from resegeo.run.store import ItemResult
@@ -51,6 +51,15 @@ class Places:
         colours = None if self.colours is None else self.colours[kept]
         return Places(self.rows[kept], self.cols[kept], self.label[kept], colours)
 
+    def followed_by(self, others: Places) -> Places:
+        """Put others behind them; colours are kept where both have them."""
+        rows, cols, label = (
+            np.concatenate([getattr(self, name), getattr(others, name)]) for name in ("rows", "cols", "label")
+        )
+        known = self.colours is not None and others.colours is not None
+        colours = np.concatenate([self.colours, others.colours]) if known else None
+        return Places(rows, cols, label, colours)
+
     def thinned(self, most: int = MOST_PLACES) -> Places:
         """Sort places, drop repeated ones, and keep at most ``most`` of each class, spread evenly over their order.
 
@@ -85,16 +94,20 @@ class Words:
     @property
     def wordless(self) -> NDArray[np.bool_]:
         """(C,) classes without a prompt."""
-        return ~np.isin(np.arange(self.grouping.classes), self.grouping.prompt_class)
+        return np.isin(np.arange(self.grouping.classes), self.grouping.wordless)
 
     def logits(self, features: NDArray[np.float32], cls: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (S, C) of unit features (S, D) under a window's CLS feature (D,) of unit length."""
+        """Logits (S, C) of unit features (S, D) under their window's CLS feature, (S, D) or (D,), of unit length."""
         grouping = self.grouping
         cosines = features @ self.texts.T
         if self.subtract_cls:
-            cosines -= np.float32(self.subtract_cls) * (self.texts @ cls)
+            cosines -= np.float32(self.subtract_cls) * (cls @ self.texts.T)
         cosines *= np.float32(self.logit_scale)
         return class_logits(cosines.T, grouping.prompt_class, grouping.classes, reduction=grouping.reduction).T
+
+    def corrected(self, fitted: Fitted) -> NDArray[np.float32]:
+        """What the prompts become by what was fitted; see :meth:`resegeo.clip.blending.Grouping.corrected_by`."""
+        return self.grouping.corrected_by(self.texts, fitted.residuals, self.logit_scale)
 
 
 def lattice(height: int, width: int) -> Places:
@@ -121,14 +134,7 @@ def gather_with_scene(
     The examples, the sample, and (P,) which places are among the examples.
 
     """
-    colours = None
-    if places.colours is not None and scene.colours is not None:
-        colours = np.concatenate([places.colours, scene.colours])
-    rows, cols, label = (
-        np.concatenate([getattr(places, name), getattr(scene, name)]) for name in ("rows", "cols", "label")
-    )
-    both = Places(rows, cols, label, colours)
-    found, kept = gather(store, canvas, grid, both, words, taper=taper)
+    found, kept = gather(store, canvas, grid, places.followed_by(scene), words, taper=taper)
     own = np.arange(len(found.label)) < np.count_nonzero(kept[: len(places)])
     return found.part(own), found.part(~own), kept[: len(places)]
 
@@ -159,27 +165,29 @@ def gather(
     down = (places.rows + 0.5) / canvas.down  # in canvas pixels
     across = (places.cols + 0.5) / canvas.across
     found: list[tuple[NDArray[Any], ...]] = []
+
     for item in grid.items():
         bounds = item.bounds
-        near = (down >= bounds.row) & (down < bounds.bottom) & (across >= bounds.col) & (across < bounds.right)
-        if not near.any():
-            continue
-        stored = store.get(item.index)
+        near = np.flatnonzero(
+            (down >= bounds.row) & (down < bounds.bottom) & (across >= bounds.col) & (across < bounds.right)
+        )
+        stored = store.get(item.index) if near.size else None
         if stored is None or not stored.windows.any():
             continue
         features, cls = restore(stored.values), unit(stored.values["cls"])
         used = [window for window, flag in zip(item.windows, stored.windows, strict=False) if flag]
-        for number, window in enumerate(used):
-            inside = np.flatnonzero(
-                near & (down >= window.row) & (down < window.bottom) & (across >= window.col) & (across < window.right)
-            )
-            if not inside.size:
-                continue
-            rows = (down[inside] - window.row) / window.height
-            cols = (across[inside] - window.col) / window.width
-            u = unit(interpolated(features[number], rows, cols))
-            share = blend_weights(rows, taper=taper) * blend_weights(cols, taper=taper)
-            found.append((u, words.logits(u, cls[number]), inside, share))
+        first, span = (
+            np.array([[getattr(window, name) for window in used] for name in names])[:, :, None]
+            for names in (("row", "col"), ("height", "width"))
+        )
+        at = (np.stack([down[near], across[near]])[:, None] - first) / span  # (2, windows, near), shares of a side
+        number, one = np.nonzero(((at >= 0) & (at < 1)).all(axis=0))
+        if not one.size:
+            continue
+        rows, cols = at[:, number, one]
+        u = unit(interpolated(features, number, rows, cols))
+        share = blend_weights(rows, taper=taper) * blend_weights(cols, taper=taper)
+        found.append((u, words.logits(u, cls[number]), near[one], share))
     kept = np.zeros(len(places), dtype=bool)
     if not found:
         width, classes = words.texts.shape[1], words.grouping.classes
@@ -212,10 +220,10 @@ def gather(
 
 
 def interpolated(
-    patches: NDArray[np.float32], rows: NDArray[np.float64], cols: NDArray[np.float64]
+    patches: NDArray[np.float32], window: NDArray[np.int64], rows: NDArray[np.float64], cols: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Features (S, D) at points of a window, bilinear between its patches (g, g, D), edges clamped."""
-    grid = patches.shape[0]
+    """Features (S, D) at points of windows, bilinear between their patches (W, g, g, D), edges clamped."""
+    grid = patches.shape[1]
 
     def around(at: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         at = np.clip(at * grid - 0.5, 0, None)
@@ -224,8 +232,8 @@ def interpolated(
 
     top, bottom, b = around(rows)
     left, right, d = around(cols)
-    upper = (1 - d) * patches[top, left] + d * patches[top, right]
-    lower = (1 - d) * patches[bottom, left] + d * patches[bottom, right]
+    upper = (1 - d) * patches[window, top, left] + d * patches[window, top, right]
+    lower = (1 - d) * patches[window, bottom, left] + d * patches[window, bottom, right]
     return np.asarray((1 - b) * upper + b * lower, dtype=np.float32)
 
 

@@ -279,7 +279,7 @@ class _Ready:
     def scorer(self, plan: Plan, store: Store, found: Found | None = None) -> Scorer:
         """Answer for the scores of stored windows."""
         if self.kept.features:
-            return Scorer(store, self.texts if found is None else found.vectors(self.texts))
+            return Scorer(store, self.texts, vectors=None if found is None else found.vectors)
         return Scorer(store, None, store.channels(plan.classes.prompt_texts))
 
     def blocks(

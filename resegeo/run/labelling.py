@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from resegeo.checkpoints.model_card import TIED
 from resegeo.classes.class_list import ClassList
@@ -35,13 +33,11 @@ from resegeo.progress import Progress
 from resegeo.run.compute import reduced
 from resegeo.run.plan import Plan
 from resegeo.run.store import Store
+from resegeo.run.threads import in_order, one_thread_each
 from resegeo.scene.windows import Rect, WorkItem, blocks
 
 SCORES_KEPT = 64 * 2**20
 """Bytes of scores that are kept while blocks are labelled: those of a row of blocks, or every block reads them anew."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Scores(Protocol):
@@ -59,10 +55,18 @@ class Scorer:
     """
 
     def __init__(
-        self, store: Store, texts: NDArray[np.float32] | None = None, channels: tuple[int, ...] | None = None
+        self,
+        store: Store,
+        texts: NDArray[np.float32] | None = None,
+        channels: tuple[int, ...] | None = None,
+        *,
+        vectors: NDArray[np.float32] | None = None,
     ) -> None:
-        """Take a store with ``texts`` (Q, D) for its features, or with the numbers of the stored prompts asked for."""
-        self._store, self._texts, self._channels = store, texts, channels
+        """Take a store with ``texts`` (Q, D) for its features, or with the numbers of the stored prompts asked for.
+
+        ``vectors`` are what examples have made of the texts, see :meth:`Grouping.corrected_by`.
+        """
+        self._store, self._texts, self._channels, self._vectors = store, texts, channels, vectors
         self._recent: OrderedDict[int, Future[list[WindowScores]]] = OrderedDict()
         self._most = 16
         self._lock = threading.Lock()
@@ -100,7 +104,7 @@ class Scorer:
         if "features" in values:
             if self._texts is None:
                 raise ValueError("stored features need prompts")
-            values = reduced(values, self._texts)
+            values = reduced(values, self._texts, self._vectors)
         elif self._channels is not None:
             count = values["reduced"].shape[1] - EXTRA
             pick = [*self._channels, *range(count, count + EXTRA)]
@@ -232,7 +236,7 @@ class Labeller:
         settings, classes = plan.settings, plan.classes
         blender = Blender(
             plan.canvas,
-            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), residuals=fitted is not None),
+            replace(Grouping.of(classes, settings.reduction, settings.softmax_over), corrected=fitted is not None),
             logit_scale=logit_scale if settings.logit_scale is None else settings.logit_scale,
             taper=settings.taper,
             subtract_cls=settings.subtract_cls,
@@ -282,8 +286,8 @@ class Labeller:
         windows = (window for item in over for window in self.scorer.windows(item))
         added = None
         if self.fitted is not None:
-            beside = self.fitted.beside(rgb)
-            added = np.moveaxis(beside, -1, 0) if beside.ndim == 3 else beside[:, None, None]
+            added = self.fitted.beside(rgb)
+            added = added if added.ndim == 3 else added[:, None, None]
         return self.blender.blend(rect, windows, added)
 
 
@@ -315,30 +319,9 @@ def label_scene(
     label = Labeller.of(plan, scorer, logit_scale, scored=scored, fitted=fitted, ranked=ranked)
     cut = blocks_of(plan)
     with one_thread_each():
-        for done, block in enumerate(_in_order(label, cut, threads or os.cpu_count() or 1), start=1):
+        for done, block in enumerate(in_order(label, cut, threads or os.cpu_count() or 1), start=1):
             yield block
             progress("labels", done, len(cut))
-
-
-def one_thread_each() -> AbstractContextManager[object]:
-    """Keep BLAS from starting threads for the small products of every block: they would wait for one another."""
-    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
-
-
-def _in_order(function: Callable[[T], R], arguments: Iterable[T], workers: int) -> Iterator[R]:
-    """Map over arguments with threads, in order, and with few results waiting: memory stays bounded."""
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for argument in arguments:
-                waiting.append(pool.submit(function, argument))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def look_of(
