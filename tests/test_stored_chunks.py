@@ -1,4 +1,4 @@
-"""Chunks of items are the bytes that Zarr itself writes, and a run's threads write them as one does."""
+"""Chunks of items are the bytes that Zarr itself writes, are read as Zarr reads them, and damage is seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stores import header
 from resegeo.run.header import ArraySpec
 from resegeo.run.quantisation import quantise
 from resegeo.run.store import ItemResult, Store
-from resegeo.run.store_arrays import chunk_bytes, crc, laid_out, open_group
+from resegeo.run.store_arrays import DECODING, chunk_bytes, chunk_values, crc, laid_out, most_bytes, open_group
 
 
 def by_zarr(folder: Path, spec: ArraySpec, values: np.ndarray) -> bytes | None:
@@ -39,6 +39,45 @@ def test_a_chunk_is_what_zarr_writes(tmp_path, dtype, compressed):
         found = chunk_bytes(other, spec)
         written = None if found is None else b"".join(found)
         assert written == by_zarr(tmp_path, spec, other)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "uint16"])
+def test_what_zarr_has_written_is_read_back(tmp_path, dtype, compressed):
+    spec = ArraySpec((2, 3, 5, 7), (1, 3, 5, 7), dtype, compressed=compressed)
+    values = drawn(dtype, spec.chunks)
+    for other in (values, values * np.array(0, dtype)):
+        data = by_zarr(tmp_path, spec, other)
+        found = chunk_values(data, spec)
+        assert found.dtype == other.dtype
+        assert np.array_equal(found, other)
+        assert data is None or len(data) <= most_bytes(spec)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_chunk_is_no_values_whichever_byte_it_is(tmp_path, compressed):
+    spec = ArraySpec((1, 9, 7), (1, 9, 7), "float32", compressed=compressed)
+    good = b"".join(chunk_bytes(drawn("float32", spec.chunks), spec))
+    for at in range(len(good)):
+        for bad in (good[:at], good[:at] + bytes([good[at] ^ 64]) + good[at + 1 :]):
+            with pytest.raises(DECODING):
+                chunk_values(bad, spec)
+    with pytest.raises(DECODING):
+        chunk_values(good + b"\0", spec)
+
+
+def test_a_chunk_that_claims_more_than_it_may_hold_takes_no_memory():
+    """A few bytes of Zstandard that would become 16 MiB, under a right checksum."""
+    import tracemalloc
+
+    spec = ArraySpec((1, 9, 7), (1, 9, 7), "float32", compressed=True)
+    large = ArraySpec((1, 2**22), (1, 2**22), "float32", compressed=True)
+    data = b"".join(chunk_bytes(np.ones(large.chunks, np.float32), large))
+    tracemalloc.start()
+    with pytest.raises(DECODING):
+        chunk_values(data, spec)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("url", ["{}/a.store.zarr", "memory://{}/a.store.zarr"])

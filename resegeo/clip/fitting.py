@@ -33,6 +33,8 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """λ that are tried where there are enough examples to judge them."""
 USUAL_PENALTY = 0.1
 """λ for fewer examples: the best of those above for 5 places a class, and near the best for 25 and 100."""
+CURVATURE = 0.05
+"""Of the loss of an example along its logit, about: p (1 - p) where it is nearly right. It changes the pace alone."""
 FOLDS = 5
 TONE, FEW_TONE, FEW = 1.0, 0.5, 8
 """Factor of the standardised colours, the same where a class has fewer examples than ``FEW``, and that number."""
@@ -118,49 +120,70 @@ def fit(examples: Examples, penalty: float) -> Fitted:
         λ, above 0.
 
     """
-    return _solved(examples, penalty)[0]
+    return _Problem(examples).solved(penalty)[0]
 
 
-def _solved(
-    examples: Examples, penalty: float, start: NDArray[np.float64] | None = None, *, exact: bool = True
-) -> tuple[Fitted, NDArray[np.float64]]:
-    """Fit, and return what another fit can start from; not ``exact`` is enough to judge a λ."""
-    from scipy.optimize import minimize
-    from scipy.special import logsumexp
+class _Problem:
+    """The problem of the module's head for some examples, whatever λ is.
 
-    features = examples.features.astype(np.float64)
-    label = examples.label[examples.place]
-    weight = examples.share * _class_weights(examples)[label]
-    spread = np.ones(features.shape[1])
-    if examples.colours is not None:
-        colours = examples.colours.astype(np.float64)
-        tone = np.maximum(colours.std(axis=0), LEAST_SPREAD) / _tone(examples)
-        features = np.concatenate([features, (colours / tone)[examples.place]], axis=1)
-        spread = np.concatenate([spread, tone])
-    mean = (weight @ features) / weight.sum()
-    x = np.concatenate([features - mean, np.ones((len(features), 1))], axis=1)  # (S, D + 1), colours behind D
-    words = examples.words.astype(np.float64)
-    truth = np.eye(examples.classes)[label]
-    free = np.ones((examples.classes, x.shape[1]))
-    free[:, -1] = examples.wordless
+    It is solved along the principal axes of the features, each in steps that match its curvature: the same minimum,
+    since the penalty knows no direction, in a third of the iterations.
+    """
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        r = flat.reshape(examples.classes, -1) * free
-        logits = words + x @ r.T
-        logits -= logsumexp(logits, axis=1, keepdims=True)
-        value = -float(weight @ logits[np.arange(len(x)), label]) + penalty * float((r**2).sum())
-        slope = (((np.exp(logits) - truth) * weight[:, None]).T @ x + 2 * penalty * r) * free
-        return value, slope.ravel()
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._label = examples.label[examples.place]
+        self._weight = examples.share * _class_weights(examples)[self._label]
+        features = examples.features.astype(np.float64)
+        spread = np.ones(features.shape[1])
+        if examples.colours is not None:
+            colours = examples.colours.astype(np.float64)
+            tone = np.maximum(colours.std(axis=0), LEAST_SPREAD) / _tone(examples)
+            features = np.concatenate([features, (colours / tone)[examples.place]], axis=1)
+            spread = np.concatenate([spread, tone])
+        self._spread = spread
+        self._mean = (self._weight @ features) / self._weight.sum()
+        centred = features - self._mean
+        squares, self._axes = np.linalg.eigh((centred.T * self._weight) @ centred)
+        self._x = np.concatenate([centred @ self._axes, np.ones((len(centred), 1))], axis=1)  # (S, D + 1)
+        self._squares = np.append(np.maximum(squares, 0.0), self._weight.sum())
+        self._free = np.ones((examples.classes, self._x.shape[1]))
+        self._free[:, -1] = examples.wordless
 
-    if start is None:
-        start = np.zeros(examples.classes * x.shape[1])
-    options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7} if exact else {"maxiter": 100, "ftol": 1e-5, "gtol": 1e-3}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-    solved = found.x.reshape(examples.classes, -1)
-    added, biases = (solved[:, :-1] / spread).astype(np.float32), solved[:, -1] - solved[:, :-1] @ mean
-    size = examples.features.shape[1]
-    steps = None if examples.colours is None else np.ascontiguousarray(added[:, size:])
-    return Fitted(np.ascontiguousarray(added[:, :size]), biases.astype(np.float32), steps), found.x
+    def solved(
+        self, penalty: float, start: NDArray[np.float64] | None = None, *, exact: bool = True
+    ) -> tuple[Fitted, NDArray[np.float64]]:
+        """Fit, and return what another λ can start from; not ``exact`` is enough to judge a λ."""
+        from scipy.optimize import minimize
+
+        examples, label, weight, free = self._examples, self._label, self._weight, self._free
+        step = 1 / np.sqrt(CURVATURE * self._squares + 2 * penalty)
+        x = self._x * step
+        words = examples.words.astype(np.float64)
+        truth = np.eye(examples.classes)[label]
+        own = np.arange(len(x)), label
+
+        def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            r = at.reshape(examples.classes, -1) * free
+            logits = words + x @ r.T
+            logits -= logits.max(axis=1, keepdims=True)
+            p = np.exp(logits)
+            total = p.sum(axis=1)
+            value = float(weight @ (np.log(total) - logits[own])) + penalty * float(((r * step) ** 2).sum())
+            p /= total[:, None]
+            slope = (((p - truth) * weight[:, None]).T @ x + 2 * penalty * r * step**2) * free
+            return value, slope.ravel()
+
+        begin = np.zeros(examples.classes * x.shape[1]) if start is None else (start / step).ravel()
+        most, least, flat = (500, 1e-12, 1e-7) if exact else (100, 1e-5, 1e-3)
+        options = {"maxiter": most, "ftol": least, "gtol": flat}
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
+        along = found.x.reshape(examples.classes, -1) * step  # the axes
+        solved, centred = along[:, :-1] @ self._axes.T, along[:, -1]
+        added, biases = (solved / self._spread).astype(np.float32), centred - solved @ self._mean
+        size = examples.features.shape[1]
+        steps = None if examples.colours is None else np.ascontiguousarray(added[:, size:])
+        return Fitted(np.ascontiguousarray(added[:, :size]), biases.astype(np.float32), steps), along
 
 
 def _tone(examples: Examples) -> float:
@@ -190,7 +213,7 @@ def with_prevalence(examples: Examples, scene: Examples) -> Examples:
     """
     if not len(scene.label):
         return examples
-    first, _ = _solved(examples, USUAL_PENALTY, exact=False)
+    first, _ = _Problem(examples).solved(USUAL_PENALTY, exact=False)
     return replace(examples, prevalence=np.maximum(probabilities(scene, first).mean(axis=0), LEAST_SHARE))
 
 
@@ -262,11 +285,11 @@ def choose(
     said = {penalty: np.zeros((len(examples.label), examples.classes)) for penalty in tried}
     for number in np.unique(fold):
         out = fold == number
-        kept, rest, start = examples.part(~out), examples.part(out), None
+        kept, rest, found, start = examples.part(~out), examples.part(out), None, None
+        problem = _Problem(kept) if len(np.unique(kept.label)) > 1 else None
         for penalty in sorted(tried, reverse=True):  # the weaker goes on from the stronger
-            found = None
-            if len(np.unique(kept.label)) > 1:
-                found, start = _solved(kept, penalty, start, exact=False)
+            if problem is not None:
+                found, start = problem.solved(penalty, start, exact=False)
             said[penalty][out] = probabilities(rest, found)
     place = np.arange(len(examples.label)), examples.label
     loss = {penalty: -float(weight @ np.log(np.maximum(said[penalty][place], 1e-12))) for penalty in tried}

@@ -28,7 +28,18 @@ from numpy.typing import NDArray
 
 from resegeo.errors import ResegeoError, shown
 from resegeo.run.header import FORMAT, StoreHeader
-from resegeo.run.store_arrays import DECODING, PatientArray, chunk_bytes, crc, cuts, laid_out, open_group, opened
+from resegeo.run.store_arrays import (
+    DECODING,
+    PatientArray,
+    chunk_bytes,
+    chunk_values,
+    crc,
+    cuts,
+    laid_out,
+    most_bytes,
+    open_group,
+    opened,
+)
 from resegeo.run.store_place import ARRAY_FILES, place_of, tried
 from resegeo.run.store_removal import (
     MARK,
@@ -102,6 +113,7 @@ class Store:
         self.header = header
         self._group = group
         self._arrays = dict(arrays)
+        self._specs = header.layout.item_arrays()
         self._place = place_of(url)
         self._lock = threading.Lock()
 
@@ -386,7 +398,13 @@ class Store:
         return np.ascontiguousarray(tried(self.url, lambda: array[cut], *DECODING))
 
     def _chunk(self, name: str, index: int) -> NDArray[Any]:
-        return np.asarray(tried(self.url, lambda: self._arrays[name][index], *DECODING))
+        spec = self._specs[name]
+        data = self._place.read(self._chunk_path(name, index), most_bytes(spec))
+        return np.asarray(chunk_values(data, spec)[0])
+
+    def _chunk_path(self, name: str, index: int) -> str:
+        array = self._arrays[name]
+        return f"{name}/{array.metadata.encode_chunk_key((index, *[0] * (array.ndim - 1)))}"
 
     def _put_chunk(self, name: str, array: Any, index: int, values: NDArray[Any], windows: NDArray[np.bool_]) -> None:
         """Bring the chunk of one item to the disk, before its mark: a row of values for each window that is set.
@@ -398,8 +416,8 @@ class Store:
         if len(values) < array.shape[1]:
             padded = np.zeros(array.shape[1:], dtype=array.dtype)
             padded[np.flatnonzero(windows)] = values
-        path = f"{name}/{array.metadata.encode_chunk_key((index, *[0] * (array.ndim - 1)))}"
-        parts = chunk_bytes(padded, self.header.layout.item_arrays()[name])
+        path = self._chunk_path(name, index)
+        parts = chunk_bytes(padded, self._specs[name])
         if parts is None:
             self._place.delete(path)
         else:

@@ -120,6 +120,33 @@ def chunk_bytes(values: NDArray[Any], spec: ArraySpec) -> tuple[bytes | memoryvi
     return packed, _checksum(google_crc32c.value(packed))
 
 
+def most_bytes(spec: ArraySpec) -> int:
+    """Return how many bytes a chunk takes at most: what cannot be compressed grows by less than a hundredth."""
+    plain = int(np.prod(spec.chunks)) * np.dtype(spec.dtype).itemsize
+    return plain + plain // 100 + 1024
+
+
+def chunk_values(data: bytes | None, spec: ArraySpec) -> NDArray[Any]:
+    """Bring what :func:`chunk_bytes` gave back into the values of a chunk; None stands for zeros.
+
+    Raises
+    ------
+    ValueError, RuntimeError:
+        When the bytes are damaged.
+
+    """
+    values = np.zeros(spec.chunks, dtype=np.dtype(spec.dtype).newbyteorder("<"))
+    if data is not None:
+        held = memoryview(data)[:-CHECKSUM_BYTES]
+        if _checksum(google_crc32c.value(bytes(held))) != data[-CHECKSUM_BYTES:]:
+            raise ValueError("the checksum of a chunk is another")
+        if spec.compressed:
+            Zstd().decode(held, out=_bytes_of(values))
+        else:
+            _bytes_of(values)[:] = np.frombuffer(held, dtype=np.uint8)
+    return values.astype(spec.dtype, copy=False)
+
+
 def _checksum(found: int) -> bytes:
     return int(found).to_bytes(CHECKSUM_BYTES, "little")
 

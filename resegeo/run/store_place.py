@@ -22,7 +22,7 @@ PAUSES = (0.2, 1.0, 3.0)
 
 T = TypeVar("T")
 
-_MARK_LIMIT = 100_000
+MARK_BYTES = 100_000
 
 _TEMPORARY = r"(?:\.[^/]*\.[0-9a-f]{16}\.tmp)"
 
@@ -93,8 +93,8 @@ class Place(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder; none where it is not there."""
 
-    def read(self, path: str) -> bytes | None:
-        """Return a small file; None where it is not there."""
+    def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
+        """Return a file, of a larger one its beginning or all; None where it is not there."""
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return those of many small files that are there."""
@@ -171,10 +171,10 @@ class _Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
         try:
-            with (self._root / path).open("rb") as stream:
-                return stream.read(_MARK_LIMIT)
+            with (self._root / path).open("rb", buffering=0) as stream:
+                return stream.read(most)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IsADirectoryError:
@@ -277,7 +277,7 @@ class _Objects:
         except FileNotFoundError:
             return []
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
         return self._get(path)
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:

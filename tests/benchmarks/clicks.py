@@ -42,10 +42,13 @@ def main() -> int:
         with rasterio.open(made.raster) as raster:
             codes, transform = raster.read(1), raster.transform
         random = np.random.default_rng(0)
-        rows, cols = random.integers(0, side, (2, count))
+        # Of the four most common classes, a quarter each, so that there are enough to choose λ by.
+        common = np.argsort(-np.bincount(codes[codes < 255], minlength=5))[:4]
+        drawn = [random.choice(np.flatnonzero(codes == code), count // 4) for code in common]
+        rows, cols = np.unravel_index(np.concatenate(drawn), codes.shape)
         x, y = transform @ (cols + 0.5, rows + 0.5)
         # Mostly what other words said; a fifth of them say otherwise.
-        label = np.where(random.random(count) < 0.8, codes[rows, cols], random.integers(1, 4, count))
+        label = np.where(random.random(len(rows)) < 0.8, codes[rows, cols], random.choice(common, len(rows)))
         frame = gpd.GeoDataFrame({"class_id": label}, geometry=shapely.points(x, y), crs="EPSG:32610")
         with rasterio.open(made.raster) as raster:
             frame = frame.set_crs(raster.crs, allow_override=True)
