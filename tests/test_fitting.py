@@ -181,9 +181,10 @@ def test_a_class_weighs_as_the_root_of_its_share_of_the_scene():
 
 
 def test_what_judges_a_lambda_is_near_what_is_fitted():
-    from resegeo.clip.fitting import _solved
+    from resegeo.clip.fitting import _Problem
 
     given = examples(places=60, seed=4)
-    rough, start = _solved(given, 1.0, exact=False)
-    rough, _ = _solved(given, 0.1, start, exact=False)
+    problem = _Problem(given)
+    _, start = problem.solved(1.0, exact=False)
+    rough, _ = problem.solved(0.1, start, exact=False)
     assert np.abs(probabilities(given, rough) - probabilities(given, fit(given, 0.1))).max() < 0.02
