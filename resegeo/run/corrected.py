@@ -154,6 +154,7 @@ def write_fitted(path: Path, plan: Plan, found: Found, *, note: Note | None = No
     arrays = {"residuals": found.elsewhere.residuals, "biases": found.elsewhere.biases}
     if found.fitted.colours is not None:
         arrays |= {f"scene_{name}": getattr(found.fitted, name) for name in ("residuals", "biases", "colours")}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # other orders are written wrong
     content = save(arrays, metadata={KEY: json.dumps(said, sort_keys=True, ensure_ascii=False)})
     with saving(path), whole(path, note) as beside:
         beside.write_bytes(content)
