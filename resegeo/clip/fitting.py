@@ -178,7 +178,7 @@ class _Problem:
             return value, slope.ravel()
 
         begin = np.zeros(examples.classes * x.shape[1]) if start is None else (start / step).ravel()
-        most, least, flat = (500, 1e-12, 1e-7) if exact else (100, 1e-5, 1e-3)
+        most, least, flat = (500, 1e-12, 1e-7) if exact else (100, 1e-4, 1e-2)
         options = {"maxiter": most, "ftol": least, "gtol": flat}
         found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
         along = found.x.reshape(examples.classes, -1) * step  # the axes
