@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from stores import header
 
 from resegeo.run.header import ArraySpec
 from resegeo.run.quantisation import quantise
-from resegeo.run.store import ItemResult, Store
+from resegeo.run.store import DamagedItemError, ItemResult, Store
 from resegeo.run.store_arrays import DECODING, chunk_bytes, chunk_values, crc, laid_out, most_bytes, open_group
 
 
@@ -62,8 +63,30 @@ def test_a_damaged_chunk_is_no_values_whichever_byte_it_is(tmp_path, compressed)
         for bad in (good[:at], good[:at] + bytes([good[at] ^ 64]) + good[at + 1 :]):
             with pytest.raises(DECODING):
                 chunk_values(bad, spec)
-    with pytest.raises(DECODING):
-        chunk_values(good + b"\0", spec)
+    for other in (good + b"\0", (1).to_bytes() + good, b""):
+        with pytest.raises(DECODING):
+            chunk_values(other, spec)
+
+
+def test_a_chunk_of_another_size_is_no_chunk():
+    spec, one = (ArraySpec((1, size), (1, size), "int8", compressed=False) for size in (9, 1))
+    with pytest.raises(ValueError, match="another size"):
+        chunk_values(b"".join(chunk_bytes(np.ones(one.chunks, np.int8), one)), spec)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "nothing at all"])
+def test_what_is_no_file_is_a_damaged_chunk(tmp_path, what):
+    store = Store.create(str(tmp_path / "a.store.zarr"), header(1, windows=4))
+    shapes = {name: spec.shape[1:] for name, spec in store.header.layout.item_arrays().items()}
+    store.put(0, ItemResult(np.ones(4, bool), {name: np.ones(shape) for name, shape in shapes.items()}))
+    chunk = next(path for path in (tmp_path / "a.store.zarr").rglob("c/**/*") if path.is_file())
+    chunk.unlink()
+    if what == "folder":
+        chunk.mkdir()
+    elif what == "pipe":
+        os.mkfifo(chunk)
+    with pytest.raises(DamagedItemError):
+        store.get(0)
 
 
 def test_a_chunk_that_claims_more_than_it_may_hold_takes_no_memory():
@@ -97,6 +120,27 @@ def test_what_is_kept_is_read_back_by_zarr_itself(tmp_path, url):
             assert (array[1][used] == values[name]).all()
             assert not array[1][~flags].any()
         assert not any(array[0].any() for array in arrays.values())
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "zeros without end", "links that go round", "too many bytes"])
+def test_a_kept_array_of_what_is_no_file_is_not_read(tmp_path, what):
+    store = Store.create(str(tmp_path / "a.store.zarr"), header(1, windows=4))
+    array = store.keep_array("valid")
+    array[...] = True
+    store.seal("valid")
+    assert store.array("valid") is not None
+    chunk = next(path for path in (tmp_path / "a.store.zarr/valid").rglob("c/**/*") if path.is_file())
+    data = chunk.read_bytes()
+    chunk.unlink()
+    if what == "folder":
+        chunk.mkdir()
+    elif what == "pipe":
+        os.mkfifo(chunk)
+    elif what == "too many bytes":
+        chunk.write_bytes(data + bytes(10**7))
+    else:
+        chunk.symlink_to("/dev/zero" if what == "zeros without end" else chunk)
+    assert store.array("valid") is None
 
 
 def test_nothing_is_left_of_a_chunk_that_becomes_zeros(tmp_path):

@@ -17,6 +17,8 @@ from resegeo.run.store import ItemResult
 from resegeo.scene.resampling import Canvas
 from resegeo.scene.windows import WindowGrid
 
+PAIRS = 4096
+"""Pairs of a place and a window that are looked at together: memory stays bounded."""
 MOST_PLACES = 2000
 """Places of a class that are fitted on; of more, that many are drawn by a fixed rule."""
 
@@ -181,13 +183,13 @@ def gather(
             for names in (("row", "col"), ("height", "width"))
         )
         at = (np.stack([down[near], across[near]])[:, None] - first) / span  # (2, windows, near), shares of a side
-        number, one = np.nonzero(((at >= 0) & (at < 1)).all(axis=0))
-        if not one.size:
-            continue
-        rows, cols = at[:, number, one]
-        u = unit(interpolated(features, number, rows, cols))
-        share = blend_weights(rows, taper=taper) * blend_weights(cols, taper=taper)
-        found.append((u, words.logits(u, cls[number]), near[one], share))
+        pairs = np.argwhere(((at >= 0) & (at < 1)).all(axis=0))
+        for start in range(0, len(pairs), PAIRS):
+            number, one = pairs[start : start + PAIRS].T
+            rows, cols = at[:, number, one]
+            u = unit(interpolated(features, number, rows, cols))
+            share = blend_weights(rows, taper=taper) * blend_weights(cols, taper=taper)
+            found.append((u, words.logits(u, cls[number]), near[one], share))
     kept = np.zeros(len(places), dtype=bool)
     if not found:
         width, classes = words.texts.shape[1], words.grouping.classes

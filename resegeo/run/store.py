@@ -32,6 +32,7 @@ from resegeo.run.store_arrays import (
     DECODING,
     PatientArray,
     chunk_bytes,
+    chunk_places,
     chunk_values,
     crc,
     cuts,
@@ -338,8 +339,12 @@ class Store:
 
     def array(self, name: str, **facts: str) -> Any | None:
         """Return an array that is as it was sealed with such facts; None where it is not."""
-        array = opened(self.url, self._group, name, self.header.layout.kept_array(name))
+        spec = self.header.layout.kept_array(name)
+        array = opened(self.url, self._group, name, spec)
         if array is None or any(array.attrs.get(key) != value for key, value in facts.items()):
+            return None
+        paths = (f"{name}/{array.metadata.encode_chunk_key(place)}" for place in chunk_places(array))
+        if not all(self._place.is_plain(path, most_bytes(spec)) for path in paths):
             return None
         try:
             return self._patient(array) if array.attrs.get("sum") == self._array_sum(name, array) else None

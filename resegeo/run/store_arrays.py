@@ -81,10 +81,14 @@ class PatientArray:
         tried(self._url, lambda: self._array.__setitem__(key, value))
 
 
+def chunk_places(array: Any) -> Iterator[tuple[int, ...]]:
+    """Number the chunks of an array along its axes."""
+    yield from np.ndindex(*(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)))
+
+
 def cuts(array: Any) -> Iterator[tuple[slice, ...]]:
     """Cut an array into its chunks."""
-    counts = [-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
-    for place in np.ndindex(*counts):
+    for place in chunk_places(array):
         yield tuple(slice(n * chunk, (n + 1) * chunk) for n, chunk in zip(place, array.chunks, strict=True))
 
 
@@ -129,10 +133,12 @@ def most_bytes(spec: ArraySpec) -> int:
 def chunk_values(data: bytes | None, spec: ArraySpec) -> NDArray[Any]:
     """Bring what :func:`chunk_bytes` gave back into the values of a chunk; None stands for zeros.
 
+    Compressed bytes that hold less than a chunk leave zeros behind, which the checksum of the item's values tells.
+
     Raises
     ------
     ValueError, RuntimeError:
-        When the bytes are damaged.
+        When the bytes are damaged, or hold more than a chunk.
 
     """
     values = np.zeros(spec.chunks, dtype=np.dtype(spec.dtype).newbyteorder("<"))
@@ -142,6 +148,8 @@ def chunk_values(data: bytes | None, spec: ArraySpec) -> NDArray[Any]:
             raise ValueError("the checksum of a chunk is another")
         if spec.compressed:
             Zstd().decode(held, out=_bytes_of(values))
+        elif len(held) != values.nbytes:
+            raise ValueError("a chunk is of another size")
         else:
             _bytes_of(values)[:] = np.frombuffer(held, dtype=np.uint8)
     return values.astype(spec.dtype, copy=False)

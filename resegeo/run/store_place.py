@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -96,6 +97,9 @@ class Place(Protocol):
     def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
         """Return a file, of a larger one its beginning or all; None where it is not there."""
 
+    def is_plain(self, path: str, most: int) -> bool:
+        """Whether a library may read what lies there: a file of at most so many bytes, or nothing."""
+
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return those of many small files that are there."""
 
@@ -172,13 +176,23 @@ class _Folder:
             return []
 
     def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
+        file = self._root / path
         try:
-            with (self._root / path).open("rb", buffering=0) as stream:
+            if not stat.S_ISREG(file.stat().st_mode):
+                return b""  # a folder, or a pipe, which would be waited for without end
+            with file.open("rb", buffering=0) as stream:
                 return stream.read(most)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except IsADirectoryError:
-            return b""
+
+    def is_plain(self, path: str, most: int) -> bool:
+        try:
+            found = (self._root / path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # links that go round
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size <= most
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         found = {path: self.read(path) for path in paths}
@@ -279,6 +293,10 @@ class _Objects:
 
     def read(self, path: str, most: int = MARK_BYTES) -> bytes | None:
         return self._get(path)
+
+    def is_plain(self, path: str, most: int) -> bool:
+        """Objects are nothing else."""
+        return True
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Read many at a time, since each takes the way there and back."""
