@@ -157,7 +157,7 @@ def test_lambda_is_the_smallest_that_is_not_clearly_worse_than_the_best(seed):
             p[out] = probabilities(rest, fit(given.part(~out), penalty))[np.arange(out.sum()), rest.label]
         losses[penalty] = -weight * np.log(p)
     best = min(losses.values(), key=np.sum)
-    least = best.sum() + np.std(best) * np.sqrt(60) / 2
+    least = best.sum() + np.std(best) * np.sqrt(60) / 4
     assert judged.penalty == next(penalty for penalty, loss in losses.items() if loss.sum() <= least)
 
 
