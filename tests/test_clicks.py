@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -356,3 +357,17 @@ def test_vectors_of_nothing_leave_the_labels_of_the_words(store, clicks, tmp_pat
     (tmp_path / "none.safetensors").write_bytes(save(nothing, metadata=header["__metadata__"]))
     found = resegeo.segment(store, WORDS, tmp_path / "c", vector=(), examples=tmp_path / "none.safetensors")
     assert (codes(found) == codes(plain)).all()
+
+
+@pytest.mark.parametrize("count", [12, 60, 120])
+def test_points_that_agree_with_a_good_map_hardly_change_it(count, tmp_path):
+    """At uncertain places, each labelled with what the map says there."""
+    demo = Path(__file__).parents[1] / "examples/demo"
+    plain = resegeo.segment(demo / "sentinel2.tif", demo / "classes.yml", tmp_path / "a", vector=(), keep_features=True)
+    store = tmp_path / "a/sentinel2.store.zarr"
+    resegeo.suggest(store, demo / "classes.yml", tmp_path / "clicks.gpkg", count=count)
+    points = gpd.read_file(tmp_path / "clicks.gpkg", layer=0)
+    points["class"] = points["guess"]
+    points.to_file(tmp_path / "agree.gpkg")
+    found = resegeo.segment(store, demo / "classes.yml", tmp_path / "b", vector=(), examples=tmp_path / "agree.gpkg")
+    assert (codes(found) != codes(plain)).mean() < 0.08
