@@ -72,14 +72,13 @@ def fitted_on(plan: Plan, store: Store, texts: NDArray[np.float32], logit_scale:
             words,
             taper=settings.taper,
         )
-    what = f"[[examples={escaped(correction.name)}]]"
-    if not kept.all():
-        notice(f"{what}: {(~kept).sum():,} places lie where nothing was computed; they are left out.", InputNotice)
-    names = tuple(spec.name for spec in classes.classes)
-    found = counts(examples.label, names)
-    refuse_one_class(found, what)
-    with one_thread_each():
-        plain = with_prevalence(replace(examples, colours=None), replace(sample, colours=None))
+        what = f"[[examples={escaped(correction.name)}]]"
+        if not kept.all():
+            notice(f"{what}: {(~kept).sum():,} places lie where nothing was computed; they are left out.", InputNotice)
+        names = tuple(spec.name for spec in classes.classes)
+        found = counts(examples.label, names)
+        refuse_one_class(found, what)
+        plain = with_prevalence(replace(examples, colours=None), sample)
         fitted, judged = choose(replace(plain, colours=examples.colours) if correction.coloured else plain)
         penalty = USUAL_PENALTY if judged is None else judged.penalty
         elsewhere = fitted if fitted.colours is None else fit(plain, penalty)

@@ -167,7 +167,6 @@ def gather(
     down = (places.rows + 0.5) / canvas.down  # in canvas pixels
     across = (places.cols + 0.5) / canvas.across
     found: list[tuple[NDArray[Any], ...]] = []
-
     for item in grid.items():
         bounds = item.bounds
         near = np.flatnonzero(
